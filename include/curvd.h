@@ -1,0 +1,261 @@
+/* curvd: a distributed curvature service for second-order training of neural networks.
+ *
+ * The ranks of one communicator split into workers, which train, and curvature ranks, which own the layers'
+ * Kronecker factors, decompose them and send refreshed preconditioners back. With no curvature rank the
+ * workers own the factors themselves.
+ *
+ *   every rank:      curvd_create -> curvd_set ... -> curvd_layer_add ... -> curvd_plan
+ *   a worker:        { [curvd_capture ...]  curvd_step } ... -> curvd_finish
+ *   a curvature rank: curvd_serve (returns after the workers' curvd_finish)
+ *   every rank:      curvd_metrics_read ... -> curvd_destroy
+ *
+ * Letters: a layer has a weight W (d_out, d_in); m = d_out; n = d_in, plus 1 when it has a bias, which then is the last
+ * column of W. A = E[a a^T] (n, n) of the layer's inputs a (a constant 1 appended for the bias), G = E[g g^T] (m, m) of
+ * the gradients g of one example's loss in the layer's outputs. Arrays are row-major fp32, batch first, as in numpy and
+ * PyTorch; ld is the distance of two rows in elements. Sizes are 64-bit.
+ *
+ * [collective]: every rank named in the description must call it, in the same order. [local]: any rank, any time.
+ * Every function that can fail returns a curvd_status; curvd_last_error has the sentence (what, where, what to do).
+ * A collective function returns a failure on every rank when it fails on one (CURVD_ERR_REMOTE on the others).
+ * Outputs are set on success only. The library never initialises, finalises or aborts MPI, exits, prints, installs
+ * signal handlers or changes BLAS threads. MPI_THREAD_FUNNELED is enough; one thread at a time may use a context. */
+#ifndef CURVD_H
+#define CURVD_H
+
+#include "curvd_status.h"
+
+#include <mpi.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CURVD_VERSION_MAJOR 0
+#define CURVD_VERSION_MINOR 1
+#define CURVD_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define CURVD_API __attribute__((visibility("default")))
+#else
+#define CURVD_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct curvd_ctx curvd_ctx; /* one service; several per process are fine */
+
+/* ---- Life cycle ------------------------------------------------------------------------------------------------ */
+
+/* [collective over comm] Makes a context with default options. comm is duplicated, never used directly; MPI must be
+ * initialised. Errors: ARGUMENT (ctx is NULL), STATE (MPI not initialised), MEMORY, MPI. On error *ctx is NULL. */
+CURVD_API curvd_status curvd_create(MPI_Comm comm, curvd_ctx **ctx);
+
+/* [collective] curvd_create for callers that hold a Fortran handle (mpi4py's comm.py2f(), Julia, Fortran). */
+CURVD_API curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx);
+
+/* [collective] Frees everything and sets *ctx to NULL. NULL, and a context that failed half-way, are fine. */
+CURVD_API void curvd_destroy(curvd_ctx **ctx);
+
+/* [local] Sets one option, before curvd_plan; every rank must set the same (curvd_plan compares).
+ * Errors: OPTION (unknown key: names the nearest; value out of range), STATE (after curvd_plan). The old value stays. */
+CURVD_API curvd_status curvd_set(curvd_ctx *ctx, const char *key, const char *value);
+
+/* [local] Adds a fully connected layer, before curvd_plan; every rank adds the same layers in the same order.
+ * name: copied; unique; at most 63 characters. d_in, d_out >= 1. *layer: 0, 1, 2, ... in order of adding.
+ * Errors: ARGUMENT, STATE, MEMORY. The context is as before. */
+CURVD_API curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
+                                       int32_t *layer);
+
+/* [collective, all ranks] Splits the ranks, assigns the layers to owners, sizes all memory. Nothing is allocated later.
+ * Errors: LAYOUT (no worker left), MISMATCH (ranks differ in options or layers), OPTION, SIZE, MEMORY, MPI.
+ * After an error only curvd_last_error and curvd_destroy may be called. */
+CURVD_API curvd_status curvd_plan(curvd_ctx *ctx);
+
+typedef enum curvd_role { CURVD_ROLE_WORKER = 0, CURVD_ROLE_CURVATURE = 1 } curvd_role;
+
+/* [local] What this rank is, after curvd_plan. The last curvature_ranks ranks are curvature ranks. */
+CURVD_API curvd_role curvd_role_get(const curvd_ctx *ctx);
+
+/* [local] Number of workers, and this rank's position among them (-1 on a curvature rank), after curvd_plan. */
+CURVD_API int curvd_worker_count(const curvd_ctx *ctx);
+CURVD_API int curvd_worker_index(const curvd_ctx *ctx);
+
+/* ---- Training -------------------------------------------------------------------------------------------------- */
+
+/* [local, workers] Will the coming curvd_step use statistics? If not, curvd_capture may be left out. */
+CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
+
+/* [local, workers] Adds rows examples to the statistics of the coming step; call it several times when a batch comes in
+ * pieces. A call in a step that wants no capture does nothing.
+ *   a: (rows, d_in) layer inputs, without the constant 1;  lda >= d_in.  NULL: leaves A alone.
+ *   g: (rows, d_out) gradients in the layer's outputs;     ldg >= d_out. NULL: leaves G alone.
+ *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
+ * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of rows, 0 included.
+ * Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan). Statistics are as before. */
+CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
+                                     const float *g, int64_t ldg);
+
+/* The gradient of one layer, in the caller's memory. */
+typedef struct curvd_gradient {
+  float *weight;       /* (d_out, d_in), rows ld apart */
+  int64_t ld;          /* >= d_in */
+  float *bias;         /* d_out numbers bias_stride apart; ignored when the layer has no bias.
+                        * weight + d_in with stride ld: the bias as the last column of W (fastest) */
+  int64_t bias_stride; /* >= 1 */
+} curvd_gradient;
+
+/* [collective, workers; the curvature ranks take part through curvd_serve] One step: combines the workers' gradients
+ * (grad_reduction), brings due statistics to their owners, refreshes due preconditioners, and overwrites every gradient
+ * by the step's direction: the caller does W <- W - lr * direction.
+ *   lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
+ *   gradients: n_layers of them, in layer order; borrowed until return.
+ * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank), MPI, REMOTE. After an error the step has been counted,
+ * gradients hold anything, preconditioners and averages are those of before or after the step. */
+CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
+
+/* [collective, curvature ranks] Serves the workers until they call curvd_finish; waits without spinning.
+ * Returns at once on a worker. Errors: STATE, MPI, MEMORY. */
+CURVD_API curvd_status curvd_serve(curvd_ctx *ctx);
+
+/* [collective, workers] Ends training: curvd_serve returns on the curvature ranks. Does nothing when called twice. */
+CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
+
+/* ---- What it is doing ------------------------------------------------------------------------------------------- */
+
+/* X(name, text): stages of a step, as in the end table */
+#define CURVD_STAGE_LIST(X)                                              \
+  X(CURVD_STAGE_CAPTURE, "capture statistics")                           \
+  X(CURVD_STAGE_GRADIENTS, "reduce gradients")                           \
+  X(CURVD_STAGE_STATISTICS, "reduce statistics")                         \
+  X(CURVD_STAGE_AVERAGE, "running average")                              \
+  X(CURVD_STAGE_REFRESH, "refresh")                                      \
+  X(CURVD_STAGE_BROADCAST, "receive preconditioners")                    \
+  X(CURVD_STAGE_MOMENTUM, "momentum")                                    \
+  X(CURVD_STAGE_PRECONDITION, "precondition")                            \
+  X(CURVD_STAGE_IDLE, "wait for workers")
+
+/* X(name, text): what is sent */
+#define CURVD_TRAFFIC_LIST(X)                         \
+  X(CURVD_TRAFFIC_GRADIENTS, "gradients")             \
+  X(CURVD_TRAFFIC_STATISTICS, "statistics")           \
+  X(CURVD_TRAFFIC_PRECONDITIONERS, "preconditioners") \
+  X(CURVD_TRAFFIC_CONTROL, "control")
+
+/* X(name, text): memory by kind */
+#define CURVD_MEMORY_LIST(X)                           \
+  X(CURVD_MEMORY_STATISTICS, "statistics")             \
+  X(CURVD_MEMORY_FACTORS, "factors")                   \
+  X(CURVD_MEMORY_PRECONDITIONERS, "preconditioners")   \
+  X(CURVD_MEMORY_MOMENTUM, "momentum")                 \
+  X(CURVD_MEMORY_TRANSFER, "transfer")                 \
+  X(CURVD_MEMORY_WORKSPACE, "workspace")
+
+/* X(name, text): events, all owners together as far as this rank has heard of them */
+#define CURVD_EVENT_LIST(X)                                                      \
+  X(CURVD_EVENT_REFRESHES, "factors refreshed")                                  \
+  X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")           \
+  X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                       \
+  X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead") \
+  X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed") \
+  X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")
+
+#define CURVD_LIST_ENUM(name, text) name,
+typedef enum curvd_stage { CURVD_STAGE_LIST(CURVD_LIST_ENUM) CURVD_STAGES } curvd_stage;
+typedef enum curvd_traffic { CURVD_TRAFFIC_LIST(CURVD_LIST_ENUM) CURVD_TRAFFICS } curvd_traffic;
+typedef enum curvd_memory { CURVD_MEMORY_LIST(CURVD_LIST_ENUM) CURVD_MEMORIES } curvd_memory;
+typedef enum curvd_event { CURVD_EVENT_LIST(CURVD_LIST_ENUM) CURVD_EVENTS } curvd_event;
+#undef CURVD_LIST_ENUM
+
+/* Sums since curvd_plan, of this rank. */
+typedef struct curvd_metrics {
+  int64_t step;                             /* steps done */
+  double stage_wall_s[CURVD_STAGES];
+  double stage_cpu_s[CURVD_STAGES];         /* process CPU, all threads */
+  int64_t stage_calls[CURVD_STAGES];
+  int64_t sent_bytes[CURVD_TRAFFICS];       /* payload handed to MPI by this rank: what it contributes or is root of */
+  int64_t events[CURVD_EVENTS];
+  int64_t memory_bytes[CURVD_MEMORIES];     /* live now */
+  int64_t memory_peak_bytes;
+  int64_t n_allocations;                    /* ever; constant after curvd_plan */
+  double clip_scale;                        /* of the last step: 1 where nothing was clipped; smallest over layers */
+} curvd_metrics;
+
+/* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */
+CURVD_API curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *metrics);
+
+/* One Kronecker factor as its last refresh left it. */
+typedef struct curvd_factor_metrics {
+  int64_t n;            /* rows of the factor */
+  int64_t eig_rank;     /* eigenpairs kept; n: all; 0: identity, never refreshed */
+  int64_t statistics_step; /* step of its newest statistics, -1: none yet; age = step - statistics_step */
+  double trace;         /* of the running average */
+  double lambda_max;    /* largest eigenvalue */
+  double lambda_min;    /* smallest kept eigenvalue */
+  double tau;           /* eigenvalue assumed outside the kept span */
+  double missing_trace; /* share of the trace outside the kept span, [0, 1] */
+  double damping;       /* added to its eigenvalues in the last step; 0 before any */
+  int64_t refused;      /* statistics refused so far */
+} curvd_factor_metrics;
+
+typedef struct curvd_layer_metrics {
+  const char *name;    /* borrowed, as long as the context */
+  const char *method;  /* "kfac", ..., or "none" */
+  const char *reason;  /* why the layer is not preconditioned; "" when it is */
+  int64_t d_in, d_out;
+  bool has_bias;
+  int owner;           /* rank in the communicator of curvd_create; -1 without an owner */
+  double share;        /* of all layers' parameters, [0, 1] */
+  curvd_factor_metrics factor[2]; /* A, G */
+  double direction_rms; /* root mean square of the last direction, before lr */
+} curvd_layer_metrics;
+
+/* [local] Errors: ARGUMENT (no such layer), STATE (before curvd_plan). */
+CURVD_API curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t layer, curvd_layer_metrics *metrics);
+CURVD_API int32_t curvd_layer_count(const curvd_ctx *ctx);
+
+/* [local] Texts of the lists above; "?" outside the range. */
+CURVD_API const char *curvd_stage_name(int stage);
+CURVD_API const char *curvd_traffic_name(int traffic);
+CURVD_API const char *curvd_memory_name(int kind);
+CURVD_API const char *curvd_event_name(int event);
+
+/* [local] Lines of the library go here; silent without. level: 1 warning, 2 note, 3 debug. */
+CURVD_API curvd_status curvd_log_to(curvd_ctx *ctx, void (*write)(void *user, int level, const char *line), void *user,
+                                    int level);
+
+/* ---- Options --------------------------------------------------------------------------------------------------- */
+
+typedef struct curvd_option_info {
+  const char *name, *type, *group, *unit, *range, *initial, *help; /* static texts */
+} curvd_option_info;
+
+/* [local, no context, no MPI] The options that curvd_set takes: index 0 .. count - 1. ARGUMENT outside. */
+CURVD_API int curvd_option_count(void);
+CURVD_API curvd_status curvd_option_get(int index, curvd_option_info *info);
+
+/* [local, no context, no MPI] Would curvd_set accept it? Writes the sentence to message (may be NULL) if not. */
+CURVD_API curvd_status curvd_option_check(const char *key, const char *value, char *message, size_t size);
+
+/* [local] The value in force, as text: what was set, or what recipe and method imply (after curvd_plan), or the default.
+ * Borrowed until the next call with this context; NULL for an unknown key. */
+CURVD_API const char *curvd_get(const curvd_ctx *ctx, const char *key);
+
+/* ---- Errors and version ------------------------------------------------------------------------------------------ */
+
+/* [local] The sentence of the last failure; "" when there was none. ctx NULL: the general text of nothing, "". */
+CURVD_API const char *curvd_last_error(const curvd_ctx *ctx);
+
+/* [local] "CURVD_ERR_DATA", and the general text of a code; never NULL. */
+CURVD_API const char *curvd_status_name(curvd_status code);
+CURVD_API const char *curvd_status_text(curvd_status code);
+
+/* [local] "0.1.0", and one line: version, MPI, BLAS as loaded now. */
+CURVD_API const char *curvd_version(void);
+CURVD_API const char *curvd_build_info(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

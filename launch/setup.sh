@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# Sourced by launch/run and launch/test: installs what is missing, configures and builds.
+# Commands are quiet unless they fail; with dry_run=1 they are printed instead.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+dry_run=0
+
+# Debian 12 names.
+packages=(cmake ninja-build gcc libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
+  libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev dataset-fashion-mnist
+  python3-minimal)
+# What the build looks for, where packages have other names.
+commands=(cmake ninja cc pkg-config mpicc mpirun)
+modules=(openblas yaml-0.1 jansson zlib check)
+
+die() { # die STATUS TEXT
+  printf 'launch: %s\n' "$2" >&2
+  exit "$1"
+}
+
+print_command() {
+  local word line=
+  for word in "$@"; do
+    line+=${line:+ }$(printf '%q' "$word")
+  done
+  printf '%s\n' "$line"
+}
+
+quietly() { # quietly WHAT COMMAND...
+  local what=$1 log
+  shift
+  if ((dry_run)); then
+    print_command "$@"
+    return
+  fi
+  printf '%s ...\n' "$what"
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    tail -n 40 "$log" >&2
+    die 1 "$what failed: $(print_command "$@") (whole log: $log)"
+  fi
+  rm -f "$log"
+}
+
+missing_packages() {
+  local package installed
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
+  for package in "${packages[@]}"; do
+    grep -qx "installed $package" <<<"$installed" || printf '%s\n' "$package"
+  done
+}
+
+setup_debian() {
+  local missing
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]})) || return 0
+  local install=(apt-get install -y --no-install-recommends "${missing[@]}")
+  if ((EUID != 0 && !dry_run)); then
+    die 2 "packages are missing. Type this line, then start again:
+sudo apt-get update && sudo $(print_command "${install[@]}")"
+  fi
+  quietly "updating the list of packages" apt-get -o DPkg::Lock::Timeout=300 update
+  quietly "installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" -o DPkg::Lock::Timeout=300
+}
+
+# No apt-get: say what is needed, go on when the build would find it.
+setup_other() {
+  local name absent=()
+  for name in "${commands[@]}"; do
+    command -v "$name" >/dev/null || absent+=("$name")
+  done
+  for name in "${modules[@]}"; do
+    pkg-config --exists "$name" 2>/dev/null || absent+=("$name.pc")
+  done
+  printf 'no apt-get here: what the Debian packages %s hold must be installed\n' "${packages[*]}"
+  ((${#absent[@]} == 0 || dry_run)) || die 2 "not found: ${absent[*]}. Install them, then start again."
+}
+
+setup_packages() {
+  if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
+    setup_debian
+  else
+    setup_other
+  fi
+}
+
+setup_build() { # setup_build FOLDER TARGET CMAKE-OPTION...
+  local folder=$root/$1 target=$2
+  shift 2
+  quietly "configuring ${folder##*/}" cmake -G Ninja -S "$root" -B "$folder" -DCMAKE_BUILD_TYPE=Release "$@"
+  quietly "building ${folder##*/}" cmake --build "$folder" --target "$target"
+}

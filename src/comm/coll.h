@@ -1,0 +1,40 @@
+/* Transfers: begin returns at once, end waits; the buffer stays untouched in between. Waiting gives the core away, so a rank with
+ * nothing to do costs nothing. Above 512 MiB a transfer is cut into pieces. The order of transfers on a communicator is that of the
+ * plan, never of the data. */
+#ifndef CV_COMM_COLL_H
+#define CV_COMM_COLL_H
+
+#include "comm/comm.h"
+
+enum { CV_TRANSFER_PIECES = 64 }; /* x 512 MiB = 32 GiB */
+
+typedef struct cv_transfer {
+  MPI_Request request[CV_TRANSFER_PIECES];
+  int n;
+} cv_transfer;
+
+/* Largest transfer in bytes; the plan refuses more. */
+#define CV_TRANSFER_MAX_BYTES ((int64_t)CV_TRANSFER_PIECES << 29)
+
+/* [collective over the workers] x (count) <- sum over workers, on all of them. */
+curvd_status cv_coll_begin_sum(const cv_comm *comm, float *x, int64_t count, cv_transfer *transfer, cv_error *err);
+
+/* [collective over the group of owner] The owner's x (count) becomes the sum of the workers' x (its own counts only if it is a worker:
+ * a curvature rank's x must be zero on entry). */
+curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int64_t count, cv_transfer *transfer,
+                                  cv_error *err);
+
+/* [collective over the group of owner] bytes of the owner's x come to every worker. */
+curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
+                                     cv_error *err);
+
+/* Waits for a transfer. */
+curvd_status cv_coll_end(cv_transfer *transfer, cv_error *err);
+
+/* [collective over all ranks, when there are curvature ranks] Worker 0's command (count int64) comes to everybody. */
+curvd_status cv_coll_command(const cv_comm *comm, int64_t *command, int count, cv_error *err);
+
+/* [collective over the workers] Smallest x over the workers. */
+curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err);
+
+#endif

@@ -1,0 +1,107 @@
+#include "comm/comm.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+curvd_status cv_comm_check(int code, const char *what, cv_error *err) {
+  if (code == MPI_SUCCESS) return CURVD_OK;
+  char text[MPI_MAX_ERROR_STRING] = "?";
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  return cv_fail(err, CURVD_ERR_MPI, "%s failed: %s", what, text);
+}
+
+curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
+  int is_up = 0, is_down = 0;
+  MPI_Initialized(&is_up);
+  if (is_up) MPI_Finalized(&is_down);
+  *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL};
+  if (!is_up || is_down) return cv_fail(err, CURVD_ERR_STATE, "MPI is not running: call MPI_Init_thread before curvd_create");
+  CV_TRY(cv_comm_check(MPI_Comm_dup(user, &comm->world), "MPI_Comm_dup", err));
+  MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(comm->world, &comm->rank);
+  MPI_Comm_size(comm->world, &comm->n_ranks);
+  return CURVD_OK;
+}
+
+/* Group of one owner: the workers in order, then the owner when it is a curvature rank. */
+static curvd_status make_group(cv_comm *comm, int owner, cv_error *err) {
+  int is_member = cv_comm_is_worker(comm) || cv_comm_owner_rank(comm, owner) == comm->rank;
+  int code = MPI_Comm_split(comm->world, is_member ? 0 : MPI_UNDEFINED, comm->rank, &comm->group[owner]);
+  return cv_comm_check(code, "MPI_Comm_split of an owner's group", err);
+}
+
+curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err) {
+  if (n_curvature < 0 || n_curvature >= comm->n_ranks) {
+    return cv_fail(err, CURVD_ERR_LAYOUT,
+                   "%lld curvature ranks leave no worker among %d ranks: start more ranks or lower curvature_ranks",
+                   (long long)n_curvature, comm->n_ranks);
+  }
+  comm->n_curvature = (int)n_curvature;
+  comm->n_workers = comm->n_ranks - comm->n_curvature;
+  int color = cv_comm_is_worker(comm) ? 0 : MPI_UNDEFINED;
+  CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->workers), "MPI_Comm_split of the workers", err));
+  int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
+  void *block = NULL;
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, n_owners, sizeof *comm->group, "communicators", &block, err));
+  comm->group = block;
+  for (int o = 0; o < n_owners; o++) comm->group[o] = MPI_COMM_NULL;
+  comm->n_owners = n_owners;
+  for (int o = 0; o < n_owners && comm->n_curvature > 0; o++) CV_TRY(make_group(comm, o, err));
+  for (int o = 0; o < n_owners && comm->n_curvature == 0; o++) comm->group[o] = comm->workers;
+  return CURVD_OK;
+}
+
+static void free_comm(MPI_Comm *comm) {
+  if (*comm != MPI_COMM_NULL) MPI_Comm_free(comm);
+}
+
+void cv_comm_free(cv_comm *comm, cv_memory *memory) {
+  for (int o = 0; comm->group && o < comm->n_owners && comm->n_curvature > 0; o++) free_comm(&comm->group[o]);
+  void *block = comm->group;
+  cv_memory_free(memory, &block);
+  comm->group = NULL;
+  free_comm(&comm->workers);
+  free_comm(&comm->world);
+}
+
+bool cv_comm_is_worker(const cv_comm *comm) { return comm->rank < comm->n_workers; }
+
+int cv_comm_owner_rank(const cv_comm *comm, int owner) {
+  return comm->n_curvature > 0 ? comm->n_workers + owner : owner;
+}
+
+int cv_comm_my_owner(const cv_comm *comm) {
+  if (comm->n_curvature == 0) return comm->rank;
+  return cv_comm_is_worker(comm) ? -1 : comm->rank - comm->n_workers;
+}
+
+curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_error *err) {
+  int64_t half[2] = {(int64_t)(x >> 32), (int64_t)(x & 0xffffffffu)};
+  int64_t pair[4] = {half[0], -half[0], half[1], -half[1]}, most[4];
+  int code = MPI_Allreduce(pair, most, 4, MPI_INT64_T, MPI_MAX, comm->world);
+  CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
+  if (most[0] == -most[1] && most[2] == -most[3]) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_MISMATCH, "rank %d: the ranks differ in %s: every rank must make the same calls", comm->rank,
+                 what);
+}
+
+curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status mine, cv_error *err) {
+  struct {
+    int failed, rank;
+  } in = {mine == CURVD_OK ? 0 : 1, comm->rank}, out = {0, 0};
+  int code = MPI_Allreduce(&in, &out, 1, MPI_2INT, MPI_MAXLOC, scope == CV_WORKERS ? comm->workers : comm->world);
+  if (mine != CURVD_OK) return mine;
+  CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
+  if (!out.failed) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_REMOTE, "rank %d failed in the same call: its curvd_last_error has the reason", out.rank);
+}
+
+const char *cv_comm_library(void) {
+  static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  text[strcspn(text, ",\n")] = '\0';
+  return text;
+}

@@ -1,0 +1,228 @@
+/* The public functions: check the arguments, then one call. */
+#include "curvature/internal.h"
+#include "curvature/method.h"
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static curvd_status fail(curvd_ctx *ctx, curvd_status code, const char *why) {
+  ctx->error = (cv_error){0};
+  return cv_fail(&ctx->error, code, "%s", why);
+}
+
+/* ---- life cycle ---- */
+
+curvd_status curvd_create(MPI_Comm comm, curvd_ctx **out) {
+  if (!out) return CURVD_ERR_ARGUMENT;
+  *out = NULL;
+  curvd_ctx *ctx = calloc(1, sizeof *ctx);
+  if (!ctx) return CURVD_ERR_MEMORY;
+  cv_settings_init(&ctx->book);
+  ctx->clip_scale = 1;
+  curvd_status status = cv_comm_create(comm, &ctx->comm, &ctx->error);
+  if (status != CURVD_OK) {
+    free(ctx);
+    return status;
+  }
+  *out = ctx;
+  return CURVD_OK;
+}
+
+curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx) { return curvd_create(MPI_Comm_f2c(comm), ctx); }
+
+void curvd_destroy(curvd_ctx **ctx) {
+  if (!ctx || !*ctx) return;
+  cv_plan_free(*ctx);
+  cv_comm_free(&(*ctx)->comm, &(*ctx)->memory);
+  free((*ctx)->layer);
+  free(*ctx);
+  *ctx = NULL;
+}
+
+curvd_status curvd_set(curvd_ctx *ctx, const char *key, const char *value) {
+  int row = 0;
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  if (ctx->is_planned) return fail(ctx, CURVD_ERR_STATE, "curvd_set comes before curvd_plan");
+  CV_TRY(cv_settings_row(key, &row, &ctx->error));
+  CV_TRY(cv_settings_set(&ctx->book, row, value, &ctx->error));
+  ctx->book.is_set[row] = true;
+  return CURVD_OK;
+}
+
+const char *curvd_get(const curvd_ctx *ctx, const char *key) {
+  int row = 0;
+  cv_error ignored = {0};
+  if (!ctx || cv_settings_row(key, &row, &ignored) != CURVD_OK) return NULL;
+  return ctx->book.text[row];
+}
+
+static curvd_status check_layer(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out) {
+  if (ctx->is_planned) return fail(ctx, CURVD_ERR_STATE, "curvd_layer_add comes before curvd_plan");
+  if (!name || !*name || strlen(name) >= CV_NAME_MAX)
+    return fail(ctx, CURVD_ERR_ARGUMENT, "a layer needs a name of 1 to 63 characters");
+  if (d_in < 1 || d_out < 1 || !cv_dense_fits(d_in + 1) || !cv_dense_fits(d_out)) {
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: sizes %lld x %lld are outside 1 .. %lld", name, (long long)d_out,
+                   (long long)d_in, (long long)CV_DENSE_MAX - 1);
+  }
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    if (strcmp(ctx->layer[i].name, name) == 0)
+      return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s was added before: names are unique", name);
+  }
+  return CURVD_OK;
+}
+
+static curvd_status make_room(curvd_ctx *ctx) {
+  if (ctx->n_layers < ctx->layers_room) return CURVD_OK;
+  int32_t room = ctx->layers_room ? 2 * ctx->layers_room : 16;
+  cv_layer *layer = realloc(ctx->layer, (size_t)room * sizeof *layer);
+  if (!layer) return fail(ctx, CURVD_ERR_MEMORY, "no memory for another layer");
+  ctx->layer = layer;
+  ctx->layers_room = room;
+  return CURVD_OK;
+}
+
+curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias, int32_t *index) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  CV_TRY(check_layer(ctx, name, d_in, d_out));
+  CV_TRY(make_room(ctx));
+  cv_layer *layer = &ctx->layer[ctx->n_layers];
+  *layer = (cv_layer){.d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
+  layer->ldx = cv_dense_ld(layer->n);
+  snprintf(layer->name, sizeof layer->name, "%s", name);
+  if (index) *index = ctx->n_layers;
+  ctx->n_layers++;
+  return CURVD_OK;
+}
+
+static uint64_t layers_hash(const curvd_ctx *ctx) {
+  uint64_t hash = (uint64_t)ctx->n_layers;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    const cv_layer *layer = &ctx->layer[i];
+    for (const char *c = layer->name; *c; c++) hash = hash * 1099511628211u + (unsigned char)*c;
+    hash = (hash * 31 + (uint64_t)layer->d_in) * 31 + (uint64_t)layer->d_out;
+    hash = hash * 31 + layer->has_bias;
+  }
+  return hash;
+}
+
+static curvd_status plan(curvd_ctx *ctx) {
+  CV_TRY(cv_comm_same(&ctx->comm, cv_settings_hash(&ctx->book), "their options", &ctx->error));
+  CV_TRY(cv_comm_same(&ctx->comm, layers_hash(ctx), "their layers", &ctx->error));
+  CV_TRY(cv_settings_resolve(&ctx->book, &ctx->error));
+  CV_TRY(cv_comm_split(&ctx->comm, cv_settings_of(ctx)->curvature_ranks, &ctx->memory, &ctx->error));
+  return cv_comm_agree(&ctx->comm, CV_ALL_RANKS, cv_plan_make(ctx), &ctx->error);
+}
+
+curvd_status curvd_plan(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  if (ctx->is_planned) return fail(ctx, CURVD_ERR_STATE, "curvd_plan was called before");
+  curvd_status status = plan(ctx);
+  ctx->is_planned = true;
+  ctx->is_broken = status != CURVD_OK;
+  return status;
+}
+
+curvd_role curvd_role_get(const curvd_ctx *ctx) {
+  return ctx && ctx->is_planned && !cv_comm_is_worker(&ctx->comm) ? CURVD_ROLE_CURVATURE : CURVD_ROLE_WORKER;
+}
+
+int curvd_worker_count(const curvd_ctx *ctx) { return ctx ? ctx->comm.n_workers : 0; }
+
+int curvd_worker_index(const curvd_ctx *ctx) { return ctx && cv_comm_is_worker(&ctx->comm) ? ctx->comm.rank : -1; }
+
+/* ---- training ---- */
+
+static curvd_status check_running(curvd_ctx *ctx, bool worker_only) {
+  ctx->error = (cv_error){0};
+  if (!ctx->is_planned || ctx->is_broken) return fail(ctx, CURVD_ERR_STATE, "curvd_plan must succeed first");
+  if (worker_only && !cv_comm_is_worker(&ctx->comm))
+    return fail(ctx, CURVD_ERR_STATE, "this is a curvature rank: it calls curvd_serve");
+  return CURVD_OK;
+}
+
+bool curvd_wants_capture(const curvd_ctx *ctx) {
+  return ctx && ctx->is_planned && !ctx->is_broken && cv_comm_is_worker(&ctx->comm) && cv_step_wants_statistics(ctx);
+}
+
+static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda, const float *g,
+                                  int64_t ldg) {
+  CV_TRY(check_running(ctx, true));
+  if (index < 0 || index >= ctx->n_layers)
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no layer %d: %d were added", index, ctx->n_layers);
+  const cv_layer *layer = &ctx->layer[index];
+  if (rows < 0 || !cv_dense_fits(rows) || (a && lda < layer->d_in) || (g && ldg < layer->d_out)) {
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: capture of %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)",
+                   layer->name, (long long)rows, (long long)lda, (long long)layer->d_in, (long long)ldg,
+                   (long long)layer->d_out);
+  }
+  return CURVD_OK;
+}
+
+curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda, const float *g,
+                           int64_t ldg) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
+  cv_layer *layer = &ctx->layer[index];
+  if (!layer->method || !cv_step_wants_statistics(ctx)) return CURVD_OK;
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_CAPTURE]);
+  layer->method->capture(ctx, layer, rows, a, lda, g, ldg);
+  cv_stage_end(&ctx->stage[CURVD_STAGE_CAPTURE]);
+  return CURVD_OK;
+}
+
+static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
+  if (n_layers != ctx->n_layers || !gradients)
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "curvd_step needs %d gradients, not %d", ctx->n_layers, n_layers);
+  if (!(lr >= 0) || !isfinite(lr)) return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "learning rate %g is not a number >= 0", lr);
+  for (int32_t i = 0; i < n_layers; i++) {
+    const cv_layer *layer = &ctx->layer[i];
+    const curvd_gradient *g = &gradients[i];
+    bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1);
+    if (g->weight && g->ld >= layer->d_in && cv_dense_fits(g->ld) && !is_bias_bad) continue;
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s", layer->name,
+                   (long long)layer->d_in, layer->has_bias ? " and a bias with stride >= 1" : "");
+  }
+  return CURVD_OK;
+}
+
+curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_running(ctx, true));
+  if (ctx->is_finished) return fail(ctx, CURVD_ERR_STATE, "curvd_step after curvd_finish");
+  curvd_status status = check_step(ctx, lr, gradients, n_layers);
+  if (ctx->comm.n_workers > 1) status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error);
+  return status == CURVD_OK ? cv_step_run(ctx, lr, gradients) : status;
+}
+
+curvd_status curvd_serve(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_running(ctx, false));
+  if (cv_comm_is_worker(&ctx->comm) || ctx->is_finished) return CURVD_OK;
+  return cv_step_serve(ctx);
+}
+
+curvd_status curvd_finish(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_running(ctx, true));
+  return ctx->is_finished ? CURVD_OK : cv_step_finish(ctx);
+}
+
+/* ---- errors and version ---- */
+
+const char *curvd_last_error(const curvd_ctx *ctx) { return ctx ? ctx->error.text : ""; }
+
+const char *curvd_status_name(curvd_status code) { return cv_status_name(code); }
+
+const char *curvd_status_text(curvd_status code) { return cv_status_text(code); }
+
+curvd_status curvd_log_to(curvd_ctx *ctx, void (*write)(void *user, int level, const char *line), void *user, int level) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->log = (cv_log){write, user, level};
+  return CURVD_OK;
+}

@@ -1,0 +1,127 @@
+/* Every transfer of a step. A buffer per owner fuses what all its layers send; the order is that of the plan: owner 0, 1, 2, ... */
+#include "curvature/exchange.h"
+
+#include "curvature/internal.h"
+#include "curvature/method.h"
+
+#include <string.h>
+
+/* Layer i's part of the bucket: its gradient (m, n), contiguous. */
+curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients) {
+  if (!ctx->bucket) return gradients[layer];
+  float *at = ctx->bucket;
+  for (int32_t i = 0; i < layer; i++) at += ctx->layer[i].m * ctx->layer[i].n;
+  const cv_layer *l = &ctx->layer[layer];
+  return (curvd_gradient){.weight = at, .ld = l->n, .bias = at + l->d_in, .bias_stride = l->n};
+}
+
+bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g) {
+  return !layer->has_bias || (g->bias == g->weight + layer->d_in && g->bias_stride == g->ld);
+}
+
+void cv_gradient_copy(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *to) {
+  for (int64_t i = 0; i < layer->d_out; i++) {
+    memcpy(to->weight + i * to->ld, from->weight + i * from->ld, (size_t)layer->d_in * sizeof(float));
+    if (layer->has_bias) to->bias[i * to->bias_stride] = from->bias[i * from->bias_stride];
+  }
+}
+
+curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients) {
+  if (!ctx->bucket) return CURVD_OK;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    curvd_gradient part = cv_exchange_gradient_of(ctx, i, gradients);
+    cv_gradient_copy(&ctx->layer[i], &gradients[i], &part);
+  }
+  cv_transfer transfer;
+  CV_TRY(cv_coll_begin_sum(&ctx->comm, ctx->bucket, ctx->bucket_floats, &transfer, &ctx->error));
+  ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += ctx->bucket_floats * (int64_t)sizeof(float);
+  return cv_coll_end(&transfer, &ctx->error);
+}
+
+static void pack_route(curvd_ctx *ctx, int owner) {
+  float *at = ctx->route[owner].statistics;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (layer->owner != owner) continue;
+    layer->method->pack(ctx, layer, at);
+    at += layer->method->statistics_floats(layer);
+  }
+}
+
+static bool is_member(const curvd_ctx *ctx, int owner) {
+  return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == owner;
+}
+
+static bool is_mine(const curvd_ctx *ctx, int owner) { return cv_comm_my_owner(&ctx->comm) == owner; }
+
+curvd_status cv_exchange_statistics(curvd_ctx *ctx) {
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    cv_route *route = &ctx->route[o];
+    if (route->n_statistics == 0 || !is_member(ctx, o)) continue;
+    if (is_worker) {
+      pack_route(ctx, o);
+    } else {
+      memset(route->statistics, 0, (size_t)route->n_statistics * sizeof(float));
+    }
+    cv_transfer transfer;
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, o, route->statistics, route->n_statistics, &transfer, &ctx->error));
+    if (is_worker && !is_mine(ctx, o)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += route->n_statistics * (int64_t)sizeof(float);
+    CV_TRY(cv_coll_end(&transfer, &ctx->error));
+  }
+  return CURVD_OK;
+}
+
+static curvd_status broadcast(curvd_ctx *ctx, int owner, char *bytes, int64_t n) {
+  cv_transfer transfer;
+  CV_TRY(cv_coll_begin_broadcast(&ctx->comm, owner, bytes, n, &transfer, &ctx->error));
+  if (is_mine(ctx, owner) && ctx->comm.n_ranks > 1) ctx->sent_bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n;
+  return cv_coll_end(&transfer, &ctx->error);
+}
+
+/* Calls with each layer of an owner and its places in header and payload; returns the bytes of the payload. */
+typedef void (*visit_layer)(cv_layer *layer, char *header, char *payload);
+
+static int64_t visit(curvd_ctx *ctx, int owner, visit_layer each) {
+  char *header = ctx->route[owner].header, *payload = ctx->route[owner].payload;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (layer->owner != owner) continue;
+    each(layer, header, payload);
+    payload += layer->method->payload_bytes(layer, header);
+    header += layer->method->header_bytes;
+  }
+  return payload - ctx->route[owner].payload;
+}
+
+static void publish_header(cv_layer *layer, char *header, char *payload) {
+  (void)payload;
+  layer->method->publish_header(layer, header);
+}
+
+static void publish(cv_layer *layer, char *header, char *payload) {
+  (void)header;
+  layer->method->publish(layer, payload);
+}
+
+static void measure(cv_layer *layer, char *header, char *payload) { (void)layer, (void)header, (void)payload; }
+
+static void receive(cv_layer *layer, char *header, char *payload) { layer->method->receive(layer, header, payload); }
+
+curvd_status cv_exchange_preconditioners(curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    cv_route *route = &ctx->route[o];
+    if (route->header_bytes == 0 || !is_member(ctx, o)) continue;
+    char *events = route->header + route->header_bytes - sizeof route->events;
+    if (is_mine(ctx, o)) {
+      visit(ctx, o, publish_header);
+      visit(ctx, o, publish);
+      memcpy(events, ctx->my_events, sizeof route->events);
+    }
+    CV_TRY(broadcast(ctx, o, route->header, route->header_bytes));
+    CV_TRY(broadcast(ctx, o, route->payload, visit(ctx, o, measure)));
+    memcpy(route->events, events, sizeof route->events);
+    if (cv_comm_is_worker(&ctx->comm)) visit(ctx, o, receive);
+  }
+  return CURVD_OK;
+}

@@ -1,0 +1,25 @@
+/* Transfers of a step, and the layouts of a caller's gradient. */
+#ifndef CV_CURVATURE_EXCHANGE_H
+#define CV_CURVATURE_EXCHANGE_H
+
+#include "curvature/internal.h"
+
+/* The workers' gradients summed into the bucket (in place, on all of them); nothing without a bucket. */
+curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients);
+
+/* Where layer's combined gradient is: in the bucket, or in the caller's memory when there is none. */
+curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients);
+
+/* Statistics of all layers, summed over the workers, in the owners' routes. */
+curvd_status cv_exchange_statistics(curvd_ctx *ctx);
+
+/* Refreshed preconditioners from their owners to all workers. */
+curvd_status cv_exchange_preconditioners(curvd_ctx *ctx);
+
+/* Is the bias the last column of the weight's array (or absent)? Then the gradient is one (m, n) matrix. */
+bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g);
+
+/* Copies a layer's gradient from one layout to another. */
+void cv_gradient_copy(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *to);
+
+#endif

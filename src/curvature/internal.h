@@ -1,0 +1,145 @@
+/* The context and what it holds. Only step.c calls the stages; no stage calls the next. */
+#ifndef CV_CURVATURE_INTERNAL_H
+#define CV_CURVATURE_INTERNAL_H
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "comm/coll.h"
+#include "comm/comm.h"
+#include "curvature/settings.h"
+#include "curvd.h"
+#include "linalg/eig.h"
+#include "linalg/lrps.h"
+
+enum { CV_NAME_MAX = 64, CV_A = 0, CV_G = 1, CV_FACTORS = 2, CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1 };
+
+typedef enum cv_factor_kind { CV_KIND_IDENTITY, CV_KIND_EIGEN, CV_KIND_INVERSE } cv_factor_kind;
+
+/* What travels ahead of a refreshed factor, and what is known of it everywhere. */
+typedef struct cv_factor_state {
+  int64_t is_new;          /* a refresh succeeded: what follows replaces the one in force */
+  int64_t kind;            /* cv_factor_kind */
+  int64_t r;               /* eigenpairs that follow */
+  int64_t statistics_step; /* -1: no statistics yet */
+  int64_t refused;
+  double trace, lambda_max, lambda_min, tau, missing_trace;
+  double extra_damping;    /* rho^updates of average "zero", else 0 */
+} cv_factor_state;
+
+/* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. */
+typedef struct cv_factor {
+  int64_t n, ld;
+  int64_t k_max;     /* most pairs that a refresh finds: n when it is decomposed exactly */
+  bool is_full;
+  /* worker: this step's sum of outer products */
+  float *statistic;  /* (n, ld) lower triangle */
+  int64_t rows;      /* examples in it; 0: statistic holds anything */
+  /* owner: running average and its decomposition */
+  float *average;    /* (n, ld) lower triangle, mirrored before a refresh */
+  double weight;     /* of EA_NORM */
+  int64_t updates;
+  float *basis;      /* (k_max, ld) pairs of the last refresh, start of the next; or the dense inverse (n, ld) */
+  float *eigenvalues; /* (k_max) */
+  int64_t found;     /* rows of basis in use */
+  int64_t eig_rank;  /* adaptive rank; 0: not yet chosen */
+  cv_factor_state fresh; /* of the refresh being sent */
+  /* worker: the preconditioner in force */
+  cv_factor_state state;
+  cv_lrps side;      /* U of (k_max, ld) inside the layer's planes */
+  float *inverse;    /* (n, ld), form cholesky */
+  double damping;    /* of the last step */
+} cv_factor;
+
+struct cv_method;
+
+typedef struct cv_layer {
+  char name[CV_NAME_MAX];
+  char reason[96];          /* why it is not preconditioned; "" when it is */
+  int64_t d_in, d_out, m, n, ldx;
+  bool has_bias;
+  const struct cv_method *method; /* NULL: identity */
+  int owner;                /* owner number, -1 without */
+  cv_factor factor[CV_FACTORS];
+  float *X;                 /* (m, ldx) gradient, averaged over steps when there is momentum */
+  float *rows_n, *rows_m;   /* planes of lrps.h's apply: room above U_A and below U_G */
+  float *H;                 /* spectral table */
+  bool table_is_due;        /* a refresh came since H was made */
+  double table_damping;     /* damping that H was made with */
+  double direction_rms;
+} cv_layer;
+
+/* Buffers of one owner: statistics to it, preconditioners from it. */
+typedef struct cv_route {
+  int64_t n_statistics;     /* floats */
+  float *statistics;
+  int64_t header_bytes, payload_bytes; /* most that a refresh sends */
+  char *header, *payload;
+  int64_t events[CV_OWNER_EVENTS]; /* of this owner, as last heard */
+} cv_route;
+
+struct curvd_ctx {
+  cv_error error;
+  cv_log log;
+  cv_memory memory;
+  cv_comm comm;
+  cv_settings_book book;
+  bool is_planned, is_broken, is_finished;
+  cv_layer *layer;
+  int32_t n_layers, layers_room;
+  cv_route *route;          /* [n_owners] */
+  int64_t bucket_floats;
+  float *bucket;            /* every layer's gradient (m, n), one after the other; NULL with one worker */
+  float *plane, *core, *scatter; /* workspace of an apply, and (m, ldx) for callers whose bias lies apart */
+  cv_eig_work eig_work;
+  const cv_eig_ops *solver; /* first rung of the ladder */
+  int64_t step;
+  int64_t my_events[CURVD_EVENTS];
+  cv_stage stage[CURVD_STAGES];
+  int64_t sent_bytes[CURVD_TRAFFICS];
+  double clip_scale;
+};
+
+static inline const cv_settings *cv_settings_of(const curvd_ctx *ctx) { return &ctx->book.values; }
+
+/* Value of a schedule in the current step. */
+static inline double cv_now(const curvd_ctx *ctx, const cv_schedule *schedule) {
+  return cv_schedule_at(schedule, ctx->step, ctx->book.values.steps_per_epoch);
+}
+
+static inline bool cv_owns(const curvd_ctx *ctx, const cv_layer *layer) {
+  return layer->owner >= 0 && layer->owner == cv_comm_my_owner(&ctx->comm);
+}
+
+/* plan.c: memory, owners, buffers, after the ranks are split. */
+curvd_status cv_plan_make(curvd_ctx *ctx);
+void cv_plan_free(curvd_ctx *ctx);
+
+/* step.c: the algorithm. */
+bool cv_step_wants_statistics(const curvd_ctx *ctx);
+curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
+curvd_status cv_step_serve(curvd_ctx *ctx);
+curvd_status cv_step_finish(curvd_ctx *ctx);
+
+/* capture.c */
+void cv_capture_add(curvd_ctx *ctx, cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
+
+/* factors.c: statistics on the wire, and running averages. */
+int64_t cv_factor_wire_floats(int64_t n);
+void cv_factor_pack(cv_factor *factor, int worker, float *wire);
+void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
+
+/* refresh.c: new decompositions of a layer that this rank owns; index: the layer's number, part of the sketch's key. */
+void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
+
+/* precond.c: the table after a refresh or a change of damping; out (m, n) from layer->X; damping of factor which. */
+curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer);
+void cv_precond_apply(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo);
+double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
+                     int64_t m, int which);
+
+/* clip.c: X <- momentum X + (1 - momentum) gradient, NUMERIC when that is not finite; then the length of the directions. */
+curvd_status cv_clip_gather(curvd_ctx *ctx, const curvd_gradient *gradients);
+void cv_clip_directions(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
+
+#endif

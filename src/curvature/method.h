@@ -1,0 +1,47 @@
+/* The seam: what a layer's method keeps, sends and does. Nothing outside a method's file knows which one runs.
+ *
+ * A worker captures into the statistic; pack writes it to the wire; wires of all workers are summed on the way; the owner absorbs the
+ * sum, refreshes, and publishes; a worker receives and applies. To add a method: fill a cv_method in method_<name>.c, return it from
+ * cv_method_find, and add its name to the tests of tests/unit/test_method.c, which every method passes. */
+#ifndef CV_CURVATURE_METHOD_H
+#define CV_CURVATURE_METHOD_H
+
+#include "curvature/internal.h"
+
+typedef struct cv_method {
+  /* Sizes (k_max, is_full, ...) of the layer's factors, before memory is made. */
+  void (*size)(const curvd_ctx *ctx, cv_layer *layer);
+  /* Flops of one refresh, for the planner. */
+  double (*cost)(const curvd_ctx *ctx, const cv_layer *layer);
+  /* Memory for the roles of this rank. */
+  curvd_status (*allocate)(curvd_ctx *ctx, cv_layer *layer);
+  void (*release)(curvd_ctx *ctx, cv_layer *layer);
+
+  /* Adds rows of a (rows, d_in) and g (rows, d_out), each of which may be NULL, to this step's statistic. */
+  void (*capture)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg);
+  /* Statistic to the wire, statistics_floats floats that are summed over workers; the statistic is empty afterwards. */
+  int64_t (*statistics_floats)(const cv_layer *layer);
+  void (*pack)(curvd_ctx *ctx, cv_layer *layer, float *wire);
+  /* Owner: the summed wire into the running averages; refuses what is not finite. */
+  void (*absorb)(curvd_ctx *ctx, cv_layer *layer, const float *wire);
+  /* Owner: a new preconditioner from the averages; keeps the previous one when all fails. */
+  void (*refresh)(curvd_ctx *ctx, cv_layer *layer, int32_t index);
+
+  /* Owner to worker: a header of fixed size, then a payload whose size the header tells. */
+  int64_t header_bytes;
+  int64_t (*payload_most)(const cv_layer *layer);
+  void (*publish_header)(const cv_layer *layer, char *header);
+  int64_t (*payload_bytes)(const cv_layer *layer, const char *header);
+  void (*publish)(const cv_layer *layer, char *payload);
+  void (*receive)(cv_layer *layer, const char *header, const char *payload);
+
+  /* Worker: out (m, n), rows ldo apart, from layer->X. NUMERIC: damping cannot make it finite. */
+  curvd_status (*apply)(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo);
+} cv_method;
+
+extern const cv_method cv_method_kfac;
+
+/* NULL for CV_METHOD_NONE. */
+const cv_method *cv_method_find(cv_method_kind kind);
+
+#endif

@@ -1,0 +1,210 @@
+/* Owners and memory: everything that a run will need, sized once. */
+#include "curvature/internal.h"
+#include "curvature/method.h"
+#include "curvature/planner.h"
+#include "linalg/dense.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
+
+/* Does pattern match name? '*' stands for any characters. */
+static bool matches(const char *pattern, size_t length, const char *name) {
+  if (length == 0) return *name == '\0';
+  if (*pattern == '*') {
+    for (const char *rest = name;; rest++) {
+      if (matches(pattern + 1, length - 1, rest)) return true;
+      if (!*rest) return false;
+    }
+  }
+  return *pattern == *name && matches(pattern + 1, length - 1, name + 1);
+}
+
+static bool is_skipped(const char *list, const char *name) {
+  while (*list) {
+    size_t length = strcspn(list, ", ");
+    if (length > 0 && matches(list, length, name)) return true;
+    list += length;
+    list += strspn(list, ", ");
+  }
+  return false;
+}
+
+static void choose_methods(curvd_ctx *ctx) {
+  const cv_settings *s = cv_settings_of(ctx);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    layer->owner = -1;
+    layer->method = cv_method_find((cv_method_kind)s->method);
+    if (!layer->method) {
+      snprintf(layer->reason, sizeof layer->reason, "method none");
+    } else if (is_skipped(s->skip, layer->name)) {
+      snprintf(layer->reason, sizeof layer->reason, "skip list");
+      layer->method = NULL;
+    } else {
+      layer->method->size(ctx, layer);
+    }
+  }
+}
+
+/* Longest processing time first over the layers that have a method; scratch holds their costs, loads and numbers. */
+static curvd_status assign_owners(curvd_ctx *ctx) {
+  int32_t n = ctx->n_layers, owners = ctx->comm.n_owners, used = 0;
+  double *cost = NULL;
+  void *numbers = NULL;
+  curvd_status status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, n + owners, "the plan", &cost, &ctx->error);
+  if (status == CURVD_OK) {
+    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * (int64_t)n, sizeof(int32_t), "the plan", &numbers, &ctx->error);
+  }
+  if (status == CURVD_OK) {
+    int32_t *which = numbers, *owner = which + n, *order = owner + n;
+    for (int32_t i = 0; i < n; i++) {
+      if (!ctx->layer[i].method) continue;
+      cost[used] = ctx->layer[i].method->cost(ctx, &ctx->layer[i]);
+      which[used++] = i;
+    }
+    cv_plan_owners(cost, used, owners, owner, cost + n, order);
+    for (int32_t i = 0; i < used; i++) ctx->layer[which[i]].owner = owner[i];
+  }
+  cv_memory_free(&ctx->memory, &numbers);
+  cv_doubles_free(&ctx->memory, &cost);
+  return status;
+}
+
+static curvd_status allocate_layers(curvd_ctx *ctx) {
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (is_worker && cv_settings_of(ctx)->method != CV_METHOD_NONE) {
+      CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ldx, "momentum", &layer->X, &ctx->error));
+    }
+    if (layer->method) CV_TRY(layer->method->allocate(ctx, layer));
+  }
+  return CURVD_OK;
+}
+
+static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
+  void *bytes = NULL;
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, n, 1, "a transfer buffer", &bytes, &ctx->error));
+  *block = bytes;
+  return CURVD_OK;
+}
+
+static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
+  cv_route *route = &ctx->route[owner];
+  int64_t payload = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    const cv_layer *layer = &ctx->layer[i];
+    if (layer->owner != owner) continue;
+    route->n_statistics += layer->method->statistics_floats(layer);
+    route->header_bytes += layer->method->header_bytes;
+    payload += layer->method->payload_most(layer);
+  }
+  if (route->n_statistics == 0) return CURVD_OK;
+  route->header_bytes += (int64_t)sizeof route->events;
+  if (!cv_comm_is_worker(&ctx->comm) && cv_comm_my_owner(&ctx->comm) != owner) return CURVD_OK;
+  if (larger(route->n_statistics * (int64_t)sizeof(float), payload) > CV_TRANSFER_MAX_BYTES) {
+    return cv_fail(&ctx->error, CURVD_ERR_SIZE, "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks",
+                   owner, (long long)larger(route->n_statistics * (int64_t)sizeof(float), payload),
+                   (long long)CV_TRANSFER_MAX_BYTES);
+  }
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, route->n_statistics, "a transfer buffer", &route->statistics, &ctx->error));
+  CV_TRY(bytes_new(ctx, route->header_bytes, &route->header));
+  return bytes_new(ctx, payload, &route->payload);
+}
+
+static curvd_status allocate_routes(curvd_ctx *ctx) {
+  void *routes = NULL;
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes, &ctx->error));
+  ctx->route = routes;
+  for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
+  bool needs_bucket = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 &&
+                      cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
+  if (!needs_bucket) return CURVD_OK;
+  for (int32_t i = 0; i < ctx->n_layers; i++) ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats, "the gradients", &ctx->bucket, &ctx->error);
+}
+
+/* Workspace of the applies: planes only where a side is full or a method works on dense inverses. */
+static curvd_status allocate_apply(curvd_ctx *ctx) {
+  int64_t plane = 0, core = 0, scatter = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    const cv_layer *layer = &ctx->layer[i];
+    const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+    if (!layer->method) continue;
+    if (layer->has_bias) scatter = larger(scatter, layer->m * layer->ldx);
+    if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ldx);
+    core = larger(core, A->k_max * G->k_max);
+  }
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, core, "workspace", &ctx->core, &ctx->error));
+  return cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, scatter, "workspace", &ctx->scatter, &ctx->error);
+}
+
+static const cv_eig_ops *solver_of(const cv_settings *s) {
+  switch ((cv_method_kind)s->method) {
+  case CV_METHOD_RS: return &cv_eig_rsvd;
+  case CV_METHOD_SRE: return &cv_eig_sre;
+  case CV_METHOD_NYSTROM: return &cv_eig_nystrom;
+  case CV_METHOD_NONE:
+  case CV_METHOD_KFAC: break;
+  }
+  return &cv_eig_exact;
+}
+
+static curvd_status allocate_solver(curvd_ctx *ctx) {
+  cv_eig_scratch most = {0};
+  ctx->solver = solver_of(cv_settings_of(ctx));
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method && cv_owns(ctx, &ctx->layer[i]); f++) {
+      const cv_factor *factor = &ctx->layer[i].factor[f];
+      if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) continue;
+      cv_eig_scratch need = (factor->is_full ? &cv_eig_exact : ctx->solver)->scratch(factor->n, factor->k_max);
+      most.floats = larger(most.floats, need.floats);
+      most.doubles = larger(most.doubles, need.doubles);
+      most.ints = larger(most.ints, need.ints);
+    }
+  }
+  void *ints = NULL;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.floats, "the solver", &ctx->eig_work.floats, &ctx->error));
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.doubles, "the solver", &ctx->eig_work.doubles, &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.ints, sizeof(int32_t), "the solver", &ints, &ctx->error));
+  ctx->eig_work.ints = ints;
+  return CURVD_OK;
+}
+
+curvd_status cv_plan_make(curvd_ctx *ctx) {
+  choose_methods(ctx);
+  CV_TRY(assign_owners(ctx));
+  CV_TRY(allocate_layers(ctx));
+  CV_TRY(allocate_routes(ctx));
+  if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_apply(ctx));
+  return allocate_solver(ctx);
+}
+
+static void free_routes(curvd_ctx *ctx) {
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    void *header = ctx->route[o].header, *payload = ctx->route[o].payload;
+    cv_floats_free(&ctx->memory, &ctx->route[o].statistics);
+    cv_memory_free(&ctx->memory, &header);
+    cv_memory_free(&ctx->memory, &payload);
+  }
+  void *routes = ctx->route;
+  cv_memory_free(&ctx->memory, &routes);
+  ctx->route = NULL;
+}
+
+void cv_plan_free(curvd_ctx *ctx) {
+  void *ints = ctx->eig_work.ints;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_floats_free(&ctx->memory, &ctx->layer[i].X);
+    if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
+  }
+  free_routes(ctx);
+  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->eig_work.floats};
+  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+  cv_doubles_free(&ctx->memory, &ctx->eig_work.doubles);
+  cv_memory_free(&ctx->memory, &ints);
+  ctx->eig_work.ints = NULL;
+}

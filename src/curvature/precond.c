@@ -1,0 +1,85 @@
+/* From a refreshed pair of factors to a direction: damping, the spectral table, the apply. */
+#include "curvature/internal.h"
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+static double mean_eigenvalue(const cv_factor_state *state, int64_t n) { return state->trace / (double)n; }
+
+/* pi of factored Tikhonov by the trace norm; 1 where a factor is zero, kept within the bound. */
+static double pi_of(const cv_settings *s, double mean_a, double mean_g) {
+  if (!(mean_a > 0) || !(mean_g > 0)) return 1;
+  return fmin(fmax(sqrt(mean_a / mean_g), 1 / s->pi_bound), s->pi_bound);
+}
+
+double cv_damping_of(const cv_settings *s, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
+                     int64_t m, int which) {
+  const cv_factor_state *state = which == CV_A ? A : G;
+  double mean_a = mean_eigenvalue(A, n), mean_g = mean_eigenvalue(G, m), pi;
+  switch ((cv_damping_mode)s->damping_mode) {
+  case CV_DAMPING_RELATIVE_MEAN: return damping * (which == CV_A ? mean_a : mean_g) + state->extra_damping;
+  case CV_DAMPING_RELATIVE_MAX: return damping * state->lambda_max + state->extra_damping;
+  case CV_DAMPING_PI:
+    pi = pi_of(s, mean_a, mean_g);
+    return sqrt(damping) * (which == CV_A ? pi : 1 / pi) + state->extra_damping;
+  case CV_DAMPING_PRODUCT_MAX: return damping * A->lambda_max * G->lambda_max;
+  case CV_DAMPING_SCALAR: break;
+  }
+  return damping;
+}
+
+/* Makes the table anew when a refresh came or the damping changed. */
+curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
+  const cv_settings *s = cv_settings_of(ctx);
+  double damping = cv_now(ctx, &s->damping);
+  if (!layer->table_is_due && damping == layer->table_damping) return CURVD_OK;
+  cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+  A->damping = cv_damping_of(s, damping, &A->state, &G->state, layer->n, layer->m, CV_A);
+  G->damping = cv_damping_of(s, damping, &A->state, &G->state, layer->n, layer->m, CV_G);
+  layer->table_damping = damping;
+  layer->table_is_due = false;
+  if (s->form == CV_FORM_CHOLESKY) return CURVD_OK; /* the owner has damped it */
+  cv_spectral f = {.is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX,
+                   .damping_g = G->damping,
+                   .damping_a = A->damping,
+                   .damping_joint = A->damping,
+                   .exponent_g = s->exponent_g,
+                   .exponent_a = s->exponent_a,
+                   .identity_g = G->state.kind == CV_KIND_IDENTITY,
+                   .identity_a = A->state.kind == CV_KIND_IDENTITY};
+  cv_error why = {0};
+  if (cv_spectral_table(&f, &G->side, &A->side, layer->H, &why) == CURVD_OK) return CURVD_OK;
+  layer->table_is_due = true;
+  return cv_fail(&ctx->error, CURVD_ERR_NUMERIC, "layer %s: %s", layer->name, why.text);
+}
+
+static void copy_rows(int64_t m, int64_t n, const float *X, int64_t ldx, float *out, int64_t ldo) {
+  for (int64_t i = 0; i < m; i++) memcpy(out + i * ldo, X + i * ldx, (size_t)n * sizeof *out);
+}
+
+/* G^-1 X A^-1 with dense inverses; an identity side is left out. */
+static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo) {
+  const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+  const float *X = layer->X;
+  int64_t m = layer->m, n = layer->n, ldx = layer->ldx;
+  if (G->state.kind == CV_KIND_INVERSE) {
+    cv_gemm(CV_N, CV_N, m, n, m, 1, G->inverse, G->ld, X, ldx, 0, ctx->plane, ldx);
+    X = ctx->plane;
+  }
+  if (A->state.kind == CV_KIND_INVERSE) {
+    cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->inverse, A->ld, 0, out, ldo);
+  } else {
+    copy_rows(m, n, X, ldx, out, ldo);
+  }
+}
+
+void cv_precond_apply(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo) {
+  const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+  if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
+    apply_inverses(ctx, layer, out, ldo);
+    return;
+  }
+  cv_pair_work work = {ctx->plane, ctx->core};
+  cv_pair_apply(&G->side, &A->side, layer->H, 1, layer->X, layer->ldx, out, ldo, &work);
+}

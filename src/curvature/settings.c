@@ -1,0 +1,181 @@
+#include "curvature/settings.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define AT(field) offsetof(cv_settings, field)
+
+const cv_option cv_settings_table[] = {
+    /* name, type, group, unit, min, max, choices, initial, help, offset */
+    {"method", CV_OPTION_CHOICE, "curvature", "", 0, 0, "none|kfac|rs-kfac|sre-kfac|nystrom-kfac", "nystrom-kfac",
+     "how factors are decomposed: not at all, exactly, or by a randomized range finder", AT(method)},
+    {"recipe", CV_OPTION_CHOICE, "curvature", "", 0, 0, "normalised|published", "normalised",
+     "where defaults come from: the normalised root step, or the step that the method was published with", AT(recipe)},
+    {"seed", CV_OPTION_INTEGER, "curvature", "", 0, 9007199254740992.0, NULL, "1", "key of every random draw", AT(seed)},
+    {"curvature_ranks", CV_OPTION_INTEGER, "curvature", "ranks", 0, 1 << 20, NULL, "0",
+     "ranks that only serve curvature; 0: workers own the factors", AT(curvature_ranks)},
+    {"grad_reduction", CV_OPTION_CHOICE, "curvature", "", 0, 0, "sum|mean|none", "mean",
+     "how the workers' gradients combine: contributions to a sum, equal shares of a mean, or combined already",
+     AT(grad_reduction)},
+    {"loss_reduction", CV_OPTION_CHOICE, "curvature", "", 0, 0, "sum|mean", "mean",
+     "scale of captured output gradients: of each example's loss, or of the mean over the captured rows", AT(loss_reduction)},
+    {"steps_per_epoch", CV_OPTION_REAL, "curvature", "steps", 0, 1e15, NULL, "0",
+     "length of an epoch, for schedules with pieces in epochs", AT(steps_per_epoch)},
+    {"skip", CV_OPTION_TEXT, "curvature", "", 0, 0, NULL, "",
+     "layers left without preconditioning: names separated by commas, * matches any characters", AT(skip)},
+    {"factor_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10", "interval of new statistics",
+     AT(factor_update_steps)},
+    {"inv_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10", "interval of refreshed preconditioners",
+     AT(inv_update_steps)},
+    {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
+     "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
+     "from the first statistic, Martens and Grosse's mean, or a decayed sum",
+     AT(average)},
+    {"factor_decay", CV_OPTION_REAL, "factors", "", 0, 0.999999, NULL, "0.95", "decay of the running average per update",
+     AT(factor_decay)},
+    {"damping", CV_OPTION_SCHEDULE, "damping", "", 0, 1e30, NULL, "0.1", "added to eigenvalues, in units of damping_mode",
+     AT(damping)},
+    {"damping_mode", CV_OPTION_CHOICE, "damping", "", 0, 0, "relative-mean|relative-max|product-max|pi|scalar", "relative-mean",
+     "unit of damping: each factor's mean or largest eigenvalue, the product of the largest ones, factored Tikhonov with pi, "
+     "or absolute on the product",
+     AT(damping_mode)},
+    {"pi_bound", CV_OPTION_REAL, "damping", "", 1, 1e30, NULL, "1000", "pi is kept in [1 / bound, bound]", AT(pi_bound)},
+    {"exponent_a", CV_OPTION_REAL, "damping", "", 0, 1, NULL, "0.5", "power of the inverse of A: 1, 0.5, 0.25; 0 leaves A out",
+     AT(exponent_a)},
+    {"exponent_g", CV_OPTION_REAL, "damping", "", 0, 1, NULL, "0.5", "power of the inverse of G", AT(exponent_g)},
+    {"form", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "eigen|cholesky", "eigen",
+     "what kfac keeps of a factor: eigenbasis, or dense inverse by Cholesky", AT(form)},
+    {"eig_rank", CV_OPTION_SCHEDULE, "decomposition", "", 1, 1 << 20, NULL, "64", "eigenpairs kept by a randomized method",
+     AT(eig_rank)},
+    {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, NULL, "8", "further columns of the sketch",
+     AT(oversampling)},
+    {"power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "2", "power iterations of a cold start",
+     AT(power_iters)},
+    {"warm_power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "0",
+     "power iterations from the previous basis (sre-kfac needs at least 1)", AT(warm_power_iters)},
+    {"warm_start", CV_OPTION_SWITCH, "decomposition", "", 0, 0, NULL, "true", "start from the previous basis", AT(warm_start)},
+    {"orthonormalise", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "each|last", "each",
+     "sre-kfac: after every product, or once at the end as published", AT(orthonormalise)},
+    {"tail", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "mean|zero|min", "mean",
+     "eigenvalue assumed outside the kept span: mean of the missing trace, 0, or the smallest kept one", AT(tail)},
+    {"full_share", CV_OPTION_REAL, "decomposition", "", 0, 1, NULL, "0.75",
+     "a factor whose eig_rank + oversampling reaches this share of its size is decomposed exactly", AT(full_share)},
+    {"missing_trace", CV_OPTION_REAL, "decomposition", "", 0, 1, NULL, "0",
+     "share of the trace that may be missing before eig_rank grows; below a quarter of it, it shrinks; 0: eig_rank is fixed",
+     AT(missing_trace)},
+    {"eig_rank_min", CV_OPTION_INTEGER, "decomposition", "", 1, 1 << 20, NULL, "16", "smallest adaptive eig_rank",
+     AT(eig_rank_min)},
+    {"eig_rank_max", CV_OPTION_INTEGER, "decomposition", "", 1, 1 << 20, NULL, "256", "largest adaptive eig_rank",
+     AT(eig_rank_max)},
+    {"step", CV_OPTION_CHOICE, "step", "", 0, 0, "normalised|kl-clip|norm-constraint|rms-clip|plain", "normalised",
+     "length of the step: every layer's root mean square is 1, one of three clips, or as it comes", AT(step)},
+    {"kl_clip", CV_OPTION_REAL, "step", "", 0, 1e30, NULL, "0.001",
+     "bound of the clip: lr^2 <direction, gradient> for kl-clip and norm-constraint, root mean square for rms-clip",
+     AT(kl_clip)},
+    {"momentum", CV_OPTION_REAL, "step", "", 0, 0.999999, NULL, "0.9",
+     "averaging of gradients before they are preconditioned: M <- momentum M + (1 - momentum) V", AT(momentum)},
+};
+const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
+_Static_assert(sizeof cv_settings_table / sizeof cv_settings_table[0] <= CV_SETTINGS_MAX, "raise CV_SETTINGS_MAX");
+
+/* What a recipe and a method imply; later rows win over earlier ones. */
+static const struct {
+  cv_recipe recipe;
+  cv_method_kind method; /* CV_METHOD_NONE: any */
+  const char *key, *value;
+} implied[] = {
+    {CV_RECIPE_NORMALISED, CV_METHOD_SRE, "warm_power_iters", "1"},
+    /* kfac-pytorch's defaults (KAISA, Pauloski et al. 2021) */
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "momentum", "0"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "average", "id"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "exponent_a", "1"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "exponent_g", "1"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "step", "rms-clip"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "kl_clip", "0.07"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "damping_mode", "relative-max"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "damping", "0.1, 0.05@25e, 0.01@35e"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "inv_update_steps", "50, 30@20e"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "eig_rank", "220, 230@15e"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "oversampling", "10, 11@22e, 12@30e"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "power_iters", "4"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "warm_start", "false"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "orthonormalise", "last"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_NONE, "tail", "zero"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_KFAC, "damping_mode", "scalar"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_KFAC, "damping", "0.001"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_KFAC, "step", "kl-clip"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_KFAC, "kl_clip", "0.001"},
+    {CV_RECIPE_PUBLISHED, CV_METHOD_KFAC, "inv_update_steps", "100"},
+};
+
+void cv_settings_init(cv_settings_book *book) {
+  memset(book, 0, sizeof *book);
+  for (int i = 0; i < cv_settings_count; i++) {
+    snprintf(book->text[i], sizeof book->text[i], "%s", cv_settings_table[i].initial);
+  }
+  cv_error err = {0};
+  cv_options_defaults(cv_settings_table, cv_settings_count, &book->values, &err);
+}
+
+curvd_status cv_settings_row(const char *key, int *row, cv_error *err) {
+  const cv_option *option = key ? cv_option_find(cv_settings_table, cv_settings_count, key) : NULL;
+  if (option) {
+    *row = (int)(option - cv_settings_table);
+    return CURVD_OK;
+  }
+  const char *names[CV_SETTINGS_MAX];
+  for (int i = 0; i < cv_settings_count; i++) names[i] = cv_settings_table[i].name;
+  const char *near = key ? cv_nearest_name(key, names, cv_settings_count) : NULL;
+  return cv_fail(err, CURVD_ERR_OPTION, "unknown option '%.80s'%s%s%s", key ? key : "(null)", near ? "; did you mean '" : "",
+                 near ? near : "", near ? "'?" : "");
+}
+
+curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err) {
+  if (!value) return cv_fail(err, CURVD_ERR_ARGUMENT, "the value of option '%s' is NULL", cv_settings_table[row].name);
+  CV_TRY(cv_option_set(&cv_settings_table[row], &book->values, value, err));
+  snprintf(book->text[row], sizeof book->text[row], "%s", value);
+  return CURVD_OK;
+}
+
+static curvd_status refuse(cv_error *err, const char *why) { return cv_fail(err, CURVD_ERR_OPTION, "%s", why); }
+
+static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
+  bool is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX;
+  if (is_joint && s->exponent_a != s->exponent_g)
+    return refuse(err, "damping_mode scalar and product-max damp the product: exponent_a and exponent_g must be equal");
+  if (s->eig_rank_min > s->eig_rank_max) return refuse(err, "eig_rank_min is above eig_rank_max");
+  if (s->method == CV_METHOD_SRE && !(s->power_iters.piece[0].value >= 1))
+    return refuse(err, "sre-kfac with power_iters 0 never looks at the factor: use at least 1");
+  if (s->method == CV_METHOD_SRE && s->warm_start && !(s->warm_power_iters.piece[0].value >= 1))
+    return refuse(err, "sre-kfac with warm_power_iters 0 stays in its old span: use at least 1");
+  if (s->form != CV_FORM_CHOLESKY) return CURVD_OK;
+  if (s->method != CV_METHOD_KFAC) return refuse(err, "form cholesky needs method kfac");
+  if (is_joint || s->damping_mode == CV_DAMPING_RELATIVE_MAX)
+    return refuse(err, "form cholesky knows no eigenvalues: use damping_mode pi or relative-mean");
+  if (s->exponent_a != 1 || s->exponent_g != 1) return refuse(err, "form cholesky needs exponent_a = exponent_g = 1");
+  return CURVD_OK;
+}
+
+curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
+  for (size_t i = 0; i < sizeof implied / sizeof implied[0]; i++) {
+    int row = 0;
+    if ((int)implied[i].recipe != book->values.recipe) continue;
+    if (implied[i].method != CV_METHOD_NONE && (int)implied[i].method != book->values.method) continue;
+    CV_TRY(cv_settings_row(implied[i].key, &row, err));
+    if (!book->is_set[row]) CV_TRY(cv_settings_set(book, row, implied[i].value, err));
+  }
+  return check_combinations(&book->values, err);
+}
+
+/* FNV-1a */
+uint64_t cv_settings_hash(const cv_settings_book *book) {
+  uint64_t hash = 14695981039346656037u;
+  for (int i = 0; i < cv_settings_count; i++) {
+    for (const char *c = book->text[i];; c++) {
+      hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+      if (!*c) break;
+    }
+  }
+  return hash;
+}

@@ -1,0 +1,72 @@
+/* The library's options: one table (settings.c), their values, and the recipes that fill what the caller left open. */
+#ifndef CV_CURVATURE_SETTINGS_H
+#define CV_CURVATURE_SETTINGS_H
+
+#include "base/options.h"
+
+#include <stdbool.h>
+
+typedef enum cv_method_kind { CV_METHOD_NONE, CV_METHOD_KFAC, CV_METHOD_RS, CV_METHOD_SRE, CV_METHOD_NYSTROM } cv_method_kind;
+typedef enum cv_recipe { CV_RECIPE_NORMALISED, CV_RECIPE_PUBLISHED } cv_recipe;
+typedef enum cv_average { CV_AVERAGE_NORM, CV_AVERAGE_ID, CV_AVERAGE_ZERO, CV_AVERAGE_FIRST, CV_AVERAGE_MG, CV_AVERAGE_SUM } cv_average;
+typedef enum cv_damping_mode {
+  CV_DAMPING_RELATIVE_MEAN, /* damping * trace / n on each factor */
+  CV_DAMPING_RELATIVE_MAX,  /* damping * largest eigenvalue on each factor */
+  CV_DAMPING_PRODUCT_MAX,   /* damping * product of the largest eigenvalues on the product */
+  CV_DAMPING_PI,            /* factored Tikhonov with the trace-norm pi */
+  CV_DAMPING_SCALAR         /* damping on the product: exact Tikhonov in the eigenbasis */
+} cv_damping_mode;
+typedef enum cv_form { CV_FORM_EIGEN, CV_FORM_CHOLESKY } cv_form;
+typedef enum cv_step_kind { CV_STEP_NORMALISED, CV_STEP_KL_CLIP, CV_STEP_NORM_CONSTRAINT, CV_STEP_RMS_CLIP, CV_STEP_PLAIN } cv_step_kind;
+typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_grad_reduction;
+typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
+typedef enum cv_tail { CV_TAIL_MEAN, CV_TAIL_ZERO, CV_TAIL_MIN } cv_tail;
+
+typedef struct cv_settings {
+  int32_t method, recipe;
+  int64_t seed, curvature_ranks;
+  int32_t grad_reduction, loss_reduction;
+  double steps_per_epoch;
+  char skip[CV_OPTION_TEXT_MAX];
+  cv_schedule factor_update_steps, inv_update_steps;
+  int32_t average;
+  double factor_decay;
+  cv_schedule damping;
+  int32_t damping_mode, form;
+  double pi_bound, exponent_a, exponent_g;
+  cv_schedule eig_rank, oversampling, power_iters, warm_power_iters;
+  int32_t orthonormalise; /* cv_orthonormalise */
+  bool warm_start;
+  int32_t tail;
+  double full_share, missing_trace;
+  int64_t eig_rank_min, eig_rank_max;
+  int32_t step;
+  double kl_clip, momentum;
+} cv_settings;
+
+enum { CV_SETTINGS_MAX = 48 };
+extern const cv_option cv_settings_table[];
+extern const int cv_settings_count;
+
+/* Values with their texts, row by row. */
+typedef struct cv_settings_book {
+  cv_settings values;
+  char text[CV_SETTINGS_MAX][CV_OPTION_TEXT_MAX];
+  bool is_set[CV_SETTINGS_MAX]; /* by the caller */
+} cv_settings_book;
+
+void cv_settings_init(cv_settings_book *book);
+
+/* Row of key; OPTION: unknown, with the nearest name. */
+curvd_status cv_settings_row(const char *key, int *row, cv_error *err);
+
+/* Stores value in row; OPTION when it is out of range. */
+curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err);
+
+/* Fills what the caller left open from recipe and method. OPTION: combinations that mean nothing. */
+curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err);
+
+/* Hash of all texts, for comparison over ranks. */
+uint64_t cv_settings_hash(const cv_settings_book *book);
+
+#endif

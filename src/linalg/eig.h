@@ -1,0 +1,68 @@
+/* The seam: how a symmetric positive semidefinite matrix M (n, n) is decomposed into U, D, tau (lrps.h).
+ *
+ * A backend is one cv_eig_ops. It writes at most r_max = eig_rank + oversampling eigenpairs, largest first, and tells how many (found).
+ * The caller keeps eig_rank of them for the preconditioner and all of them as the start of the next refresh.
+ * To add one: fill a cv_eig_ops in eig_<name>.c, declare it below, and add it to the list in tests/unit/test_eig.c, whose body
+ * every backend passes: residual and orthogonality against thresholds, with the exact solver in fp64 as the oracle. */
+#ifndef CV_LINALG_EIG_H
+#define CV_LINALG_EIG_H
+
+#include "base/rng.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum cv_orthonormalise {
+  CV_ORTHONORMALISE_EACH, /* after every product */
+  CV_ORTHONORMALISE_LAST  /* once, before the finish: the published SRE-KFAC; loses modes below lambda_1 eps^(1/power_iters) */
+} cv_orthonormalise;
+
+typedef struct cv_eig_problem {
+  int64_t n;
+  const float *M;       /* (n, n), both triangles, rows ld apart; not changed */
+  int64_t ld;
+  double trace;
+  int64_t eig_rank;     /* wanted eigenpairs, 1 .. n */
+  int64_t oversampling; /* further columns of the sketch; eig_rank + oversampling <= n */
+  int64_t power_iters;  /* further products with M; see each backend */
+  cv_orthonormalise orthonormalise;
+  int64_t n_start;      /* rows of U that hold a start (the previous basis), 0: cold, the sketch is drawn from key */
+  cv_rng key;
+} cv_eig_problem;
+
+typedef struct cv_eig_result {
+  int64_t found;          /* eigenpairs in U and D, <= eig_rank + oversampling; fewer when M has a lower rank */
+  double orthogonality;   /* largest entry of |U U^T - I| */
+  int64_t products;       /* with M */
+  bool used_householder;  /* Cholesky QR failed and Householder QR took over */
+} cv_eig_result;
+
+/* Scratch of one backend for sizes up to (n, k): numbers of each kind. */
+typedef struct cv_eig_scratch {
+  int64_t floats, doubles, ints;
+} cv_eig_scratch;
+
+typedef struct cv_eig_work {
+  float *floats;
+  double *doubles;
+  int32_t *ints;
+} cv_eig_work;
+
+typedef struct cv_eig_ops {
+  const char *name;
+  bool is_exact; /* finds all n eigenpairs whatever eig_rank says; U then has room for n rows */
+  cv_eig_scratch (*scratch)(int64_t n, int64_t k);
+  /* U: (k or n, ldu) rows; on entry its first n_start rows are orthonormal. D: as many numbers, descending, >= 0.
+   * NUMERIC: the solver failed; U and D hold anything. */
+  curvd_status (*solve)(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu, float *D,
+                        cv_eig_result *result, cv_error *err);
+} cv_eig_ops;
+
+extern const cv_eig_ops cv_eig_exact;     /* ssyevd */
+extern const cv_eig_ops cv_eig_exact_f64; /* dsyevd: the retry of the failure ladder, and the oracle */
+extern const cv_eig_ops cv_eig_rsvd;      /* RS-KFAC: 2 power_iters + 1 products, SVD of Q M */
+extern const cv_eig_ops cv_eig_sre;       /* SRE-KFAC: power_iters products, eigendecomposition of Q M Q^T */
+extern const cv_eig_ops cv_eig_nystrom;   /* power_iters + 1 products, shifted Nystrom finish in fp64 */
+
+#endif

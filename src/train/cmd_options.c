@@ -1,0 +1,94 @@
+#include "train/commands.h"
+#include "train/config.h"
+
+#include <string.h>
+
+enum { COLUMNS = 100, INDENT = 6 };
+
+/* Writes the words of text as an indented paragraph. */
+static void paragraph(FILE *out, const char *text) {
+  int column = INDENT;
+  fprintf(out, "%*s", INDENT, "");
+  for (const char *word = text; *word != '\0';) {
+    int n = (int)strcspn(word, " ");
+    bool is_first = column == INDENT;
+    if (!is_first && column + 1 + n > COLUMNS) {
+      fprintf(out, "\n%*s", INDENT, "");
+      column = INDENT;
+      is_first = true;
+    }
+    column += fprintf(out, "%s%.*s", is_first ? "" : " ", n, word);
+    word += n + (word[n] == ' ');
+  }
+  fputc('\n', out);
+}
+
+/* Copies the range with blanks around '|', so that long lists can be wrapped. */
+static void spread(const char *range, char *text, size_t size) {
+  size_t n = 0;
+  for (; *range != '\0' && n + 4 < size; range++) {
+    if (*range == '|') text[n++] = ' ';
+    text[n++] = *range;
+    if (*range == '|') text[n++] = ' ';
+  }
+  text[n] = '\0';
+}
+
+/* "lr_decay" as "--lr-decay". */
+static void flag_name(const char *name, char *text, size_t size) {
+  snprintf(text, size, "--%s", name);
+  for (char *c = text; *c != '\0'; c++)
+    if (*c == '_') *c = '-';
+}
+
+static void option_print(FILE *out, const curvd_option_info *info) {
+  char flag[80], range[320], text[1024];
+  flag_name(info->name, flag, sizeof flag);
+  fprintf(out, "  %-26s %-9s %-9s default %s\n", flag, info->type, info->unit,
+          info->initial[0] != '\0' ? info->initial : "''");
+  spread(info->range, range, sizeof range);
+  bool is_text = strcmp(info->type, "text") == 0; /* its range says nothing */
+  snprintf(text, sizeof text, "%s%s%s%s", info->help, is_text ? "" : " (", is_text ? "" : range, is_text ? "" : ")");
+  paragraph(out, text);
+}
+
+curvd_status options_print(FILE *out, cv_error *err) {
+  config defaults;
+  CV_TRY(config_defaults(&defaults, err));
+  for (int i = 0; i < defaults.n; i++) {
+    const curvd_option_info *info = &defaults.entry[i].info;
+    if (i == 0 || strcmp(info->group, defaults.entry[i - 1].info.group) != 0)
+      fprintf(out, "%s%s\n", i > 0 ? "\n" : "", info->group);
+    option_print(out, info);
+  }
+  config_free(&defaults);
+  return CURVD_OK;
+}
+
+/* One line per option: name, value in force, origin. */
+static void origins_print(const config *shown) {
+  int width = 0;
+  for (int i = 0; i < shown->n; i++) {
+    int n = (int)strlen(shown->entry[i].text);
+    if (n > width && n <= 40) width = n; /* longer values push their own origin aside */
+  }
+  for (int i = 0; i < shown->n; i++) {
+    const config_entry *entry = &shown->entry[i];
+    printf("%-24s %-*s  %s\n", entry->name, width, entry->text[0] != '\0' ? entry->text : "''", entry->origin);
+  }
+}
+
+int cmd_options(int argc, char **argv) {
+  cv_error err = {.code = CURVD_OK};
+  if (argc == 0) return options_print(stdout, &err) == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
+  if (strcmp(argv[0], "--origins") != 0) {
+    cv_fail(&err, CURVD_ERR_OPTION, "unexpected word '%.60s': write `curvd options` or `curvd options --origins ...`",
+            argv[0]);
+    return command_failed(&err);
+  }
+  config loaded;
+  if (config_load(argc - 1, argv + 1, &loaded, &err) != CURVD_OK) return command_failed(&err);
+  origins_print(&loaded);
+  config_free(&loaded);
+  return EXIT_CODE_OK;
+}

@@ -1,0 +1,143 @@
+/* curvd train: under mpirun, or alone. Rank 0 speaks. */
+#include "train/commands.h"
+#include "train/report.h"
+#include "train/run.h"
+#include "train/trainer.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { STEP_TIMES = 32 };
+
+/* What the loop keeps besides the trainer. */
+typedef struct loop {
+  trainer trainer;
+  run run;
+  double step_s[STEP_TIMES]; /* the last ones */
+  int64_t next_eval;
+  trainer_score score;
+  train_goal goal;
+} loop;
+
+static void log_line(void *user, int level, const char *line) {
+  (void)level;
+  loop *l = user;
+  run_line(&l->run, "rank %d: %s", l->trainer.rank, line);
+}
+
+static int64_t step_of_eval(const trainer *t, int64_t count) {
+  return (int64_t)ceil((double)count * t->config->values.eval_every * (double)t->steps_per_epoch);
+}
+
+static void evaluate(loop *l) {
+  trainer *t = &l->trainer;
+  l->score = trainer_evaluate(t);
+  double target = t->config->values.target_accuracy;
+  report_epoch(t, &l->run, &l->score);
+  if (target > 0 && l->score.accuracy >= target) report_goal(t, &l->goal);
+}
+
+static double median_step(const loop *l) {
+  double sorted[STEP_TIMES];
+  int n = l->trainer.step < STEP_TIMES ? (int)l->trainer.step : STEP_TIMES;
+  for (int i = 0; i < n; i++) {
+    int j = i;
+    for (; j > 0 && sorted[j - 1] > l->step_s[i]; j--) sorted[j] = sorted[j - 1];
+    sorted[j] = l->step_s[i];
+  }
+  return n > 0 ? sorted[n / 2] : 0;
+}
+
+static void show(loop *l, double loss, bool is_due) {
+  const trainer *t = &l->trainer;
+  run_progress progress = {.step = t->step,
+                           .total_steps = t->total_steps,
+                           .epoch = (double)t->step / (double)t->steps_per_epoch,
+                           .epochs = (double)t->total_steps / (double)t->steps_per_epoch,
+                           .loss = loss,
+                           .lr = t->lr,
+                           .step_s = median_step(l)};
+  run_progress_show(&l->run, &progress, is_due);
+}
+
+static curvd_status train_worker(loop *l, cv_error *err) {
+  trainer *t = &l->trainer;
+  double loss = NAN;
+  int64_t evals = 1;
+  l->next_eval = step_of_eval(t, evals);
+  while (t->step < t->total_steps && !l->goal.is_reached) {
+    double begin = cv_wall_s();
+    CV_TRY(trainer_step(t, err));
+    l->step_s[(t->step - 1) % STEP_TIMES] = cv_wall_s() - begin;
+    bool is_due = t->step % t->config->values.log_every == 0 || t->step == t->total_steps;
+    if (is_due) {
+      loss = trainer_loss(t);
+      report_step(t, &l->run, loss);
+    }
+    show(l, loss, is_due);
+    if (t->step < l->next_eval && t->step < t->total_steps) continue;
+    evaluate(l);
+    while (l->next_eval <= t->step) l->next_eval = step_of_eval(t, ++evals);
+  }
+  return trainer_finish(t, err);
+}
+
+/* A worker that failed leaves curvature ranks waiting: it releases them first. */
+static curvd_status train_roles(loop *l, cv_error *err) {
+  trainer *t = &l->trainer;
+  if (!trainer_is_worker(t)) return trainer_serve(t, err);
+  curvd_status status = train_worker(l, err);
+  cv_error ignored = {0};
+  if (status != CURVD_OK && status != CURVD_ERR_MPI) trainer_finish(t, &ignored);
+  return status;
+}
+
+static curvd_status train(loop *l, config *c, cv_error *err) {
+  trainer *t = &l->trainer;
+  openblas_set_num_threads((int)c->values.blas_threads);
+  CV_TRY(trainer_create(c, MPI_COMM_WORLD, t, err));
+  curvd_status status = t->rank == 0 ? run_open(c, c->method, c->values.seed, &l->run, err) : CURVD_OK;
+  status = trainer_agree(t->world, status, err);
+  if (status == CURVD_OK) {
+    curvd_log_to(t->ctx, log_line, l, 2);
+    report_begin(t, &l->run);
+    status = trainer_agree(t->world, train_roles(l, err), err);
+    if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal);
+  }
+  run_close(&l->run, status != CURVD_OK && t->step == 0);
+  trainer_free(t);
+  return status;
+}
+
+static bool wants_help(int argc, char **argv) {
+  for (int i = 0; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  }
+  return false;
+}
+
+static int help(void) {
+  cv_error err = {0};
+  puts("usage: mpirun -n N curvd train [--config FILE] [--name value ...]\n\n"
+       "Trains a network on workers and curvature ranks; alone (without mpirun) on one rank.\n"
+       "Values come from defaults < FILE (YAML) < environment (CURVD_NAME) < flags.\n");
+  return options_print(stdout, &err) == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
+}
+
+int cmd_train(int argc, char **argv) {
+  int provided = 0, rank = 0, code = EXIT_CODE_OK;
+  cv_error err = {0};
+  config c = {0};
+  static loop l;
+  if (wants_help(argc, argv)) return help();
+  if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return EXIT_CODE_MPI;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  curvd_status status = trainer_agree(MPI_COMM_WORLD, config_load(argc, argv, &c, &err), &err);
+  if (status == CURVD_OK) status = train(&l, &c, &err);
+  if (status != CURVD_OK) code = rank == 0 ? command_failed(&err) : exit_code_of(status);
+  config_free(&c);
+  MPI_Finalize();
+  return code;
+}

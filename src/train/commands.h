@@ -1,0 +1,40 @@
+/* The command line: one function per command, and what the program returns to the shell. */
+#ifndef TRAIN_COMMANDS_H
+#define TRAIN_COMMANDS_H
+
+#include "base/status.h"
+
+#include <stdio.h>
+
+/* X(name, code, text) */
+#define EXIT_CODE_LIST(X)                                                                                              \
+  X(EXIT_CODE_OK, 0, "done")                                                                                           \
+  X(EXIT_CODE_INTERNAL, 1, "internal error")                                                                           \
+  X(EXIT_CODE_USAGE, 2, "wrong usage or configuration")                                                                \
+  X(EXIT_CODE_DATA, 3, "unusable data or file")                                                                        \
+  X(EXIT_CODE_LAYOUT, 4, "impossible split of the ranks")                                                              \
+  X(EXIT_CODE_NUMERIC, 5, "numbers that are not finite")                                                               \
+  X(EXIT_CODE_MEMORY, 6, "out of memory")                                                                              \
+  X(EXIT_CODE_MPI, 7, "MPI failed")
+
+#define EXIT_CODE_ENUM(name, code, text) name = code,
+typedef enum exit_code { EXIT_CODE_LIST(EXIT_CODE_ENUM) } exit_code;
+#undef EXIT_CODE_ENUM
+
+int exit_code_of(curvd_status status);
+
+/* Writes "curvd: <sentence>" to stderr; returns the exit code of the error. */
+int command_failed(const cv_error *err);
+
+/* The whole program: finds the command, answers --help and --version. */
+int commands_run(int argc, char **argv);
+
+/* Commands: argv are the words after the command; they return an exit code. */
+int cmd_train(int argc, char **argv);   /* the only one that uses MPI */
+int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
+int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
+
+/* Writes every option with type, default, range and meaning, for help. */
+curvd_status options_print(FILE *out, cv_error *err);
+
+#endif

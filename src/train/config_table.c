@@ -1,0 +1,90 @@
+/* Every option of the program in one table; the library's are in its own (curvd_option_get). */
+#include "train/config_parts.h"
+
+#include <string.h>
+
+#define AT(field) offsetof(train_config, field)
+#define COUNT_MAX 0x1p53 /* every integer below is exact as a double */
+
+static const cv_option table[] = {
+    /* name, type, group, unit, min, max, choices, initial, help, offset */
+    {"data", CV_OPTION_TEXT, "data", "", 0, 0, NULL, "fashion-mnist",
+     "data set: fashion-mnist, teacher (synthetic, needs no file), or a folder with idx(.gz) or npy files", AT(data)},
+    {"teacher_samples", CV_OPTION_INTEGER, "data", "examples", 12, COUNT_MAX, NULL, "60000",
+     "size of the synthetic data set; 1/6 of it is the test set", AT(teacher_samples)},
+    {"validation_images", CV_OPTION_INTEGER, "data", "examples", 0, COUNT_MAX, NULL, "0",
+     "take so many examples from the end of the training set and evaluate on them instead of the test set",
+     AT(validation_images)},
+
+    {"network", CV_OPTION_TEXT, "model", "", 0, 0, NULL, "784-1000-1000-10",
+     "widths from input to output, each with an optional :activation (784-500:tanh-10), or autoencoder", AT(network)},
+    {"activation", CV_OPTION_CHOICE, "model", "", 0, 0, "linear|relu|tanh|sigmoid|gelu", "relu",
+     "activation of the hidden layers", AT(activation)},
+    {"loss", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|softmax|sigmoid|squared", "auto",
+     "cross-entropy of classes (softmax), of each output (sigmoid), or half the squared error; auto: by the data and "
+     "the network",
+     AT(loss)},
+    {"init", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|he|xavier", "auto",
+     "initial weights: He normal or Xavier uniform; auto: He for relu and gelu, else Xavier", AT(init)},
+
+    {"method", CV_OPTION_CHOICE, "training", "", 0, 0, "sgd|adamw|kfac|rs-kfac|sre-kfac|nystrom-kfac", "nystrom-kfac",
+     "first order (sgd, adamw), or how the layers' curvature factors are decomposed: exactly (kfac), by a randomized "
+     "SVD (rs-kfac), by a symmetric randomized eigendecomposition (sre-kfac), or Nystrom",
+     AT(method)},
+    {"batch", CV_OPTION_INTEGER, "training", "examples", 1, COUNT_MAX, NULL, "512",
+     "examples in one step, over all workers", AT(batch)},
+    {"accumulate", CV_OPTION_INTEGER, "training", "pieces", 1, COUNT_MAX, NULL, "1",
+     "pieces that each worker's share of the batch is cut into, to save memory", AT(accumulate)},
+    {"epochs", CV_OPTION_REAL, "training", "epochs", 0, 1e9, NULL, "1", "length of the run; may be a fraction",
+     AT(epochs)},
+    {"steps", CV_OPTION_INTEGER, "training", "steps", 0, COUNT_MAX, NULL, "0",
+     "stop after so many steps instead; 0: after epochs", AT(steps)},
+    {"lr", CV_OPTION_SCHEDULE, "training", "", 1e-12, 1e6, "auto=0", "auto",
+     "learning rate, before warm-up and decay; \"0.1, 0.05@2e, 0.01@700\" changes it at epoch 2 and at step 700",
+     AT(lr)},
+    {"lr_decay", CV_OPTION_CHOICE, "training", "", 0, 0, "constant|linear|cosine", "linear",
+     "decay of the learning rate to 0 at the end of the run", AT(lr_decay)},
+    {"lr_warmup_steps", CV_OPTION_INTEGER, "training", "steps", 0, COUNT_MAX, NULL, "0",
+     "steps over which the learning rate grows linearly from 0", AT(lr_warmup_steps)},
+    {"optimizer", CV_OPTION_CHOICE, "training", "", 0, 0, "auto|sgd|adamw", "auto",
+     "what applies the direction to the weights; auto: adamw for the method adamw, else sgd", AT(optimizer)},
+    {"sgd_momentum", CV_OPTION_REAL, "training", "", 0, 0.9999, "auto=-1", "auto",
+     "momentum of the optimizer sgd, after preconditioning", AT(sgd_momentum)},
+    {"weight_decay", CV_OPTION_REAL, "training", "", 0, 1e6, "auto=-1", "auto",
+     "weight decay per unit of learning rate", AT(weight_decay)},
+    {"weight_decay_kind", CV_OPTION_CHOICE, "training", "", 0, 0, "decoupled|coupled|coupled-after", "decoupled",
+     "shrink the weights beside the step (decoupled), or add to the gradient before (coupled) or after preconditioning "
+     "(coupled-after)",
+     AT(weight_decay_kind)},
+    {"fisher", CV_OPTION_CHOICE, "training", "", 0, 0, "empirical|sampled", "sampled",
+     "targets of the curvature statistics: those of the data (empirical), or drawn from the model (sampled)",
+     AT(fisher)},
+    {"seed", CV_OPTION_INTEGER, "training", "", 0, COUNT_MAX, NULL, "1",
+     "seed of initial weights, order of examples, sampled targets and sketches", AT(seed)},
+
+    {"curvature_ranks", CV_OPTION_INTEGER, "ranks", "ranks", 0, INT32_MAX, "auto=-1", "auto",
+     "ranks that only own and refresh curvature factors; 0: the workers do it themselves", AT(curvature_ranks)},
+    {"blas_threads", CV_OPTION_INTEGER, "ranks", "threads", 1, 4096, NULL, "1", "BLAS threads of each rank",
+     AT(blas_threads)},
+
+    {"run_dir", CV_OPTION_TEXT, "output", "", 0, 0, NULL, "auto",
+     "folder for config.yaml and metrics.jsonl; auto: runs/<date>-<method>-s<seed>", AT(run_dir)},
+    {"log_every", CV_OPTION_INTEGER, "output", "steps", 1, COUNT_MAX, NULL, "20",
+     "steps between two lines of the log and two records of metrics.jsonl", AT(log_every)},
+    {"eval_every", CV_OPTION_REAL, "output", "epochs", 1e-6, 1e9, NULL, "1",
+     "epochs between two evaluations; the last step is always evaluated", AT(eval_every)},
+    {"target_accuracy", CV_OPTION_REAL, "output", "percent", 0, 100, NULL, "0",
+     "stop at the first evaluation that reaches so much; 0: never", AT(target_accuracy)},
+};
+
+const cv_option *config_table(int *n) {
+  *n = (int)(sizeof table / sizeof table[0]);
+  return table;
+}
+
+bool config_is_reserved(const char *name) {
+  static const char *const reserved[] = {"grad_reduction", "loss_reduction", "steps_per_epoch"};
+  for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
+    if (strcmp(reserved[i], name) == 0) return true;
+  return false;
+}

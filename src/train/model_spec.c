@@ -1,0 +1,95 @@
+/* The words of --network: WIDTH-WIDTH[:ACTIVATION]-...-WIDTH. */
+#include "base/number.h"
+#include "base/options.h"
+#include "train/model.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { WIDTH_MAX = 1 << 24, WORD_MAX = 64 }; /* a weight of the largest layer has 2^48 numbers: sums fit 64 bits */
+
+static const char *const activation_names[] = {
+    [NN_LINEAR] = "linear", [NN_RELU] = "relu", [NN_TANH] = "tanh", [NN_SIGMOID] = "sigmoid", [NN_GELU] = "gelu"};
+enum { N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names };
+
+static const char *const autoencoder_words =
+    "784-1000:sigmoid-500:sigmoid-250:sigmoid-30:linear-250:sigmoid-500:sigmoid-1000:sigmoid-784";
+
+static curvd_status parse_activation(const char *name, const char *text, nn_activation_kind *activation,
+                                     cv_error *err) {
+  for (int i = 0; i < N_ACTIVATIONS; i++) {
+    if (strcmp(name, activation_names[i]) != 0) continue;
+    *activation = (nn_activation_kind)i;
+    return CURVD_OK;
+  }
+  const char *nearest = cv_nearest_name(name, activation_names, N_ACTIVATIONS);
+  return cv_fail(err, CURVD_ERR_OPTION,
+                 "network %.100s: unknown activation \"%s\"%s%s%s; use linear, relu, tanh, sigmoid or gelu", text, name,
+                 nearest == NULL ? "" : ", did you mean \"", nearest == NULL ? "" : nearest,
+                 nearest == NULL ? "" : "\"?");
+}
+
+/* One word: "500" or "500:tanh"; *activation stays as it is when the word names none. */
+static curvd_status parse_word(char *word, const char *text, int64_t *width, nn_activation_kind *activation,
+                               cv_error *err) {
+  char *colon = strchr(word, ':');
+  if (colon != NULL) *colon = '\0';
+  if (!cv_integer_parse(word, width) || *width < 1 || *width > WIDTH_MAX)
+    return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: \"%s\" is no width; use an integer from 1 to %d", text, word,
+                   (int)WIDTH_MAX);
+  return colon == NULL ? CURVD_OK : parse_activation(colon + 1, text, activation, err);
+}
+
+/* Copies the word at *cursor and moves *cursor behind its '-', or to NULL after the last word. */
+static curvd_status next_word(const char **cursor, const char *text, char word[WORD_MAX], cv_error *err) {
+  size_t length = strcspn(*cursor, "-");
+  if (length >= WORD_MAX)
+    return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: a word of %zu characters; use WIDTH or WIDTH:ACTIVATION",
+                   text, length);
+  memcpy(word, *cursor, length);
+  word[length] = '\0';
+  *cursor = (*cursor)[length] == '-' ? *cursor + length + 1 : NULL;
+  return CURVD_OK;
+}
+
+static curvd_status parse_chain(const char *text, nn_activation_kind hidden, model_spec *spec, cv_error *err) {
+  const char *cursor = text;
+  int n_words = 0;
+  while (cursor != NULL) {
+    if (n_words > MODEL_LAYERS_MAX)
+      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s...: more than %d layers", text, (int)MODEL_LAYERS_MAX);
+    char word[WORD_MAX];
+    CV_TRY(next_word(&cursor, text, word, err));
+    nn_activation_kind activation = cursor == NULL ? NN_LINEAR : hidden;
+    if (n_words == 0 && strchr(word, ':') != NULL)
+      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: the input \"%s\" takes no activation", text, word);
+    CV_TRY(parse_word(word, text, &spec->width[n_words], &activation, err));
+    if (n_words > 0) spec->activation[n_words - 1] = activation;
+    n_words++;
+  }
+  spec->n_layers = n_words - 1;
+  if (spec->n_layers < 1)
+    return cv_fail(err, CURVD_ERR_OPTION, "network \"%.100s\" has one width; use at least two, as in 784-10", text);
+  if (spec->activation[spec->n_layers - 1] != NN_LINEAR)
+    return cv_fail(err, CURVD_ERR_OPTION,
+                   "network %.100s: the last width takes no activation, as the loss takes logits", text);
+  return CURVD_OK;
+}
+
+curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
+                              cv_error *err) {
+  model_spec parsed = {.is_autoencoder = strcmp(text, "autoencoder") == 0};
+  CV_TRY(parse_chain(parsed.is_autoencoder ? autoencoder_words : text, hidden, &parsed, err));
+  if (parsed.is_autoencoder && loss == NN_SOFTMAX_CE)
+    return cv_fail(err, CURVD_ERR_OPTION, "network autoencoder has no classes for a softmax loss; use loss auto");
+  nn_loss_kind automatic = parsed.is_autoencoder ? NN_SIGMOID_CE : NN_SOFTMAX_CE;
+  parsed.loss = loss == NN_LOSS_AUTO ? automatic : loss;
+  *spec = parsed;
+  return CURVD_OK;
+}
+
+int64_t model_parameters(const model_spec *spec) {
+  int64_t sum = 0;
+  for (int i = 0; i < spec->n_layers; i++) sum += spec->width[i + 1] * (spec->width[i] + 1);
+  return sum;
+}

@@ -1,0 +1,260 @@
+#include "train/report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGES = (int)TRAINER_STAGES + (int)CURVD_STAGES };
+
+/* CPU seconds of training on this rank so far, evaluation left out. */
+static double training_cpu_s(const trainer *t) {
+  return cv_cpu_s() - t->cpu_begin_s - t->stage[TRAINER_EVALUATE].cpu_s;
+}
+
+static double training_wall_s(const trainer *t) {
+  return cv_wall_s() - t->wall_begin_s - t->stage[TRAINER_EVALUATE].wall_s;
+}
+
+/* ---- begin ---- */
+
+static curvd_layer_metrics layer_of(const trainer *t, int32_t i) {
+  curvd_layer_metrics layer = {.name = "?", .method = "?", .reason = "?"};
+  curvd_layer_metrics_read(t->ctx, i, &layer);
+  return layer;
+}
+
+static void coverage(const trainer *t, run *out) {
+  double covered = 0;
+  run_line(out, "%-8s %14s  %-13s %6s  %s", "layer", "shape", "method", "share", "owner");
+  for (int32_t i = 0; i < curvd_layer_count(t->ctx); i++) {
+    curvd_layer_metrics layer = layer_of(t, i);
+    char shape[48], owner[128];
+    snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.d_out, (long long)layer.d_in + layer.has_bias);
+    snprintf(owner, sizeof owner, "rank %d", layer.owner);
+    run_line(out, "%-8s %14s  %-13s %5.1f%%  %s", layer.name, shape, layer.method, 100 * layer.share,
+             layer.owner >= 0 ? owner : layer.reason);
+    if (layer.owner >= 0) covered += layer.share;
+  }
+  run_line(out, "%.1f%% of the parameters are preconditioned", 100 * covered);
+}
+
+void report_begin(const trainer *t, run *out) {
+  if (!out->is_open) return;
+  const train_config *v = &t->config->values;
+  json_t *record = run_record_new("run", 0);
+  json_object_set_new(record, "schema", json_integer(1));
+  json_object_set_new(record, "version", json_string(curvd_version()));
+  json_object_set_new(record, "build", json_string(curvd_build_info()));
+  json_object_set_new(record, "method", json_string(t->config->method));
+  json_object_set_new(record, "network", json_string(v->network));
+  json_object_set_new(record, "parameters", json_integer(model_parameters(&t->model.spec)));
+  json_object_set_new(record, "workers", json_integer(t->n_workers));
+  json_object_set_new(record, "curvature_ranks", json_integer(t->n_ranks - t->n_workers));
+  json_object_set_new(record, "batch", json_integer(v->batch));
+  json_object_set_new(record, "seed", json_integer(v->seed));
+  json_object_set_new(record, "total_steps", json_integer(t->total_steps));
+  json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
+  run_record(out, record);
+  run_line(out, "%s", curvd_build_info());
+  run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s", t->config->method,
+           v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch, (long long)t->total_steps,
+           t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers, t->n_ranks - t->n_workers == 1 ? "" : "s");
+  coverage(t, out);
+}
+
+/* ---- while it runs ---- */
+
+void report_step(const trainer *t, run *out, double loss) {
+  if (!out->is_open) return;
+  curvd_metrics metrics = {0};
+  curvd_metrics_read(t->ctx, &metrics);
+  json_t *record = run_record_new("step", t->step);
+  run_record_real(record, "loss", loss);
+  run_record_real(record, "lr", t->lr);
+  run_record_real(record, "clip_scale", metrics.clip_scale);
+  run_record_real(record, "wall_s", training_wall_s(t));
+  run_record_real(record, "cpu_s", training_cpu_s(t));
+  run_record(out, record);
+}
+
+static void set_factor(json_t *record, const char *key, const curvd_factor_metrics *factor, int64_t step) {
+  json_t *object = json_object();
+  json_object_set_new(object, "n", json_integer(factor->n));
+  json_object_set_new(object, "eig_rank", json_integer(factor->eig_rank));
+  json_object_set_new(object, "age", factor->statistics_step < 0 ? json_null() : json_integer(step - factor->statistics_step));
+  json_object_set_new(object, "refused", json_integer(factor->refused));
+  run_record_real(object, "trace", factor->trace);
+  run_record_real(object, "lambda_max", factor->lambda_max);
+  run_record_real(object, "lambda_min", factor->lambda_min);
+  run_record_real(object, "tau", factor->tau);
+  run_record_real(object, "missing_trace", factor->missing_trace);
+  run_record_real(object, "damping", factor->damping);
+  json_object_set_new(record, key, object);
+}
+
+static void record_layers(const trainer *t, run *out) {
+  for (int32_t i = 0; i < curvd_layer_count(t->ctx); i++) {
+    curvd_layer_metrics layer = layer_of(t, i);
+    if (layer.owner < 0) continue;
+    json_t *record = run_record_new("layer", t->step);
+    json_object_set_new(record, "layer", json_string(layer.name));
+    run_record_real(record, "direction_rms", layer.direction_rms);
+    set_factor(record, "A", &layer.factor[0], t->step);
+    set_factor(record, "G", &layer.factor[1], t->step);
+    run_record(out, record);
+  }
+}
+
+void report_epoch(const trainer *t, run *out, const trainer_score *score) {
+  if (!out->is_open) return;
+  double epoch = (double)t->step / (double)t->steps_per_epoch;
+  json_t *record = run_record_new("epoch", t->step);
+  run_record_real(record, "epoch", epoch);
+  run_record_real(record, "test_loss", score->loss);
+  run_record_real(record, "test_accuracy", score->accuracy);
+  run_record_real(record, "wall_s", training_wall_s(t));
+  run_record_real(record, "cpu_s", training_cpu_s(t));
+  run_record(out, record);
+  record_layers(t, out);
+  const char *set = t->config->values.validation_images > 0 ? "validation" : "test";
+  if (isnan(score->accuracy)) {
+    run_line(out, "epoch %.4g: %s loss %.4f after %.1f s", epoch, set, score->loss, training_wall_s(t));
+  } else {
+    run_line(out, "epoch %.4g: %s accuracy %.2f %%, loss %.4f after %.1f s", epoch, set, score->accuracy, score->loss,
+             training_wall_s(t));
+  }
+}
+
+void report_goal(const trainer *t, train_goal *goal) { *goal = (train_goal){true, t->step}; }
+
+/* ---- end: every rank's numbers on rank 0 ---- */
+
+/* One rank's share of the end tables; plain numbers, sent as bytes. */
+typedef struct rank_numbers {
+  double stage_wall_s[STAGES], stage_cpu_s[STAGES];
+  double cpu_s, wall_s;
+  double sent_bytes[CURVD_TRAFFICS];
+  double memory_bytes[CV_MEMORY_KINDS], memory_peak_bytes;
+} rank_numbers;
+
+static rank_numbers numbers_of(const trainer *t) {
+  rank_numbers mine = {.cpu_s = training_cpu_s(t), .wall_s = training_wall_s(t)};
+  curvd_metrics metrics = {0};
+  curvd_metrics_read(t->ctx, &metrics);
+  for (int i = 0; i < STAGES; i++) {
+    int library = i - TRAINER_STAGES;
+    mine.stage_wall_s[i] = library < 0 ? t->stage[i].wall_s : metrics.stage_wall_s[library];
+    mine.stage_cpu_s[i] = library < 0 ? t->stage[i].cpu_s : metrics.stage_cpu_s[library];
+  }
+  /* captures happen inside the backward passes */
+  int inside = t->config->values.fisher == 1 ? TRAINER_SAMPLED : TRAINER_BACKWARD;
+  mine.stage_wall_s[inside] -= metrics.stage_wall_s[CURVD_STAGE_CAPTURE];
+  mine.stage_cpu_s[inside] -= metrics.stage_cpu_s[CURVD_STAGE_CAPTURE];
+  for (int i = 0; i < CURVD_TRAFFICS; i++) mine.sent_bytes[i] = (double)metrics.sent_bytes[i];
+  for (int i = 0; i < CV_MEMORY_KINDS; i++) {
+    mine.memory_bytes[i] = (double)t->memory.bytes[i] + (i < CURVD_MEMORIES ? (double)metrics.memory_bytes[i] : 0);
+  }
+  mine.memory_peak_bytes = (double)t->memory.peak_bytes + (double)metrics.memory_peak_bytes;
+  return mine;
+}
+
+static const char *stage_text(int i) {
+  return i < TRAINER_STAGES ? trainer_stage_name(i) : curvd_stage_name(i - TRAINER_STAGES);
+}
+
+static void stage_table(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
+  run_stage row[STAGES];
+  int n = 0;
+  json_t *stages = json_object();
+  for (int i = 0; i < STAGES; i++) {
+    double sum = 0, least = INFINITY, most = 0, cpu = 0;
+    int having = 0;
+    for (int r = 0; r < n_ranks; r++) {
+      double s = rank[r].stage_wall_s[i];
+      if (!(s > 0)) continue;
+      having++, sum += s, least = fmin(least, s), most = fmax(most, s);
+      cpu += rank[r].stage_cpu_s[i];
+    }
+    if (having == 0) continue;
+    row[n++] = (run_stage){stage_text(i), least, sum / having, most, sum / having / rank[0].wall_s};
+    json_object_set_new(stages, stage_text(i),
+                        json_pack("{s:f,s:f,s:f,s:f}", "wall_min_s", least, "wall_mean_s", sum / having, "wall_max_s", most,
+                                  "cpu_sum_s", cpu));
+  }
+  run_stages(out, row, n, rank[0].wall_s);
+  json_object_set_new(record, "stages", stages);
+}
+
+static void traffic_line(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
+  json_t *bytes = json_object();
+  char line[256] = "sent:";
+  for (int i = 0; i < CURVD_TRAFFICS; i++) {
+    double sum = 0;
+    for (int r = 0; r < n_ranks; r++) sum += rank[r].sent_bytes[i];
+    size_t at = strlen(line);
+    snprintf(line + at, sizeof line - at, "%s %s %.1f MB", i ? "," : "", curvd_traffic_name(i), sum / 1e6);
+    json_object_set_new(bytes, curvd_traffic_name(i), json_integer((json_int_t)sum));
+  }
+  run_line(out, "%s", line);
+  json_object_set_new(record, "sent_bytes", bytes);
+}
+
+static void memory_table(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
+  json_t *memory = json_object();
+  run_line(out, "%-32s %10s %10s %10s", "memory per rank (MB)", "min", "mean", "max");
+  for (int i = 0; i <= CV_MEMORY_KINDS; i++) {
+    const char *name = i < CV_MEMORY_KINDS ? cv_memory_kind_name((cv_memory_kind)i) : "peak";
+    double sum = 0, least = INFINITY, most = 0;
+    for (int r = 0; r < n_ranks; r++) {
+      double bytes = i < CV_MEMORY_KINDS ? rank[r].memory_bytes[i] : rank[r].memory_peak_bytes;
+      sum += bytes, least = fmin(least, bytes), most = fmax(most, bytes);
+    }
+    if (most == 0) continue;
+    run_line(out, "%-32s %10.1f %10.1f %10.1f", name, least / 1e6, sum / n_ranks / 1e6, most / 1e6);
+    json_object_set_new(memory, name,
+                        json_pack("{s:f,s:f,s:f}", "min", least, "mean", sum / n_ranks, "max", most));
+  }
+  json_object_set_new(record, "memory_bytes", memory);
+}
+
+static void event_lines(const trainer *t, run *out, json_t *record) {
+  curvd_metrics metrics = {0};
+  json_t *events = json_object();
+  curvd_metrics_read(t->ctx, &metrics);
+  for (int i = 0; i < CURVD_EVENTS; i++) {
+    json_object_set_new(events, curvd_event_name(i), json_integer(metrics.events[i]));
+    if (metrics.events[i] > 0) run_line(out, "%s: %lld", curvd_event_name(i), (long long)metrics.events[i]);
+  }
+  json_object_set_new(record, "events", events);
+}
+
+static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
+                      const train_goal *goal) {
+  double cpu = 0;
+  for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
+  json_t *record = run_record_new("end", t->step);
+  stage_table(rank, t->n_ranks, out, record);
+  traffic_line(rank, t->n_ranks, out, record);
+  memory_table(rank, t->n_ranks, out, record);
+  event_lines(t, out, record);
+  run_record_real(record, "test_loss", score->loss);
+  run_record_real(record, "test_accuracy", score->accuracy);
+  run_record_real(record, "wall_s", rank[0].wall_s);
+  run_record_real(record, "cpu_s", cpu);
+  json_object_set_new(record, "target_reached", json_boolean(goal->is_reached));
+  run_record(out, record);
+  if (goal->is_reached) run_line(out, "target accuracy reached in step %lld", (long long)goal->step);
+  run_line(out, "%.1f s training, %.1f CPU seconds of all ranks (evaluation left out)", rank[0].wall_s, cpu);
+  if (!isnan(score->accuracy)) run_line(out, "accuracy %.2f %%", score->accuracy);
+  run_line(out, "run folder %s", out->folder);
+}
+
+void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal) {
+  rank_numbers mine = numbers_of(t), *all = NULL;
+  if (t->rank == 0) all = calloc((size_t)t->n_ranks, sizeof *all);
+  int is_ready = t->rank != 0 || all != NULL;
+  MPI_Bcast(&is_ready, 1, MPI_INT, 0, t->world);
+  if (is_ready) MPI_Gather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, t->world);
+  if (is_ready && t->rank == 0) write_end(t, all, out, score, goal);
+  free(all);
+}

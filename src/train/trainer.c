@@ -1,0 +1,138 @@
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const stage_name[] = {"make batch", "forward", "backward", "backward for sampled targets", "update weights",
+                                         "evaluate"};
+
+const char *trainer_stage_name(int stage) { return stage >= 0 && stage < TRAINER_STAGES ? stage_name[stage] : "?"; }
+
+bool trainer_is_worker(const trainer *t) { return t->worker >= 0; }
+
+/* Part p of n things cut into `parts` nearly equal pieces. */
+static int64_t cut(int64_t n, int64_t parts, int64_t p) { return n * p / parts; }
+
+static void fill_labels(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
+  if (t->model.spec.loss == NN_SOFTMAX_CE) {
+    data_labels(set, index, rows, t->labels);
+  } else {
+    data_targets(set, index, rows, t->targets, nn_ld(t->model.spec.width[t->model.spec.n_layers]));
+  }
+}
+
+static void load_batch(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
+  data_features(set, index, rows, t->model.x[0], nn_ld(set->d_in));
+  fill_labels(t, set, index, rows);
+}
+
+static void captured(void *user, int layer) {
+  trainer *t = user;
+  const nn_layer *l = &t->model.layer[layer];
+  curvd_capture(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out));
+}
+
+/* Forward, loss, backward on one piece; the loss is per example, gradients are summed with 1 / batch. */
+static void run_piece(trainer *t, int64_t first, int64_t rows, bool is_first) {
+  model *m = &t->model;
+  int top = m->spec.n_layers;
+  int64_t d = m->spec.width[top], hits = 0;
+  bool wants = curvd_wants_capture(t->ctx), is_sampled = t->config->values.fisher == 1;
+  float scale = 1.0f / (float)t->config->values.batch;
+  t->rows_now = rows;
+  cv_stage_begin(&t->stage[TRAINER_FORWARD]);
+  model_forward(m, rows);
+  t->loss_sum += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
+  t->loss_rows += rows;
+  cv_stage_end(&t->stage[TRAINER_FORWARD]);
+  cv_stage_begin(&t->stage[TRAINER_BACKWARD]);
+  model_backward(m, rows, true, scale, is_first ? 0 : 1, wants && !is_sampled ? captured : NULL, t);
+  cv_stage_end(&t->stage[TRAINER_BACKWARD]);
+  if (!wants || !is_sampled) return;
+  cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
+  nn_loss_sampled(m->spec.loss, rows, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step, first, m->g[top]);
+  model_backward(m, rows, false, 0, 0, captured, t);
+  cv_stage_end(&t->stage[TRAINER_SAMPLED]);
+}
+
+static void clear_gradients(trainer *t) {
+  for (int i = 0; i < t->model.spec.n_layers; i++) {
+    nn_layer *layer = &t->model.layer[i];
+    memset(layer->gradient, 0, (size_t)(layer->d_out * layer->ld) * sizeof(float));
+  }
+}
+
+/* This worker's share of the global batch, in accumulate pieces. */
+static void run_batch(trainer *t) {
+  const train_config *v = &t->config->values;
+  int64_t epoch = t->step / t->steps_per_epoch, base = (t->step % t->steps_per_epoch) * v->batch;
+  int64_t from = cut(v->batch, t->n_workers, t->worker), to = cut(v->batch, t->n_workers, t->worker + 1);
+  bool is_first = true;
+  if (t->order_epoch != epoch) data_order((uint64_t)v->seed, epoch, t->data.train.n, t->order);
+  t->order_epoch = epoch;
+  for (int64_t p = 0; p < v->accumulate; p++) {
+    int64_t first = from + cut(to - from, v->accumulate, p), rows = from + cut(to - from, v->accumulate, p + 1) - first;
+    if (rows == 0) continue;
+    cv_stage_begin(&t->stage[TRAINER_BATCH]);
+    load_batch(t, &t->data.train, t->order + base + first, rows);
+    cv_stage_end(&t->stage[TRAINER_BATCH]);
+    run_piece(t, first, rows, is_first);
+    is_first = false;
+  }
+  if (is_first) clear_gradients(t);
+  optim_couple_decay(&t->optim, &t->model, (double)(to - from) / (double)v->batch);
+}
+
+curvd_status trainer_step(trainer *t, cv_error *err) {
+  const train_config *v = &t->config->values;
+  t->lr = optim_lr(&v->lr, v->lr_decay, v->lr_warmup_steps, t->step, t->total_steps, (double)t->steps_per_epoch);
+  run_batch(t);
+  curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->model.spec.n_layers);
+  if (status != CURVD_OK) return cv_fail(err, status, "%s", curvd_last_error(t->ctx));
+  cv_stage_begin(&t->stage[TRAINER_UPDATE]);
+  optim_step(&t->optim, &t->model, t->lr);
+  cv_stage_end(&t->stage[TRAINER_UPDATE]);
+  t->step++;
+  return CURVD_OK;
+}
+
+curvd_status trainer_serve(trainer *t, cv_error *err) {
+  curvd_status status = curvd_serve(t->ctx);
+  return status == CURVD_OK ? status : cv_fail(err, status, "%s", curvd_last_error(t->ctx));
+}
+
+curvd_status trainer_finish(trainer *t, cv_error *err) {
+  curvd_status status = curvd_finish(t->ctx);
+  return status == CURVD_OK ? status : cv_fail(err, status, "%s", curvd_last_error(t->ctx));
+}
+
+double trainer_loss(trainer *t) {
+  double in[2] = {t->loss_sum, (double)t->loss_rows}, out[2];
+  MPI_Allreduce(in, out, 2, MPI_DOUBLE, MPI_SUM, t->workers);
+  t->loss_sum = 0;
+  t->loss_rows = 0;
+  return out[0] / out[1];
+}
+
+trainer_score trainer_evaluate(trainer *t) {
+  model *m = &t->model;
+  const data_set *set = &t->data.test;
+  int top = m->spec.n_layers;
+  int64_t d = m->spec.width[top], to = cut(set->n, t->n_workers, t->worker + 1);
+  double in[2] = {0, 0}, out[2];
+  cv_stage_begin(&t->stage[TRAINER_EVALUATE]);
+  t->order_epoch = -1;
+  for (int64_t i = 0; i < set->n; i++) t->order[i] = i;
+  for (int64_t at = cut(set->n, t->n_workers, t->worker), rows; at < to; at += rows) {
+    int64_t hits = 0;
+    rows = to - at < m->rows_max ? to - at : m->rows_max;
+    load_batch(t, set, t->order + at, rows);
+    model_forward(m, rows);
+    in[0] += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
+    in[1] += (double)hits;
+  }
+  MPI_Allreduce(in, out, 2, MPI_DOUBLE, MPI_SUM, t->workers);
+  cv_stage_end(&t->stage[TRAINER_EVALUATE]);
+  bool has_classes = m->spec.loss == NN_SOFTMAX_CE;
+  return (trainer_score){out[0] / (double)set->n, has_classes ? 100 * out[1] / (double)set->n : NAN};
+}

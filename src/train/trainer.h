@@ -1,0 +1,80 @@
+/* One training run on one rank: model, data, optimizer and curvd context, joined by the configuration. An embedder of the library
+ * like any other. Every function that talks to other ranks says so. */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "base/clock.h"
+#include "curvd.h"
+#include "train/config.h"
+#include "train/data.h"
+#include "train/model.h"
+#include "train/optim.h"
+
+#include <mpi.h>
+
+/* Stages of the program, beside those of the library. */
+typedef enum trainer_stage {
+  TRAINER_BATCH,
+  TRAINER_FORWARD,
+  TRAINER_BACKWARD,
+  TRAINER_SAMPLED, /* second backward pass for sampled targets */
+  TRAINER_UPDATE,
+  TRAINER_EVALUATE,
+  TRAINER_STAGES
+} trainer_stage;
+const char *trainer_stage_name(int stage);
+
+typedef struct trainer {
+  config *config;  /* borrowed; automatic values are resolved in it */
+  MPI_Comm world;  /* borrowed */
+  MPI_Comm workers; /* MPI_COMM_NULL on a curvature rank */
+  int rank, n_ranks, worker, n_workers;
+  cv_memory memory;
+  data_pair data;
+  model model;
+  optim optim;
+  curvd_ctx *ctx;
+  curvd_gradient gradient[MODEL_LAYERS_MAX];
+  int64_t *order;       /* (n) of epoch order_epoch, or of an evaluation */
+  int64_t order_epoch;
+  int32_t *labels;      /* (rows_max) */
+  float *targets;       /* (rows_max, nn_ld(d_out)) */
+  int64_t steps_per_epoch, total_steps, step;
+  double loss_sum;      /* of this rank's examples since trainer_loss */
+  int64_t loss_rows;
+  int64_t rows_now;     /* of the piece being captured */
+  double lr;            /* of the last step */
+  double cpu_begin_s, wall_begin_s; /* start of training */
+  cv_stage stage[TRAINER_STAGES];
+} trainer;
+
+/* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model, optimizer and plan.
+ * On failure every rank returns the code of the first rank that failed, with its sentence. */
+curvd_status trainer_create(config *c, MPI_Comm world, trainer *run, cv_error *err);
+void trainer_free(trainer *run);
+
+/* [local] Is this rank a worker? A curvature rank calls trainer_serve instead of trainer_step. */
+bool trainer_is_worker(const trainer *run);
+
+/* [collective over the workers] One step on the next batch. */
+curvd_status trainer_step(trainer *run, cv_error *err);
+
+/* [collective: curvature ranks and workers] Curvature ranks serve until the workers call trainer_finish. */
+curvd_status trainer_serve(trainer *run, cv_error *err);
+curvd_status trainer_finish(trainer *run, cv_error *err);
+
+/* [collective over the workers] Mean loss per example since the last call. */
+double trainer_loss(trainer *run);
+
+typedef struct trainer_score {
+  double loss;     /* mean per example */
+  double accuracy; /* percent; NaN without classes */
+} trainer_score;
+
+/* [collective over the workers] On the test set. */
+trainer_score trainer_evaluate(trainer *run);
+
+/* [collective over comm] The first failing rank's code and sentence come to all; OK when none failed. */
+curvd_status trainer_agree(MPI_Comm comm, curvd_status mine, cv_error *err);
+
+#endif

@@ -1,0 +1,256 @@
+/* From a configuration to a run that can take its first step. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+curvd_status trainer_agree(MPI_Comm comm, curvd_status mine, cv_error *err) {
+  struct {
+    int code, rank;
+  } in = {mine, 0}, out = {0, 0};
+  MPI_Comm_rank(comm, &in.rank);
+  if (mine == CURVD_ERR_REMOTE) in.code = CURVD_OK; /* the rank that knows the reason speaks */
+  MPI_Allreduce(&in, &out, 1, MPI_2INT, MPI_MINLOC, comm);
+  if (out.code == CURVD_OK) return mine;
+  MPI_Bcast(err, sizeof *err, MPI_BYTE, out.rank, comm);
+  return (curvd_status)out.code;
+}
+
+static bool is_first_order(const config *c) {
+  return c->values.method == TRAIN_METHOD_SGD || c->values.method == TRAIN_METHOD_ADAMW;
+}
+
+static bool is_published(const config *c) { return strcmp(config_text(c, "recipe"), "published") == 0; }
+
+/* Automatic values: what the recipe's authors use, else the field's common choice. */
+static double auto_lr(const config *c, const model_spec *spec) {
+  bool is_smooth = spec->activation[0] == NN_SIGMOID || spec->activation[0] == NN_TANH;
+  if (c->values.method == TRAIN_METHOD_SGD) return 0.1;
+  if (c->values.method == TRAIN_METHOD_ADAMW) return 1e-3;
+  if (is_published(c)) return 0.1;
+  return is_smooth ? 4e-3 : 1e-3;
+}
+
+static double auto_momentum(const config *c) {
+  bool is_kfac = c->values.method == TRAIN_METHOD_KFAC;
+  return c->values.method == TRAIN_METHOD_SGD || (is_kfac && is_published(c)) ? 0.9 : 0;
+}
+
+static curvd_status resolve_number(config *c, const char *name, double value, cv_error *err) {
+  char text[40];
+  snprintf(text, sizeof text, "%.9g", value);
+  return strcmp(config_text(c, name), "auto") == 0 ? config_resolve(c, name, text, err) : CURVD_OK;
+}
+
+static curvd_status resolve(config *c, const model_spec *spec, int n_ranks, cv_error *err) {
+  CV_TRY(resolve_number(c, "lr", auto_lr(c, spec), err));
+  CV_TRY(resolve_number(c, "sgd_momentum", auto_momentum(c), err));
+  CV_TRY(resolve_number(c, "weight_decay", 0, err));
+  CV_TRY(resolve_number(c, "curvature_ranks", !is_first_order(c) && n_ranks > 1, err));
+  if (strcmp(config_text(c, "optimizer"), "auto") == 0)
+    CV_TRY(config_resolve(c, "optimizer", c->values.method == TRAIN_METHOD_ADAMW ? "adamw" : "sgd", err));
+  return CURVD_OK;
+}
+
+/* ---- data: rank 0 reads, everyone gets the bytes ---- */
+
+static curvd_status share_array(trainer *t, void **block, int64_t count, int64_t size, cv_error *err) {
+  enum { PIECE = 1 << 30 };
+  int is_there = *block != NULL;
+  MPI_Bcast(&is_there, 1, MPI_INT, 0, t->world);
+  if (!is_there) return CURVD_OK;
+  curvd_status status = CURVD_OK;
+  if (t->rank != 0) status = cv_memory_new(&t->memory, CV_MEMORY_DATA, count, size, "the data set", block, err);
+  CV_TRY(trainer_agree(t->world, status, err));
+  for (int64_t at = 0, all = count * size; at < all; at += PIECE) {
+    MPI_Bcast((char *)*block + at, (int)(all - at < PIECE ? all - at : PIECE), MPI_BYTE, 0, t->world);
+  }
+  return CURVD_OK;
+}
+
+static curvd_status share_set(trainer *t, data_set *set, cv_error *err) {
+  void *block[] = {set->pixels, set->features, set->labels, set->targets};
+  MPI_Bcast(set, sizeof *set, MPI_BYTE, 0, t->world);
+  int64_t inputs = set->n * set->d_in, outputs = set->n * set->d_out;
+  curvd_status status = share_array(t, &block[0], inputs, 1, err);
+  if (status == CURVD_OK) status = share_array(t, &block[1], inputs, sizeof(float), err);
+  if (status == CURVD_OK) status = share_array(t, &block[2], set->n, sizeof(int32_t), err);
+  if (status == CURVD_OK) status = share_array(t, &block[3], outputs, sizeof(float), err);
+  set->pixels = block[0], set->features = block[1], set->labels = block[2], set->targets = block[3];
+  return status;
+}
+
+static curvd_status load_data(trainer *t, const model_spec *spec, cv_error *err) {
+  const train_config *v = &t->config->values;
+  data_request request = {.source = v->data,
+                          .is_autoencoder = spec->is_autoencoder,
+                          .validation = v->validation_images,
+                          .teacher_samples = v->teacher_samples,
+                          .teacher_d_in = spec->width[0],
+                          .teacher_d_out = spec->width[spec->n_layers],
+                          .teacher_is_regression = v->loss == NN_SQUARED || v->loss == NN_SIGMOID_CE,
+                          .seed = (uint64_t)v->seed};
+  curvd_status status = t->rank == 0 ? data_load(&request, &t->memory, &t->data, err) : CURVD_OK;
+  CV_TRY(trainer_agree(t->world, status, err));
+  CV_TRY(share_set(t, &t->data.train, err));
+  return share_set(t, &t->data.test, err);
+}
+
+static curvd_status check_shapes(const trainer *t, const model_spec *spec, cv_error *err) {
+  const data_set *set = &t->data.train;
+  int64_t outputs = spec->is_autoencoder ? set->d_in : set->d_out, batch = t->config->values.batch;
+  if (set->d_in != spec->width[0] || outputs != spec->width[spec->n_layers]) {
+    return cv_fail(err, CURVD_ERR_OPTION, "network %s takes %lld inputs to %lld outputs, the data set %s has %lld and %lld",
+                   t->config->values.network, (long long)spec->width[0], (long long)spec->width[spec->n_layers],
+                   t->config->values.data, (long long)set->d_in, (long long)outputs);
+  }
+  if (batch > set->n) {
+    return cv_fail(err, CURVD_ERR_OPTION, "batch %lld is larger than the data set's %lld training examples", (long long)batch,
+                   (long long)set->n);
+  }
+  return CURVD_OK;
+}
+
+/* ---- the service ---- */
+
+static curvd_status from_library(trainer *t, curvd_status status, cv_error *err) {
+  if (status != CURVD_OK) cv_fail(err, status, "%s", curvd_last_error(t->ctx));
+  return status;
+}
+
+static curvd_status set_number(trainer *t, const char *key, double value, cv_error *err) {
+  char text[40];
+  snprintf(text, sizeof text, "%.17g", value);
+  return from_library(t, curvd_set(t->ctx, key, text), err);
+}
+
+static curvd_status set_options(trainer *t, cv_error *err) {
+  const config *c = t->config;
+  for (int i = 0; i < c->n; i++) {
+    const config_entry *entry = &c->entry[i];
+    if (!entry->is_library || !entry->is_set) continue;
+    CV_TRY(from_library(t, curvd_set(t->ctx, entry->name, entry->text), err));
+  }
+  CV_TRY(from_library(t, curvd_set(t->ctx, "method", is_first_order(c) ? "none" : c->method), err));
+  CV_TRY(from_library(t, curvd_set(t->ctx, "grad_reduction", "sum"), err));
+  CV_TRY(from_library(t, curvd_set(t->ctx, "loss_reduction", "sum"), err));
+  CV_TRY(set_number(t, "seed", (double)c->values.seed, err));
+  CV_TRY(set_number(t, "curvature_ranks", (double)c->values.curvature_ranks, err));
+  return set_number(t, "steps_per_epoch", (double)t->steps_per_epoch, err);
+}
+
+/* What recipe and method made of the options that nobody set. */
+static curvd_status read_back(trainer *t, cv_error *err) {
+  config *c = t->config;
+  for (int i = 0; i < c->n; i++) {
+    if (!c->entry[i].is_library || c->entry[i].is_set) continue;
+    CV_TRY(config_resolve(c, c->entry[i].name, curvd_get(t->ctx, c->entry[i].name), err));
+  }
+  return CURVD_OK;
+}
+
+static curvd_status plan_options(trainer *t, const model_spec *spec, cv_error *err) {
+  curvd_status status = curvd_create(t->world, &t->ctx);
+  if (status != CURVD_OK) return cv_fail(err, status, "curvd_create: %s", cv_status_text(status));
+  CV_TRY(set_options(t, err));
+  for (int i = 0; i < spec->n_layers; i++) {
+    char name[CV_OPTION_TEXT_MAX];
+    snprintf(name, sizeof name, "fc%d", i + 1);
+    CV_TRY(from_library(t, curvd_layer_add(t->ctx, name, spec->width[i], spec->width[i + 1], true, NULL), err));
+  }
+  return CURVD_OK;
+}
+
+static curvd_status make_plan(trainer *t, const model_spec *spec, cv_error *err) {
+  CV_TRY(trainer_agree(t->world, plan_options(t, spec, err), err));
+  CV_TRY(from_library(t, curvd_plan(t->ctx), err));
+  CV_TRY(read_back(t, err));
+  t->n_workers = curvd_worker_count(t->ctx);
+  t->worker = curvd_worker_index(t->ctx);
+  MPI_Comm_split(t->world, t->worker >= 0 ? 0 : MPI_UNDEFINED, t->rank, &t->workers);
+  return CURVD_OK;
+}
+
+/* ---- a worker's own ---- */
+
+/* Rows of the largest piece that goes through the model at once; evaluation likes at least EVAL_ROWS. */
+static int64_t largest_piece(const trainer *t) {
+  enum { EVAL_ROWS = 256 };
+  const train_config *v = &t->config->values;
+  int64_t share = (v->batch + t->n_workers - 1) / t->n_workers;
+  int64_t piece = (share + v->accumulate - 1) / v->accumulate;
+  return piece > EVAL_ROWS ? piece : EVAL_ROWS;
+}
+
+static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err) {
+  const train_config *v = &t->config->values;
+  optim settings = {.kind = (train_optimizer)v->optimizer,
+                    .momentum = v->sgd_momentum,
+                    .beta1 = 0.9,
+                    .beta2 = 0.999,
+                    .epsilon = 1e-8,
+                    .weight_decay = v->weight_decay,
+                    .decay = (optim_decay)v->weight_decay_kind};
+  CV_TRY(model_create(spec, largest_piece(t), (model_init)v->init, (uint64_t)v->seed, &t->memory, &t->model, err));
+  CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));
+  for (int i = 0; i < spec->n_layers; i++) {
+    nn_layer *layer = &t->model.layer[i];
+    t->gradient[i] = (curvd_gradient){layer->gradient, layer->ld, layer->gradient + layer->d_in, layer->ld};
+  }
+  return CURVD_OK;
+}
+
+static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *err) {
+  int64_t n = t->data.train.n > t->data.test.n ? t->data.train.n : t->data.test.n, rows = t->model.rows_max;
+  void *order = NULL, *labels = NULL;
+  t->order_epoch = -1;
+  CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, n, sizeof *t->order, "the order of examples", &order, err));
+  t->order = order;
+  CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->labels, "labels", &labels, err));
+  t->labels = labels;
+  return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_ld(spec->width[spec->n_layers]), "targets", &t->targets, err);
+}
+
+static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *err) {
+  if (t->worker < 0) return CURVD_OK;
+  CV_TRY(make_model(t, spec, err));
+  return make_batches(t, spec, err);
+}
+
+static curvd_status create(trainer *t, cv_error *err) {
+  model_spec spec;
+  train_config *v = &t->config->values;
+  CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, &spec, err));
+  CV_TRY(resolve(t->config, &spec, t->n_ranks, err));
+  CV_TRY(load_data(t, &spec, err));
+  CV_TRY(check_shapes(t, &spec, err));
+  t->steps_per_epoch = t->data.train.n / v->batch;
+  t->total_steps = v->steps > 0 ? v->steps : (int64_t)ceil(v->epochs * (double)t->steps_per_epoch);
+  CV_TRY(make_plan(t, &spec, err));
+  return trainer_agree(t->world, make_worker(t, &spec, err), err);
+}
+
+curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err) {
+  *t = (trainer){.config = c, .world = world, .workers = MPI_COMM_NULL};
+  MPI_Comm_rank(world, &t->rank);
+  MPI_Comm_size(world, &t->n_ranks);
+  curvd_status status = create(t, err);
+  if (status != CURVD_OK) trainer_free(t);
+  t->cpu_begin_s = cv_cpu_s();
+  t->wall_begin_s = cv_wall_s();
+  return status;
+}
+
+void trainer_free(trainer *t) {
+  void *order = t->order, *labels = t->labels;
+  cv_memory_free(&t->memory, &order);
+  cv_memory_free(&t->memory, &labels);
+  cv_floats_free(&t->memory, &t->targets);
+  t->order = NULL, t->labels = NULL;
+  optim_free(&t->memory, &t->optim);
+  model_free(&t->memory, &t->model);
+  data_free(&t->memory, &t->data);
+  curvd_destroy(&t->ctx);
+  if (t->workers != MPI_COMM_NULL) MPI_Comm_free(&t->workers);
+}

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# launch/run and launch/test with stand-ins for what they start: nothing is installed, built or trained.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+bin=$work/bin
+n=0
+
+fail() {
+  printf 'launch: %s\n' "$1" >&2
+  exit 1
+}
+
+stand_in() { # stand_in NAME: its body comes from stdin
+  { printf '#!/bin/sh\n' && cat; } >"$bin/$1"
+  chmod +x "$bin/$1"
+}
+
+# expect STATUS TEXT COMMAND...: the command, with only the stand-ins and $tools on its path, ends so and says so
+expect() {
+  local status=0 wanted=$1 text=$2 output
+  shift 2
+  output=$(cd "$work" && PATH=$bin "$@" 2>&1 </dev/null) || status=$?
+  n=$((n + 1))
+  [[ $status == "$wanted" ]] || fail "$* ended with $status, not $wanted: $output"
+  [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
+}
+
+tools=(bash cat dirname env grep mktemp rm tail)
+reset_bin() {
+  local tool
+  rm -rf "$bin"
+  mkdir "$bin"
+  for tool in "${tools[@]}"; do ln -s "$(command -v "$tool")" "$bin/$tool"; done
+  stand_in nproc <<'TEXT'
+echo "${OMP_NUM_THREADS-8}"
+TEXT
+  stand_in apt-get <<<"echo \"apt-get \$*\" >>'$work/apt'; echo noise"
+  # two packages are not there: one unknown, one removed
+  stand_in dpkg-query <<'TEXT'
+for package; do
+  case $package in
+    -*) ;;
+    check) status=1 ;;
+    gcc) echo "config-files $package" ;;
+    *) echo "installed $package" ;;
+  esac
+done
+exit ${status-0}
+TEXT
+  stand_in cmake <<<"echo \"cmake \$*\" >>'$work/cmake'"
+  stand_in mpirun <<'TEXT'
+echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS in $PWD"
+for word; do echo "<$word>"; done
+exit 7
+TEXT
+  stand_in ctest <<<'echo "ctest $*"; echo "100% tests passed, 0 tests failed out of 3"'
+}
+
+for script in launch/run launch/test launch/setup.sh .ci/run tests/check_includes.sh tests/launch.sh; do
+  bash -n "$root/$script" || fail "$script is not bash"
+done
+for script in launch/run launch/test .ci/run; do
+  [[ -x $root/$script ]] || fail "$script is not executable"
+done
+
+# arguments
+reset_bin
+expect 0 'usage: launch/run' "$root/launch/run" --help
+expect 0 'usage: launch/test' "$root/launch/test" --help
+expect 2 "unknown argument '--lr'" "$root/launch/run" --lr 1
+expect 2 "--ranks needs a count from 1, not '0'" "$root/launch/run" --ranks 0
+expect 2 "--ranks needs a count from 1, not ''" "$root/launch/run" --ranks
+expect 2 "unknown argument 'quick'" "$root/launch/test" quick
+expect 2 'leave nothing to run' "$root/launch/test" --quick --sanitize-only
+
+# what would be done
+expect 0 'apt-get install -y --no-install-recommends gcc check ' "$root/launch/run" --dry-run
+expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
+expect 0 "mpirun -n 8 " env OMP_NUM_THREADS=3 "$root/launch/run" --dry-run
+expect 0 'mpirun -n 3 ' "$root/launch/run" --dry-run --ranks 3
+expect 0 'train --curvature-ranks 1 --lr 1e-3\ x' "$root/launch/run" --dry-run -- --lr '1e-3 x'
+expect 0 'train --curvature-ranks 0' "$root/launch/run" --ranks 1 --dry-run
+expect 0 'train --method sgd' "$root/launch/run" --dry-run -- --method sgd
+expect 0 'train --epochs 2 --method=adamw' "$root/launch/run" --dry-run -- --epochs 2 --method=adamw
+expect 0 'train --config run.yaml' "$root/launch/run" --dry-run -- --config run.yaml
+expect 0 'train --curvature-ranks 2' "$root/launch/run" --dry-run -- --curvature-ranks 2
+expect 0 'train --curvature-ranks 1 --method kfac --sgd-momentum 0' \
+  "$root/launch/run" --dry-run -- --method kfac --sgd-momentum 0
+expect 0 'build-asan --output-on-failure' "$root/launch/test" --dry-run
+[[ ! -e $work/apt && ! -e $work/cmake ]] || fail '--dry-run started something'
+stand_in nproc <<<'echo 1'
+expect 0 'mpirun -n 2 ' "$root/launch/run" --dry-run
+
+# installing: as root it is done, else the line to type is shown
+reset_bin
+if ((EUID == 0)); then
+  expect 7 'installing gcc check ...' "$root/launch/run"
+  grep -qx 'apt-get .* update' "$work/apt" || fail 'no apt-get update'
+  grep -q '^apt-get install -y .* gcc check ' "$work/apt" || fail 'no apt-get install'
+  stand_in apt-get <<<'echo "E: no network"; exit 100'
+  expect 1 'E: no network' "$root/launch/run"
+else
+  expect 2 'sudo apt-get update && sudo apt-get install -y --no-install-recommends gcc check' "$root/launch/run"
+  [[ ! -e $work/apt ]] || fail 'apt-get started without being root'
+fi
+
+# all installed: nothing is fetched; the program's words and exit status come through, from the user's folder
+reset_bin
+rm -f "$work/apt" "$work/cmake"
+stand_in dpkg-query <<'TEXT'
+shift 2
+for package; do echo "installed $package"; done
+TEXT
+expect 7 $'<train>\n<--curvature-ranks>\n<1>\n<--lr>\n<1e-3 x>\n<>' "$root/launch/run" -- --lr '1e-3 x' ''
+expect 7 "threads 1 1 in $work" "$root/launch/run"
+[[ ! -e $work/apt ]] || fail 'apt-get started although nothing is missing'
+grep -q -- "-B $root/build -DCMAKE_BUILD_TYPE=Release" "$work/cmake" || fail 'not configured in Release'
+expect 0 '100% tests passed, 0 tests failed out of 3' "$root/.ci/run"
+grep -q -- "-B $root/build-asan .*-DCURVD_SANITIZE=address,undefined" "$work/cmake" || fail '.ci/run left the sanitizers out'
+stand_in ctest <<<'echo "1 tests failed"; exit 8'
+expect 8 '1 tests failed' "$root/.ci/run"
+stand_in cmake <<<'echo "error: x.c:1"; exit 1'
+expect 1 'error: x.c:1' "$root/launch/run"
+expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
+
+# no apt-get: the packages are named; the build goes on when all is found
+rm "$bin/apt-get" "$bin/mpirun"
+expect 2 'libscalapack-openmpi-dev' "$root/launch/run"
+expect 2 'not found: ninja cc pkg-config mpicc mpirun openblas.pc' "$root/launch/run"
+for name in ninja cc mpicc pkg-config mpirun cmake; do stand_in "$name" <<<'exit 0'; done
+expect 0 'building build ...' "$root/launch/run"
+
+printf 'launch: %d cases\n' "$n"

@@ -1,0 +1,202 @@
+/* The command line as a shell sees it: exit codes, stdout, stderr; and MPI stays asleep. */
+#include "train/commands.h"
+#include "train/config.h"
+
+#include "suite.h"
+
+#include <fcntl.h>
+#include <mpi.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TEXT_MAX = 60000 };
+static char out[TEXT_MAX], errors[TEXT_MAX]; /* of the last run */
+
+/* ---- Helpers ---- */
+
+/* Sends a descriptor into a file that has no name; returns a copy of what it was. */
+static int divert(int descriptor, FILE *into) {
+  int kept = dup(descriptor);
+  ck_assert_int_ge(kept, 0);
+  ck_assert_int_ge(dup2(fileno(into), descriptor), 0);
+  return kept;
+}
+
+static void restore(int kept, int descriptor, FILE *from, char text[TEXT_MAX]) {
+  dup2(kept, descriptor);
+  close(kept);
+  rewind(from);
+  text[fread(text, 1, TEXT_MAX - 1, from)] = '\0';
+  fclose(from);
+}
+
+static int run(int argc, const char *const *argv) {
+  char *words[16];
+  for (int i = 0; i < argc; i++) words[i] = (char *)(uintptr_t)argv[i];
+  FILE *out_file = tmpfile(), *error_file = tmpfile();
+  ck_assert(out_file != NULL && error_file != NULL);
+  fflush(stdout);
+  int kept_out = divert(STDOUT_FILENO, out_file), kept_error = divert(STDERR_FILENO, error_file);
+  int code = commands_run(argc, words);
+  fflush(stdout);
+  restore(kept_out, STDOUT_FILENO, out_file, out);
+  restore(kept_error, STDERR_FILENO, error_file, errors);
+  return code;
+}
+
+#define RUN(...)                                                                                                       \
+  run((int)(sizeof((const char *const[]){"curvd", __VA_ARGS__}) / sizeof(char *)),                                     \
+      (const char *const[]){"curvd", __VA_ARGS__})
+
+static void assert_said(int code, int expected, const char *sentence) {
+  ck_assert_int_eq(code, expected);
+  ck_assert_str_eq(errors, sentence);
+  ck_assert_str_eq(out, "");
+}
+
+static void assert_columns(int max) {
+  for (const char *line = out; *line != '\0';) {
+    int n = (int)strcspn(line, "\n");
+    ck_assert_msg(n <= max, "%d columns: %.*s", n, n, line);
+    line += n + (line[n] == '\n');
+  }
+}
+
+/* ---- Tests ---- */
+
+START_TEST(test_exit_codes) {
+  static const struct {
+    curvd_status status;
+    int code;
+  } codes[] = {{CURVD_OK, 0},         {CURVD_ERR_ARGUMENT, 1}, {CURVD_ERR_STATE, 1},   {CURVD_ERR_REMOTE, 1},
+               {CURVD_ERR_OPTION, 2}, {CURVD_ERR_MISMATCH, 2}, {CURVD_ERR_SIZE, 2},    {CURVD_ERR_IO, 3},
+               {CURVD_ERR_DATA, 3},   {CURVD_ERR_LAYOUT, 4},   {CURVD_ERR_NUMERIC, 5}, {CURVD_ERR_MEMORY, 6},
+               {CURVD_ERR_MPI, 7},    {(curvd_status)99, 1}};
+  for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+    ck_assert_int_eq(exit_code_of(codes[i].status), codes[i].code);
+}
+END_TEST
+
+START_TEST(test_help_and_version) {
+  ck_assert_int_eq(RUN("--help"), 0);
+  ck_assert_str_eq(errors, "");
+  assert_columns(100);
+  static const char *const words[] = {"curvd train", "curvd options", "curvd check",
+                                      "CURVD_",      "Exit codes",    "  7  MPI"};
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) ck_assert_ptr_nonnull(strstr(out, words[i]));
+  ck_assert_int_eq(RUN("--version"), 0);
+  ck_assert_ptr_nonnull(strstr(out, curvd_version()));
+  ck_assert_ptr_nonnull(strstr(out, curvd_build_info()));
+  ck_assert_int_eq(RUN("check", "-h"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "curvd check --config FILE"));
+  ck_assert_int_eq(RUN("train", "--lr", "nonsense", "--help"), 0); /* help comes before any check */
+}
+END_TEST
+
+static void assert_every_option_is_listed(void) {
+  config defaults;
+  ck_assert_int_eq(config_defaults(&defaults, NULL), CURVD_OK);
+  for (int i = 0; i < defaults.n; i++) {
+    char flag[100] = "\n  --";
+    strcat(flag, defaults.entry[i].name);
+    strcat(flag, " ");
+    for (char *c = flag; *c != '\0'; c++)
+      if (*c == '_') *c = '-';
+    const char *found = strstr(out, flag);
+    ck_assert_msg(found != NULL, "no%s", flag);
+    ck_assert_ptr_null(strstr(found + 1, flag));
+  }
+  config_free(&defaults);
+}
+
+START_TEST(test_options_are_listed) {
+  ck_assert_int_eq(RUN("train", "--help"), 0);
+  assert_columns(100);
+  assert_every_option_is_listed();
+  ck_assert_int_eq(RUN("options"), 0);
+  ck_assert_str_eq(errors, "");
+  assert_columns(100);
+  assert_every_option_is_listed();
+}
+END_TEST
+
+START_TEST(test_origins) {
+  setenv("CURVD_EPOCHS", "2", 1);
+  ck_assert_int_eq(RUN("options", "--origins", "--batch=64"), 0);
+  unsetenv("CURVD_EPOCHS");
+  static const char *const lines[][3] = {{"\nbatch ", " 64 ", "--batch"}, {"\nepochs ", " 2 ", "environment"}};
+  for (size_t i = 0; i < 2; i++) {
+    const char *line = strstr(out, lines[i][0]);
+    ck_assert_ptr_nonnull(line);
+    const char *value = strstr(line, lines[i][1]), *origin = strstr(line, lines[i][2]), *end = strchr(line + 1, '\n');
+    ck_assert(value != NULL && origin != NULL && value < origin && origin < end);
+  }
+}
+END_TEST
+
+START_TEST(test_check) {
+  ck_assert_int_eq(RUN("check", "--batch", "64", "--no-warm-start"), 0);
+  ck_assert_str_eq(out, "command line: ok (2 values set)\n");
+  char path[] = "/tmp/curvd_test_commands_XXXXXX", expected[80];
+  int descriptor = mkstemp(path);
+  ck_assert_int_ge(descriptor, 0);
+  ck_assert_int_eq(write(descriptor, "lr: 1e-3\n", 9), 9);
+  close(descriptor);
+  int code = RUN("check", "--config", path);
+  unlink(path);
+  ck_assert_int_eq(code, 0);
+  snprintf(expected, sizeof expected, "%s: ok (1 value set)\n", path);
+  ck_assert_str_eq(out, expected);
+  ck_assert_int_eq(RUN("check", "--network", "784-oops-10"), 2);
+  ck_assert_msg(strncmp(errors, "curvd: ", 7) == 0 && strstr(errors, "oops") != NULL, "%s", errors);
+  ck_assert_str_eq(out, "");
+}
+END_TEST
+
+START_TEST(test_wrong_words) {
+  assert_said(run(1, (const char *const[]){"curvd"}), 2,
+              "curvd: a command is missing; `curvd --help` lists the commands\n");
+  assert_said(RUN("trian"), 2, "curvd: unknown command 'trian'; did you mean 'train'?\n");
+  assert_said(RUN("optoins", "--origins"), 2, "curvd: unknown command 'optoins'; did you mean 'options'?\n");
+  assert_said(RUN("zzz"), 2, "curvd: unknown command 'zzz'; `curvd --help` lists the commands\n");
+  assert_said(RUN("check", "--dampng=1"), 2, "curvd: unknown option --dampng; did you mean --damping?\n");
+  assert_said(RUN("check", "--config", "/nonexistent"), 3,
+              "curvd: cannot open the configuration /nonexistent: No such file or directory\n");
+  ck_assert_int_eq(RUN("options", "--orgins"), 2);
+  ck_assert_int_eq(RUN("options", "--origins", "--lr", "x"), 2);
+}
+END_TEST
+
+START_TEST(test_full_disk_is_an_error) {
+  FILE *full = fopen("/dev/full", "w"), *error_file = tmpfile();
+  ck_assert(full != NULL && error_file != NULL);
+  char program[] = "curvd", word[] = "options";
+  char *argv[] = {program, word};
+  fflush(stdout);
+  int kept_out = divert(STDOUT_FILENO, full), kept_error = divert(STDERR_FILENO, error_file);
+  int code = commands_run(2, argv);
+  dup2(kept_out, STDOUT_FILENO);
+  close(kept_out);
+  fclose(full);
+  restore(kept_error, STDERR_FILENO, error_file, errors);
+  clearerr(stdout);
+  ck_assert_int_eq(code, 3);
+  ck_assert_ptr_nonnull(strstr(errors, "cannot be written"));
+}
+END_TEST
+
+/* Runs last. */
+START_TEST(test_none_of_this_used_mpi) {
+  int is_initialised = 1;
+  MPI_Initialized(&is_initialised);
+  ck_assert(!is_initialised);
+}
+END_TEST
+
+int main(void) {
+  const TTest *const tests[] = {
+      test_exit_codes, test_help_and_version, test_options_are_listed,    test_origins,
+      test_check,      test_wrong_words,      test_full_disk_is_an_error, test_none_of_this_used_mpi,
+  };
+  return suite_run("commands", tests, sizeof tests / sizeof tests[0], NULL);
+}
