@@ -5,7 +5,7 @@
  * workers own the factors themselves.
  *
  *   every rank:      curvd_create -> curvd_set ... -> curvd_layer_add ... -> curvd_plan
- *   a worker:        { [curvd_capture ...]  curvd_step } ... -> curvd_finish
+ *   a worker:        { [curvd_capture ...] [curvd_capture_gradient ...] curvd_step } ... -> curvd_finish
  *   a curvature rank: curvd_serve (returns after the workers' curvd_finish)
  *   every rank:      curvd_metrics_read ... -> curvd_destroy
  *
@@ -96,6 +96,15 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
 CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                      const float *g, int64_t ldg);
 
+/* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is the sum over
+ * calls of scale * g^T [a 1]. Lets a randomized method follow the gradient at a cost linear in the layer's width, which pays when
+ * rows < m n / (m + n); ignored where it does not, or with several workers.
+ *   a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is.
+ * Do not call it when the gradient is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices,
+ * logs a warning, and repairs. Errors: as curvd_capture. */
+CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
+                                              const float *g, int64_t ldg, float scale);
+
 /* The gradient of one layer, in the caller's memory. */
 typedef struct curvd_gradient {
   float *weight;       /* (d_out, d_in), rows ld apart */
@@ -126,6 +135,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
 /* X(name, text): stages of a step, as in the end table */
 #define CURVD_STAGE_LIST(X)                                              \
   X(CURVD_STAGE_CAPTURE, "capture statistics")                           \
+  X(CURVD_STAGE_FOLLOW, "project gradients")                             \
   X(CURVD_STAGE_GRADIENTS, "reduce gradients")                           \
   X(CURVD_STAGE_STATISTICS, "reduce statistics")                         \
   X(CURVD_STAGE_AVERAGE, "running average")                              \

@@ -6,7 +6,7 @@
 enum { PIECE_BYTES = 1 << 29, SPINS = 2000, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 500000 };
 
 /* A short spin for what is about to come, then sleeps that double: Open MPI's own waits keep a core busy for ever. */
-static curvd_status wait_patiently(MPI_Request *request, cv_error *err) {
+static curvd_status wait_idle(MPI_Request *request, cv_error *err) {
   int is_done = 0;
   long sleep_ns = SLEEP_MIN_NS;
   for (int64_t i = 0; !is_done; i++) {
@@ -78,8 +78,9 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
   return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
 }
 
-curvd_status cv_coll_end(cv_transfer *transfer, cv_error *err) {
-  for (int i = 0; i < transfer->n; i++) CV_TRY(wait_patiently(&transfer->request[i], err));
+curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
+  for (int i = 0; i < transfer->n && how == CV_WAIT_IDLE; i++) CV_TRY(wait_idle(&transfer->request[i], err));
+  CV_TRY(cv_comm_check(MPI_Waitall(transfer->n, transfer->request, MPI_STATUSES_IGNORE), "MPI_Waitall", err));
   transfer->n = 0;
   return CURVD_OK;
 }
@@ -88,7 +89,7 @@ curvd_status cv_coll_command(const cv_comm *comm, int64_t *command, int count, c
   MPI_Request request;
   int code = MPI_Ibcast(command, count, MPI_INT64_T, 0, comm->world, &request);
   CV_TRY(cv_comm_check(code, "MPI_Ibcast of a command", err));
-  return wait_patiently(&request, err);
+  return wait_idle(&request, err);
 }
 
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err) {

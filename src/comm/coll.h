@@ -1,5 +1,4 @@
-/* Transfers: begin returns at once, end waits; the buffer stays untouched in between. Waiting gives the core away, so a rank with
- * nothing to do costs nothing. Above 512 MiB a transfer is cut into pieces. The order of transfers on a communicator is that of the
+/* Transfers: begin returns at once, end waits; the buffer stays untouched in between. Above 512 MiB a transfer is cut into pieces. The order of transfers on a communicator is that of the
  * plan, never of the data. */
 #ifndef CV_COMM_COLL_H
 #define CV_COMM_COLL_H
@@ -28,8 +27,10 @@ curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int6
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
                                      cv_error *err);
 
-/* Waits for a transfer. */
-curvd_status cv_coll_end(cv_transfer *transfer, cv_error *err);
+/* How a rank waits. Idle gives the core away between looks: for small messages whose sender may still be busy for long; a large one
+ * would crawl, since it only moves while somebody looks. Active is for transfers that all ranks have come to. */
+typedef enum cv_wait { CV_WAIT_ACTIVE, CV_WAIT_IDLE } cv_wait;
+curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err);
 
 /* [collective over all ranks, when there are curvature ranks] Worker 0's command (count int64) comes to everybody. */
 curvd_status cv_coll_command(const cv_comm *comm, int64_t *command, int count, cv_error *err);

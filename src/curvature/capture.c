@@ -2,8 +2,7 @@
 #include "linalg/dense.h"
 
 /* Adds scale * [x 1]^T [x 1] to the statistic; the 1 is appended here, so the caller's array needs no extra column. */
-void cv_capture_add(curvd_ctx *ctx, cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
-  (void)ctx;
+void cv_capture_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
   int64_t d = has_one ? factor->n - 1 : factor->n;
   bool is_first = factor->rows == 0;
   float *S = factor->statistic;

@@ -176,6 +176,19 @@ curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const fl
   return CURVD_OK;
 }
 
+curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda, const float *g,
+                                    int64_t ldg, float scale) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
+  if (!a || !g) return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_capture_gradient needs both a and g");
+  cv_layer *layer = &ctx->layer[index];
+  if (!layer->method || !layer->method->follow) return CURVD_OK;
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_FOLLOW]);
+  layer->method->follow(ctx, layer, rows, a, lda, g, ldg, scale);
+  cv_stage_end(&ctx->stage[CURVD_STAGE_FOLLOW]);
+  return CURVD_OK;
+}
+
 static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
   if (n_layers != ctx->n_layers || !gradients)
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "curvd_step needs %d gradients, not %d", ctx->n_layers, n_layers);

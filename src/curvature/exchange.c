@@ -26,6 +26,15 @@ void cv_gradient_copy(const cv_layer *layer, const curvd_gradient *from, const c
   }
 }
 
+void cv_gradient_scale(const cv_layer *layer, const curvd_gradient *g, float scale) {
+  int64_t cols = cv_gradient_is_joined(layer, g) ? layer->n : layer->d_in;
+  for (int64_t i = 0; scale != 1 && i < layer->m; i++) {
+    float *row = g->weight + i * g->ld;
+    for (int64_t j = 0; j < cols; j++) row[j] *= scale;
+    if (cols < layer->n) g->bias[i * g->bias_stride] *= scale;
+  }
+}
+
 curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients) {
   if (!ctx->bucket) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
@@ -35,7 +44,7 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
   cv_transfer transfer;
   CV_TRY(cv_coll_begin_sum(&ctx->comm, ctx->bucket, ctx->bucket_floats, &transfer, &ctx->error));
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += ctx->bucket_floats * (int64_t)sizeof(float);
-  return cv_coll_end(&transfer, &ctx->error);
+  return cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error);
 }
 
 static void pack_route(curvd_ctx *ctx, int owner) {
@@ -67,16 +76,16 @@ curvd_status cv_exchange_statistics(curvd_ctx *ctx) {
     cv_transfer transfer;
     CV_TRY(cv_coll_begin_reduce(&ctx->comm, o, route->statistics, route->n_statistics, &transfer, &ctx->error));
     if (is_worker && !is_mine(ctx, o)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += route->n_statistics * (int64_t)sizeof(float);
-    CV_TRY(cv_coll_end(&transfer, &ctx->error));
+    CV_TRY(cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error));
   }
   return CURVD_OK;
 }
 
-static curvd_status broadcast(curvd_ctx *ctx, int owner, char *bytes, int64_t n) {
+static curvd_status broadcast(curvd_ctx *ctx, int owner, char *bytes, int64_t n, cv_wait how) {
   cv_transfer transfer;
   CV_TRY(cv_coll_begin_broadcast(&ctx->comm, owner, bytes, n, &transfer, &ctx->error));
   if (is_mine(ctx, owner) && ctx->comm.n_ranks > 1) ctx->sent_bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n;
-  return cv_coll_end(&transfer, &ctx->error);
+  return cv_coll_end(&transfer, how, &ctx->error);
 }
 
 /* Calls with each layer of an owner and its places in header and payload; returns the bytes of the payload. */
@@ -118,8 +127,8 @@ curvd_status cv_exchange_preconditioners(curvd_ctx *ctx) {
       visit(ctx, o, publish);
       memcpy(events, ctx->my_events, sizeof route->events);
     }
-    CV_TRY(broadcast(ctx, o, route->header, route->header_bytes));
-    CV_TRY(broadcast(ctx, o, route->payload, visit(ctx, o, measure)));
+    CV_TRY(broadcast(ctx, o, route->header, route->header_bytes, CV_WAIT_IDLE)); /* the owner may still be refreshing */
+    CV_TRY(broadcast(ctx, o, route->payload, visit(ctx, o, measure), CV_WAIT_ACTIVE));
     memcpy(route->events, events, sizeof route->events);
     if (cv_comm_is_worker(&ctx->comm)) visit(ctx, o, receive);
   }

@@ -22,4 +22,7 @@ bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g);
 /* Copies a layer's gradient from one layout to another. */
 void cv_gradient_copy(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *to);
 
+/* Multiplies a layer's gradient in place. */
+void cv_gradient_scale(const cv_layer *layer, const curvd_gradient *g, float scale);
+
 #endif

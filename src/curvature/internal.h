@@ -10,9 +10,9 @@
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/eig.h"
-#include "linalg/lrps.h"
+#include "linalg/pair.h"
 
-enum { CV_NAME_MAX = 64, CV_A = 0, CV_G = 1, CV_FACTORS = 2, CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1 };
+enum { CV_THIN_ROWS = 128, CV_NAME_MAX = 64, CV_A = 0, CV_G = 1, CV_FACTORS = 2, CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1 };
 
 typedef enum cv_factor_kind { CV_KIND_IDENTITY, CV_KIND_EIGEN, CV_KIND_INVERSE } cv_factor_kind;
 
@@ -62,10 +62,16 @@ typedef struct cv_layer {
   int owner;                /* owner number, -1 without */
   cv_factor factor[CV_FACTORS];
   float *X;                 /* (m, ldx) gradient, averaged over steps when there is momentum */
-  float *rows_n, *rows_m;   /* planes of lrps.h's apply: room above U_A and below U_G */
+  double squares_x;         /* sum of squares of X */
+  float *P, *R;             /* projections of X that follow it from step to step (follow.c); NULL where that is no gain */
+  bool is_following;        /* P and R are projections of X onto the bases in force */
+  int64_t followed_rows;    /* examples that this step's captured gradients have added to P and R */
+  float *rows_n, *rows_m;   /* planes of pair.h: room above U_A and below U_G */
   float *H;                 /* spectral table */
   bool table_is_due;        /* a refresh came since H was made */
   double table_damping;     /* damping that H was made with */
+  cv_pair_sums sums;        /* of this step's unscaled direction */
+  double scale;             /* of it, by the clip or the normalisation */
   double direction_rms;
 } cv_layer;
 
@@ -90,7 +96,8 @@ struct curvd_ctx {
   cv_route *route;          /* [n_owners] */
   int64_t bucket_floats;
   float *bucket;            /* every layer's gradient (m, n), one after the other; NULL with one worker */
-  float *plane, *core, *scatter; /* workspace of an apply, and (m, ldx) for callers whose bias lies apart */
+  float *plane, *core, *scatter; /* workspace of pair.h, and (m, ldx) for callers whose bias lies apart */
+  float *thin;              /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   cv_eig_work eig_work;
   const cv_eig_ops *solver; /* first rung of the ladder */
   int64_t step;
@@ -122,7 +129,7 @@ curvd_status cv_step_serve(curvd_ctx *ctx);
 curvd_status cv_step_finish(curvd_ctx *ctx);
 
 /* capture.c */
-void cv_capture_add(curvd_ctx *ctx, cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
+void cv_capture_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
 
 /* factors.c: statistics on the wire, and running averages. */
 int64_t cv_factor_wire_floats(int64_t n);
@@ -132,14 +139,23 @@ void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, 
 /* refresh.c: new decompositions of a layer that this rank owns; index: the layer's number, part of the sketch's key. */
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
-/* precond.c: the table after a refresh or a change of damping; out (m, n) from layer->X; damping of factor which. */
-curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer);
-void cv_precond_apply(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo);
+/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = scale * direction) of a layer's
+ * direction from layer->X; damping of factor which. */
+curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
+void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float *out, int64_t ldo);
 double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
                      int64_t m, int which);
 
-/* clip.c: X <- momentum X + (1 - momentum) gradient, NUMERIC when that is not finite; then the length of the directions. */
-curvd_status cv_clip_gather(curvd_ctx *ctx, const curvd_gradient *gradients);
-void cv_clip_directions(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
+/* follow.c: projections that follow the momentum at a cost linear in the layer's width. */
+bool cv_follow_is_gain(const curvd_ctx *ctx, const cv_layer *layer, int64_t rows);
+void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
+                        float scale);
+bool cv_follow_take(curvd_ctx *ctx, cv_layer *layer, const cv_pair *pair);
+
+/* momentum.c: X <- momentum X + (1 - momentum) gradient; NUMERIC when that is not finite. */
+curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients);
+
+/* clip.c: scale of each layer's direction from the sums of all. */
+void cv_clip_scales(curvd_ctx *ctx, double lr);
 
 #endif

@@ -55,7 +55,7 @@ static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor) {
   return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse", &factor->inverse, &ctx->error);
 }
 
-/* U_A below room for r_G rows, U_G above room for r_A rows: the apply's last product takes both as one (lrps.h). */
+/* U_A below room for r_G rows, U_G above room for r_A rows: the last product takes both as one (pair.h). */
 static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
   bool is_low = !A->is_full && !G->is_full;
@@ -66,8 +66,9 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
   A->side = (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n + above * A->ld, .D = A->side.D};
   G->side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->side.D};
-  layer->table_is_due = true;
-  return CURVD_OK;
+  if (!is_low || !cv_follow_is_gain(ctx, layer, 0)) return CURVD_OK;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
+  return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, A->k_max * G->ld, "projections", &layer->R, &ctx->error);
 }
 
 static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
@@ -89,13 +90,15 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
   cv_floats_free(&ctx->memory, &layer->rows_n);
   cv_floats_free(&ctx->memory, &layer->rows_m);
   cv_floats_free(&ctx->memory, &layer->H);
+  cv_floats_free(&ctx->memory, &layer->P);
+  cv_floats_free(&ctx->memory, &layer->R);
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
 static void capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg) {
   float scale = cv_settings_of(ctx)->loss_reduction == CV_LOSS_MEAN ? (float)rows * (float)rows : 1;
-  if (a) cv_capture_add(ctx, &layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
-  if (g) cv_capture_add(ctx, &layer->factor[CV_G], rows, g, ldg, false, scale);
+  if (a) cv_capture_add(&layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
+  if (g) cv_capture_add(&layer->factor[CV_G], rows, g, ldg, false, scale);
 }
 
 static int64_t statistics_floats(const cv_layer *layer) {
@@ -190,12 +193,7 @@ static void receive(cv_layer *layer, const char *header, const char *payload) {
     from = receive_factor(&layer->factor[f], state_in(header, f), from);
   }
   layer->table_is_due = true;
-}
-
-static curvd_status apply(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo) {
-  CV_TRY(cv_precond_damp(ctx, layer));
-  cv_precond_apply(ctx, layer, out, ldo);
-  return CURVD_OK;
+  layer->is_following = false;
 }
 
 const cv_method cv_method_kfac = {
@@ -214,7 +212,9 @@ const cv_method cv_method_kfac = {
     .payload_bytes = payload_bytes,
     .publish = publish,
     .receive = receive,
-    .apply = apply,
+    .project = cv_precond_project,
+    .expand = cv_precond_expand,
+    .follow = cv_follow_gradient,
 };
 
 const cv_method *cv_method_find(cv_method_kind kind) { return kind == CV_METHOD_NONE ? NULL : &cv_method_kfac; }

@@ -128,7 +128,7 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
 
 /* Workspace of the applies: planes only where a side is full or a method works on dense inverses. */
 static curvd_status allocate_apply(curvd_ctx *ctx) {
-  int64_t plane = 0, core = 0, scatter = 0;
+  int64_t plane = 0, core = 0, scatter = 0, thin = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
     const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
@@ -136,7 +136,9 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     if (layer->has_bias) scatter = larger(scatter, layer->m * layer->ldx);
     if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ldx);
     core = larger(core, A->k_max * G->k_max);
+    if (layer->P) thin = larger(thin, CV_THIN_ROWS * larger(A->k_max, G->k_max));
   }
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, thin, "workspace", &ctx->thin, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, core, "workspace", &ctx->core, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, scatter, "workspace", &ctx->scatter, &ctx->error);
@@ -202,7 +204,7 @@ void cv_plan_free(curvd_ctx *ctx) {
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
   free_routes(ctx);
-  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->eig_work.floats};
+  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->eig_work.floats};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_doubles_free(&ctx->memory, &ctx->eig_work.doubles);
   cv_memory_free(&ctx->memory, &ints);

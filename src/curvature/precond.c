@@ -1,4 +1,4 @@
-/* From a refreshed pair of factors to a direction: damping, the spectral table, the apply. */
+/* From a refreshed pair of factors to a direction: damping, the spectral table, and the two halves of pair.h. */
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
@@ -30,7 +30,7 @@ double cv_damping_of(const cv_settings *s, double damping, const cv_factor_state
 }
 
 /* Makes the table anew when a refresh came or the damping changed. */
-curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
+static curvd_status damp(curvd_ctx *ctx, cv_layer *layer) {
   const cv_settings *s = cv_settings_of(ctx);
   double damping = cv_now(ctx, &s->damping);
   if (!layer->table_is_due && damping == layer->table_damping) return CURVD_OK;
@@ -74,12 +74,33 @@ static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t 
   }
 }
 
-void cv_precond_apply(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo) {
-  const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+static cv_pair pair_of(curvd_ctx *ctx, cv_layer *layer) {
+  return (cv_pair){&layer->factor[CV_G].side, &layer->factor[CV_A].side, layer->H, ctx->plane, ctx->core};
+}
+
+static cv_pair_sums measure(const cv_layer *layer, const float *out, int64_t ldo) {
+  return (cv_pair_sums){cv_sum_squares(layer->m, layer->n, out, ldo),
+                        cv_dot(layer->m, layer->n, out, ldo, layer->X, layer->ldx), true, true};
+}
+
+curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums) {
+  CV_TRY(damp(ctx, layer));
   if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
     apply_inverses(ctx, layer, out, ldo);
-    return;
+    *sums = measure(layer, out, ldo);
+    return CURVD_OK;
   }
-  cv_pair_work work = {ctx->plane, ctx->core};
-  cv_pair_apply(&G->side, &A->side, layer->H, 1, layer->X, layer->ldx, out, ldo, &work);
+  cv_pair pair = pair_of(ctx, layer);
+  bool has_projections = cv_follow_take(ctx, layer, &pair);
+  *sums = cv_pair_project(&pair, layer->X, layer->ldx, layer->squares_x, has_projections ? layer->P : NULL,
+                          has_projections ? layer->R : NULL, out, ldo);
+  if (sums->is_certain) return CURVD_OK;
+  cv_pair_expand(&pair, 1, layer->X, layer->ldx, out, ldo);
+  *sums = measure(layer, out, ldo);
+  return CURVD_OK;
+}
+
+void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float *out, int64_t ldo) {
+  cv_pair pair = pair_of(ctx, layer);
+  cv_pair_expand(&pair, scale, layer->X, layer->ldx, out, ldo);
 }

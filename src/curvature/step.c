@@ -71,27 +71,48 @@ static curvd_status command(curvd_ctx *ctx, int64_t *word) {
   return cv_coll_command(&ctx->comm, word, COMMAND_WORDS, &ctx->error);
 }
 
-/* The direction of one layer into the caller's memory; through scatter when its bias lies apart. */
-static curvd_status precondition_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
-  curvd_gradient x = {layer->X, layer->ldx, layer->X + layer->d_in, layer->ldx};
-  if (!layer->method) {
-    cv_gradient_copy(layer, &x, g);
-    return CURVD_OK;
-  }
-  if (cv_gradient_is_joined(layer, g)) return layer->method->apply(ctx, layer, g->weight, g->ld);
-  CV_TRY(layer->method->apply(ctx, layer, ctx->scatter, layer->ldx));
-  curvd_gradient apart = {ctx->scatter, layer->ldx, ctx->scatter + layer->d_in, layer->ldx};
-  cv_gradient_copy(layer, &apart, g);
+/* The caller's memory as one (m, n) matrix, or scatter when its bias lies apart. */
+static curvd_gradient whole(const curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *g) {
+  if (cv_gradient_is_joined(layer, g)) return *g;
+  return (curvd_gradient){ctx->scatter, layer->ldx, ctx->scatter + layer->d_in, layer->ldx};
+}
+
+static void bring(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *g) {
+  if (from->weight != g->weight) cv_gradient_copy(layer, from, g);
+}
+
+/* First half: how long each direction will be; a direction that is made at once goes to its place. */
+static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
+  curvd_gradient out = whole(ctx, layer, g);
+  layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
+  if (!layer->method) return CURVD_OK;
+  CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
+  if (layer->sums.is_written) bring(layer, &out, g);
   return CURVD_OK;
+}
+
+/* Second half: the scaled direction in the caller's memory. */
+static void expand_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
+  curvd_gradient x = {layer->X, layer->ldx, layer->X + layer->d_in, layer->ldx}, out = whole(ctx, layer, g);
+  if (layer->sums.is_written) {
+    cv_gradient_scale(layer, g, (float)layer->scale);
+  } else if (layer->method) {
+    layer->method->expand(ctx, layer, (float)layer->scale, out.weight, out.ld);
+    bring(layer, &out, g);
+  } else {
+    cv_gradient_copy(layer, &x, g);
+    cv_gradient_scale(layer, g, (float)layer->scale);
+  }
 }
 
 static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   curvd_status status = CURVD_OK;
   cv_stage_begin(&ctx->stage[CURVD_STAGE_PRECONDITION]);
   for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) {
-    status = precondition_layer(ctx, &ctx->layer[i], &gradients[i]);
+    status = project_layer(ctx, &ctx->layer[i], &gradients[i]);
   }
-  if (status == CURVD_OK) cv_clip_directions(ctx, lr, gradients);
+  if (status == CURVD_OK) cv_clip_scales(ctx, lr);
+  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) expand_layer(ctx, &ctx->layer[i], &gradients[i]);
   cv_stage_end(&ctx->stage[CURVD_STAGE_PRECONDITION]);
   return status;
 }
@@ -101,9 +122,8 @@ static void hand_back(curvd_ctx *ctx, const curvd_gradient *gradients) {
   float scale = cv_settings_of(ctx)->grad_reduction == CV_GRAD_MEAN ? 1.0f / (float)ctx->comm.n_workers : 1;
   for (int32_t i = 0; ctx->bucket && i < ctx->n_layers; i++) {
     curvd_gradient g = cv_exchange_gradient_of(ctx, i, gradients);
-    cv_layer *layer = &ctx->layer[i];
-    for (int64_t j = 0; scale != 1 && j < layer->m * layer->n; j++) g.weight[j] *= scale;
-    cv_gradient_copy(layer, &g, &gradients[i]);
+    cv_gradient_copy(&ctx->layer[i], &g, &gradients[i]);
+    cv_gradient_scale(&ctx->layer[i], &gradients[i], scale);
   }
 }
 
@@ -119,7 +139,7 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
     CV_TRY(run_service(ctx));
   }
   cv_stage_begin(&ctx->stage[CURVD_STAGE_MOMENTUM]);
-  status = cv_clip_gather(ctx, gradients);
+  status = cv_momentum_gather(ctx, gradients);
   cv_stage_end(&ctx->stage[CURVD_STAGE_MOMENTUM]);
   return status == CURVD_OK ? precondition(ctx, lr, gradients) : status;
 }

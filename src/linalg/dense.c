@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <cblas.h>
+#include <math.h>
 #include <stddef.h>
 
 /* LAPACK's Fortran symbols: Debian's OpenBLAS has no LAPACKE. String lengths trail as size_t (gfortran's ABI). */
@@ -11,14 +12,16 @@ void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const 
              const int *lwork, int *iwork, const int *liwork, int *info, size_t, size_t);
 void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info, size_t);
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t);
+void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info, size_t, size_t);
 void spotri_(const char *uplo, const int *n, float *a, const int *lda, int *info, size_t);
-void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float *tau, float *work, const int *lwork, int *info);
+void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float *tau, float *work, const int *lwork,
+             int *info);
 void sorgqr_(const int *m, const int *n, const int *k, float *a, const int *lda, const float *tau, float *work,
              const int *lwork, int *info);
 
 enum {
   WIDE_BLOCK = 512, /* columns converted to fp64 at a time */
-  STRIP = 64,       /* rows of a symmetric product at a time */
+  STRIP = 96,       /* rows of a symmetric product at a time */
   MIRROR_BLOCK = 32,
   QR_BLOCK = 64
 };
@@ -29,23 +32,29 @@ static int narrow(int64_t x) {
   return (int)x;
 }
 
-static CBLAS_TRANSPOSE cblas_trans(cv_trans trans) { return trans == CV_T ? CblasTrans : CblasNoTrans; }
+static CBLAS_TRANSPOSE cblas_trans(cv_trans trans) {
+  return trans == CV_T ? CblasTrans : CblasNoTrans;
+}
 
-bool cv_dense_fits(int64_t n) { return n >= 0 && n <= CV_DENSE_MAX; }
+bool cv_dense_fits(int64_t n) {
+  return n >= 0 && n <= CV_DENSE_MAX;
+}
 
 int64_t cv_dense_ld(int64_t n) {
   int64_t ld = (n + 15) / 16 * 16;
   return ld % 512 == 0 ? ld + 16 : ld;
 }
 
-void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A, int64_t lda,
-             const float *B, int64_t ldb, float beta, float *C, int64_t ldc) {
+void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
+             int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc) {
   cblas_sgemm(CblasRowMajor, cblas_trans(trans_a), cblas_trans(trans_b), narrow(m), narrow(n), narrow(k), alpha, A,
               narrow(lda), B, narrow(ldb), beta, C, narrow(ldc));
 }
 
-void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C, int64_t ldc) {
-  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, narrow(n), narrow(rows), alpha, X, narrow(ldx), beta, C, narrow(ldc));
+void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
+                     int64_t ldc) {
+  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, narrow(n), narrow(rows), alpha, X, narrow(ldx), beta, C,
+              narrow(ldc));
 }
 
 void cv_column_sums(int64_t rows, int64_t n, float alpha, const float *X, int64_t ldx, float *y) {
@@ -61,7 +70,9 @@ static void widen(int64_t k, int64_t cols, const float *X, int64_t ldx, double *
   }
 }
 
-int64_t cv_gram_rows_scratch(int64_t k) { return k * WIDE_BLOCK; }
+int64_t cv_gram_rows_scratch(int64_t k) {
+  return k * WIDE_BLOCK;
+}
 
 void cv_gram_rows(int64_t k, int64_t n, const float *X, int64_t ldx, double *C, double *block) {
   int kk = narrow(k);
@@ -80,22 +91,6 @@ void cv_symmetric_product(int64_t k, int64_t n, const float *X, int64_t ldx, con
   for (int64_t i = 0; i < k; i += STRIP) {
     int64_t rows = k - i < STRIP ? k - i : STRIP;
     cv_gemm(CV_N, CV_T, rows, i + rows, n, 1, X + i * ldx, ldx, Y, ldy, 0, C + i * ldc, ldc);
-  }
-}
-
-int64_t cv_gemm_wide_scratch(int64_t m, int64_t k) { return (m + k) * WIDE_BLOCK; }
-
-void cv_gemm_wide(int64_t m, int64_t n, int64_t k, const double *T, int64_t ldt, const float *X, int64_t ldx, float *C,
-                  int64_t ldc, double *block) {
-  double *wide = block, *sum = block + k * WIDE_BLOCK;
-  for (int64_t j = 0; j < n; j += WIDE_BLOCK) {
-    int64_t cols = n - j < WIDE_BLOCK ? n - j : WIDE_BLOCK;
-    widen(k, cols, X + j, ldx, wide);
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, narrow(m), narrow(cols), narrow(k), 1, T, narrow(ldt), wide,
-                WIDE_BLOCK, 0, sum, WIDE_BLOCK);
-    for (int64_t i = 0; i < m; i++) {
-      for (int64_t l = 0; l < cols; l++) C[i * ldc + j + l] = (float)sum[i * WIDE_BLOCK + l];
-    }
   }
 }
 
@@ -130,71 +125,99 @@ double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y,
   return total;
 }
 
-double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx) { return cv_dot(m, n, X, ldx, X, ldx); }
+double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx) {
+  return cv_dot(m, n, X, ldx, X, ldx);
+}
 
-int64_t cv_syev_scratch(int64_t n) { return 1 + 6 * n + 2 * n * n; }
-int64_t cv_syev_iscratch(int64_t n) { return 3 + 5 * n; }
+int64_t cv_syev_scratch(int64_t n) {
+  return 1 + 6 * n + 2 * n * n;
+}
+int64_t cv_syev_iscratch(int64_t n) {
+  return 3 + 5 * n;
+}
 
 static curvd_status check_syev(int64_t n, int info, cv_error *err) {
   if (info == 0) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "syevd of a %lld x %lld matrix returned info %d", (long long)n, (long long)n, info);
+  return cv_fail(err, CURVD_ERR_NUMERIC, "syevd of a %lld x %lld matrix returned info %d", (long long)n, (long long)n,
+                 info);
 }
 
 static curvd_status check_syev_size(int64_t n, cv_error *err) {
   if (cv_syev_scratch(n) <= INT32_MAX) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_SIZE, "the exact eigensolver takes at most n = 32766 on one rank, not %lld: use a randomized method",
+  return cv_fail(err, CURVD_ERR_SIZE,
+                 "the exact eigensolver takes at most n = 32766 on one rank, not %lld: use a randomized method",
                  (long long)n);
 }
 
 /* Column-major 'U' is our row-major lower triangle; LAPACK's eigenvector columns are our rows. */
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err) {
   CV_TRY(check_syev_size(n, err));
-  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)), info = 0;
+  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
+      info = 0;
   ssyevd_("V", "U", &nn, A, &ld, w, work, &lwork, iwork, &liwork, &info, 1, 1);
   return check_syev(n, info, err);
 }
 
 curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *work, int32_t *iwork, cv_error *err) {
   CV_TRY(check_syev_size(n, err));
-  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)), info = 0;
+  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
+      info = 0;
   dsyevd_("V", "U", &nn, A, &ld, w, work, &lwork, iwork, &liwork, &info, 1, 1);
   return check_syev(n, info, err);
 }
 
-static curvd_status check_definite(int64_t n, int info, cv_error *err) {
-  if (info == 0) return CURVD_OK;
+static curvd_status check_definite(int64_t n, int info, double diagonal_sum, cv_error *err) {
+  if (info == 0 && isfinite(diagonal_sum)) return CURVD_OK;
+  if (info == 0)
+    return cv_fail(err, CURVD_ERR_NUMERIC, "a %lld x %lld matrix is not finite", (long long)n, (long long)n);
   return cv_fail(err, CURVD_ERR_NUMERIC, "a %lld x %lld matrix is not positive definite (pivot %d)", (long long)n,
                  (long long)n, info);
 }
 
+/* OpenBLAS' potrf lets NaN pass with info 0, but no NaN or infinity of the matrix misses the diagonal of the factor. */
 curvd_status cv_cholesky_f64(int64_t n, double *A, int64_t lda, cv_error *err) {
   int nn = narrow(n), ld = narrow(lda), info = 0;
   dpotrf_("U", &nn, A, &ld, &info, 1);
-  return check_definite(n, info, err);
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += A[i * lda + i];
+  return check_definite(n, info, sum, err);
 }
 
-void cv_solve_lower_f32(int64_t n, int64_t cols, const float *L, int64_t ldl, float *X, int64_t ldx) {
-  cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, narrow(n), narrow(cols), 1, L, narrow(ldl),
-              X, narrow(ldx));
+void cv_solve_lower(int64_t k, int64_t n, double *L, float *T, float *X, int64_t ldx) {
+  int kk = narrow(k), info = 0;
+  dtrtri_("U", "N", &kk, L, &kk, &info, 1, 1);
+  for (int64_t i = 0; i < k; i++) {
+    for (int64_t j = 0; j <= i; j++) T[i * k + j] = (float)L[i * k + j];
+  }
+  cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, narrow(n), 1, T, kk, X,
+              narrow(ldx));
 }
 
 curvd_status cv_spd_inverse(int64_t n, float *A, int64_t lda, cv_error *err) {
   int nn = narrow(n), ld = narrow(lda), info = 0;
   spotrf_("U", &nn, A, &ld, &info, 1);
-  if (info == 0) spotri_("U", &nn, A, &ld, &info, 1);
-  CV_TRY(check_definite(n, info, err));
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += A[i * lda + i];
+  CV_TRY(check_definite(n, info, sum, err));
+  spotri_("U", &nn, A, &ld, &info, 1);
+  CV_TRY(check_definite(n, info, 0, err));
   cv_mirror(n, A, lda);
   return CURVD_OK;
 }
 
-int64_t cv_householder_scratch(int64_t k) { return k * QR_BLOCK; }
+int64_t cv_householder_scratch(int64_t k) {
+  return k * QR_BLOCK;
+}
 
 curvd_status cv_householder_rows(int64_t k, int64_t n, float *Q, int64_t ldq, float *tau, float *work, cv_error *err) {
   int nn = narrow(n), kk = narrow(k), ld = narrow(ldq), lwork = narrow(cv_householder_scratch(k)), info = 0;
   sgeqrf_(&nn, &kk, Q, &ld, tau, work, &lwork, &info);
   if (info == 0) sorgqr_(&nn, &kk, &kk, Q, &ld, tau, work, &lwork, &info);
   if (info == 0) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "QR of a %lld x %lld matrix returned info %d", (long long)n, (long long)k, info);
+  return cv_fail(err, CURVD_ERR_NUMERIC, "QR of a %lld x %lld matrix returned info %d", (long long)n, (long long)k,
+                 info);
 }
 
-const char *cv_blas_name(void) { return openblas_get_config(); }
+const char *cv_blas_name(void) {
+  return openblas_get_config();
+}

@@ -1,5 +1,6 @@
-/* Dense kernels: the only place that calls BLAS and LAPACK. Everything is row-major; a row-major (rows, n) buffer is LAPACK's
- * column-major (n, rows). Sizes are 64-bit and narrowed at this border; the plan has checked that they fit (cv_dense_fits). */
+/* Dense kernels: the only place that calls BLAS and LAPACK. Everything is row-major; a row-major (rows, n) buffer is
+ * LAPACK's column-major (n, rows). Sizes are 64-bit and narrowed at this border; the plan has checked that they fit
+ * (cv_dense_fits). */
 #ifndef CV_LINALG_DENSE_H
 #define CV_LINALG_DENSE_H
 
@@ -18,29 +19,25 @@ bool cv_dense_fits(int64_t n);
 int64_t cv_dense_ld(int64_t n);
 
 /* C (m, n) = alpha op(A) op(B) + beta C; op(A) is (m, k), op(B) is (k, n). */
-void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A, int64_t lda,
-             const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
+void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
+             int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
 
 /* Lower triangle of C (n, n) = alpha X^T X + beta C; X is (rows, n). */
-void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C, int64_t ldc);
+void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
+                     int64_t ldc);
 
 /* y (n) += alpha * column sums of X (rows, n). */
 void cv_column_sums(int64_t rows, int64_t n, float alpha, const float *X, int64_t ldx, float *y);
 
-/* C (k, k) = X X^T in fp64 from fp32 rows, both triangles; X (k, n). block: scratch of cv_gram_rows_scratch(k) doubles. */
+/* C (k, k) = X X^T in fp64 from fp32 rows, both triangles; X (k, n). block: scratch of cv_gram_rows_scratch(k) doubles.
+ */
 int64_t cv_gram_rows_scratch(int64_t k);
 void cv_gram_rows(int64_t k, int64_t n, const float *X, int64_t ldx, double *C, double *block);
 
-/* Lower triangle of C (k, k) = X Y^T; X and Y (k, n). For products that are symmetric, at little more than half the cost;
- * entries above the diagonal are left holding anything. */
+/* Lower triangle of C (k, k) = X Y^T; X and Y (k, n). For products that are symmetric, at little more than half the
+ * cost; entries above the diagonal are left holding anything. */
 void cv_symmetric_product(int64_t k, int64_t n, const float *X, int64_t ldx, const float *Y, int64_t ldy, float *C,
                           int64_t ldc);
-
-/* C (m, n) = T X with T (m, k) and all sums in fp64, X (k, n) and C in fp32; X and C must not overlap.
- * block: scratch of cv_gemm_wide_scratch(m, k) doubles. */
-int64_t cv_gemm_wide_scratch(int64_t m, int64_t k);
-void cv_gemm_wide(int64_t m, int64_t n, int64_t k, const double *T, int64_t ldt, const float *X, int64_t ldx, float *C,
-                  int64_t ldc, double *block);
 
 /* Copies the lower triangle of A (n, n) to the upper one. */
 void cv_mirror(int64_t n, float *A, int64_t lda);
@@ -52,19 +49,22 @@ double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx);
 double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y, int64_t ldy);
 
 /* Eigendecomposition of symmetric A (n, n), lower triangle, in place: row i of A becomes eigenvector i, w ascending.
- * work, iwork: scratch of cv_syev_scratch(n) numbers of the type, and cv_syev_iscratch(n) ints. NUMERIC: LAPACK's info > 0. */
+ * work, iwork: scratch of cv_syev_scratch(n) numbers of the type, and cv_syev_iscratch(n) ints. NUMERIC: LAPACK's info
+ * > 0. */
 int64_t cv_syev_scratch(int64_t n);
 int64_t cv_syev_iscratch(int64_t n);
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err);
 curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *work, int32_t *iwork, cv_error *err);
 
-/* Cholesky A = L L^T, lower triangle, in place. NUMERIC when A is not positive definite. */
+/* Cholesky A = L L^T, lower triangle, in place. NUMERIC when A is not positive definite or not finite. */
 curvd_status cv_cholesky_f64(int64_t n, double *A, int64_t lda, cv_error *err);
 
-/* In place X (n, cols) <- L^-1 X; L (n, n) lower. */
-void cv_solve_lower_f32(int64_t n, int64_t cols, const float *L, int64_t ldl, float *X, int64_t ldx);
+/* In place X (k, n) <- L^-1 X; L (k, k) lower with a non-zero diagonal. By the inverse, which replaces L: a product
+ * with a triangle is twice as fast as a solve. T: scratch, k * k floats. */
+void cv_solve_lower(int64_t k, int64_t n, double *L, float *T, float *X, int64_t ldx);
 
-/* Inverse of symmetric positive definite A (n, n), lower triangle in, both triangles out. NUMERIC when not positive definite. */
+/* Inverse of symmetric positive definite A (n, n), lower triangle in, both triangles out. NUMERIC when not positive
+ * definite or not finite. */
 curvd_status cv_spd_inverse(int64_t n, float *A, int64_t lda, cv_error *err);
 
 /* Orthonormalises the rows of Q (k, n), k <= n, by Householder QR; tau: k floats, work: cv_householder_scratch(k). */

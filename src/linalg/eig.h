@@ -1,9 +1,10 @@
 /* The seam: how a symmetric positive semidefinite matrix M (n, n) is decomposed into U, D, tau (lrps.h).
  *
- * A backend is one cv_eig_ops. It writes at most r_max = eig_rank + oversampling eigenpairs, largest first, and tells how many (found).
- * The caller keeps eig_rank of them for the preconditioner and all of them as the start of the next refresh.
- * To add one: fill a cv_eig_ops in eig_<name>.c, declare it below, and add it to the list in tests/unit/test_eig.c, whose body
- * every backend passes: residual and orthogonality against thresholds, with the exact solver in fp64 as the oracle. */
+ * A backend is one cv_eig_ops. It writes at most r_max = eig_rank + oversampling eigenpairs, largest first, and tells
+ * how many (found). The caller keeps eig_rank of them for the preconditioner and all of them as the start of the next
+ * refresh. To add one: fill a cv_eig_ops in eig_<name>.c, declare it below, and add it to the list in
+ * tests/unit/test_eig.c, whose body every backend passes: residual and orthogonality against thresholds, with the exact
+ * solver in fp64 as the oracle. */
 #ifndef CV_LINALG_EIG_H
 #define CV_LINALG_EIG_H
 
@@ -15,27 +16,32 @@
 
 typedef enum cv_orthonormalise {
   CV_ORTHONORMALISE_EACH, /* after every product */
-  CV_ORTHONORMALISE_LAST  /* once, before the finish: the published SRE-KFAC; loses modes below lambda_1 eps^(1/power_iters) */
+  CV_ORTHONORMALISE_LAST  /* once, before the finish: the published SRE-KFAC; loses modes below lambda_1
+                             eps^(1/power_iters) */
 } cv_orthonormalise;
 
 typedef struct cv_eig_problem {
   int64_t n;
-  const float *M;       /* (n, n), both triangles, rows ld apart; not changed */
+  const float *M; /* (n, n), both triangles, rows ld apart; not changed. Semidefinite up to rounding */
   int64_t ld;
   double trace;
   int64_t eig_rank;     /* wanted eigenpairs, 1 .. n */
   int64_t oversampling; /* further columns of the sketch; eig_rank + oversampling <= n */
   int64_t power_iters;  /* further products with M; see each backend */
   cv_orthonormalise orthonormalise;
-  int64_t n_start;      /* rows of U that hold a start (the previous basis), 0: cold, the sketch is drawn from key */
+  int64_t n_start; /* rows of U that hold a start (the previous basis); the others, up to eig_rank + oversampling, are
+                    * drawn from key. Exact backends ignore it */
   cv_rng key;
 } cv_eig_problem;
 
 typedef struct cv_eig_result {
-  int64_t found;          /* eigenpairs in U and D, <= eig_rank + oversampling; fewer when M has a lower rank */
-  double orthogonality;   /* largest entry of |U U^T - I| */
-  int64_t products;       /* with M */
-  bool used_householder;  /* Cholesky QR failed and Householder QR took over */
+  int64_t found;         /* eigenpairs in U and D; rows and numbers behind them hold anything. Exact: n, zeros included.
+                          * Randomized: at most eig_rank + oversampling, and fewer, even 0, when the other eigenvalues lie below
+                          * the         rounding of a product with M (about 1e-7 of its norm): then r = found, and tau stands for the
+                          * rest.         It is the next refresh's n_start */
+  double orthogonality;  /* estimate of the largest row norm of U U^T - I (cv_orthogonality) */
+  int64_t products;      /* with M */
+  bool used_householder; /* Cholesky QR failed and Householder QR took over */
 } cv_eig_result;
 
 /* Scratch of one backend for sizes up to (n, k): numbers of each kind. */
@@ -54,15 +60,20 @@ typedef struct cv_eig_ops {
   bool is_exact; /* finds all n eigenpairs whatever eig_rank says; U then has room for n rows */
   cv_eig_scratch (*scratch)(int64_t n, int64_t k);
   /* U: (k or n, ldu) rows; on entry its first n_start rows are orthonormal. D: as many numbers, descending, >= 0.
-   * NUMERIC: the solver failed; U and D hold anything. */
+   * NUMERIC: M or the start is not finite (every backend looks: LAPACK might not return), M is far from semidefinite
+   * (nystrom), or the solver failed; U, D and *result hold anything. The same inputs give the same bits, whatever the
+   * scratch holds. */
   curvd_status (*solve)(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu, float *D,
                         cv_eig_result *result, cv_error *err);
 } cv_eig_ops;
 
 extern const cv_eig_ops cv_eig_exact;     /* ssyevd */
 extern const cv_eig_ops cv_eig_exact_f64; /* dsyevd: the retry of the failure ladder, and the oracle */
-extern const cv_eig_ops cv_eig_rsvd;      /* RS-KFAC: 2 power_iters + 1 products, SVD of Q M */
-extern const cv_eig_ops cv_eig_sre;       /* SRE-KFAC: power_iters products, eigendecomposition of Q M Q^T */
-extern const cv_eig_ops cv_eig_nystrom;   /* power_iters + 1 products, shifted Nystrom finish in fp64 */
+extern const cv_eig_ops cv_eig_rsvd;      /* RS-KFAC: 2 power_iters + 2 products, SVD of Q M */
+extern const cv_eig_ops cv_eig_sre;       /* SRE-KFAC: power_iters + 1 products, eigendecomposition of Q M Q^T; with
+                                           * power_iters 0 it       never leaves the span of its start */
+extern const cv_eig_ops cv_eig_nystrom; /* power_iters + 1 products, shifted Nystrom finish; never exceeds M. The one to
+                                         * start warm with power_iters 0: one product follows a drifting M. No start
+                                         * sees what is exactly orthogonal to it */
 
 #endif

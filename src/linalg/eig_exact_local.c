@@ -1,5 +1,5 @@
-/* Exact eigendecomposition on one rank: LAPACK's divide and conquer (syevd), about 9 n^3 flops, 3 n^2 numbers of scratch.
- * Wanted pairs come first: LAPACK's ascending order is reversed. */
+/* Exact eigendecomposition on one rank: LAPACK's divide and conquer (syevd), about 9 n^3 flops, 3 n^2 numbers of
+ * scratch. Wanted pairs come first: LAPACK's ascending order is reversed. */
 #include "linalg/dense.h"
 #include "linalg/eig.h"
 #include "linalg/orthonormal.h"
@@ -30,8 +30,9 @@ static curvd_status check_solution(int64_t n, const float *U, int64_t ldu, const
   bool is_finite = isfinite(result->orthogonality);
   for (int64_t i = 0; i < n; i++) is_finite = is_finite && isfinite(D[i]);
   if (is_finite) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "syevd of a finite %lld x %lld matrix returned info 0 and numbers that are not finite",
-                 (long long)n, (long long)n);
+  return cv_fail(err, CURVD_ERR_NUMERIC,
+                 "syevd of a finite %lld x %lld matrix returned info 0 and numbers that are not finite", (long long)n,
+                 (long long)n);
 }
 
 static void swap_rows(int64_t n, float *x, float *y) {
@@ -43,7 +44,9 @@ static void swap_rows(int64_t n, float *x, float *y) {
 }
 
 /* x < 0 is rounding; NaN stays NaN, unlike with fmax. */
-static float clamp(double x) { return x < 0 ? 0 : (float)x; }
+static float clamp(double x) {
+  return x < 0 ? 0 : (float)x;
+}
 
 static curvd_status solve_f32(const cv_eig_problem *p, const cv_eig_work *work, float *U, int64_t ldu, float *D,
                               cv_eig_result *result, cv_error *err) {

@@ -1,13 +1,15 @@
 /* Randomized eigendecompositions on one rank. k = eig_rank + oversampling rows; Q (k, n) has orthonormal rows.
  *
- *   rsvd     Q = orth(Omega M); power_iters times twice Q = orth(Q M); C = Q M = W S V^T; keeps V^T, S     [Puiu 2022, RS-KFAC]
- *   sre      Q = Omega; power_iters times Q = orth(Q M); S = Q M Q^T = P D P^T; keeps P^T Q, D             [SRE-KFAC]
- *   nystrom  Q as in sre; Y = Q M + nu Q; L L^T = Y Q^T; B = L^-1 Y = W S V^T; keeps V^T, D = S^2 - nu     [Tropp et al. 2017]
+ *   rsvd     Q = orth(Omega M); power_iters times twice Q = orth(Q M); C = Q M = W S V^T; keeps V^T, S     [Puiu 2022,
+ * RS-KFAC] sre      Q = Omega; power_iters times Q = orth(Q M); S = Q M Q^T = P D P^T; keeps P^T Q, D [SRE-KFAC]
+ *   nystrom  Q as in sre; Y = Q M + nu Q; L L^T = Y Q^T; B = L^-1 Y = W S V^T; keeps V^T, D = S^2 - nu     [Tropp et
+ * al. 2017]
  *
  * Omega is Gaussian on a cold start and the previous basis on a warm one. Cost 2 n^2 k flops a product plus O(n k^2).
  * M is symmetric: Q M is one row-major product. Small matrices (k, k) are decomposed in fp64, whatever n is.
- * Bad when the spectrum decays slowly within k modes: raise eig_rank or power_iters. Sources: Halko, Martinsson, Tropp, SIAM Review
- * 2011; Tropp, Yurtsever, Udell, Cevher, NeurIPS 2017; Frangella, Tropp, Udell, SIMAX 2023 (the shift nu). */
+ * Bad when the spectrum decays slowly within k modes: raise eig_rank or power_iters. Sources: Halko, Martinsson, Tropp,
+ * SIAM Review 2011; Tropp, Yurtsever, Udell, Cevher, NeurIPS 2017; Frangella, Tropp, Udell, SIMAX 2023 (the shift nu).
+ */
 #include "linalg/dense.h"
 #include "linalg/eig.h"
 #include "linalg/orthonormal.h"
@@ -16,8 +18,8 @@
 #include <math.h>
 #include <string.h>
 
-/* One solve: the problem, its basis and its scratch. Scratch of orthonormal.h comes first and is shared: between its uses, small
- * (its Gram matrix), L and block are free. */
+/* One solve: the problem, its basis and its scratch. Scratch of orthonormal.h comes first and is shared: between its
+ * uses, small (its Gram matrix), L and block are free. */
 typedef struct rand_solve {
   const cv_eig_problem *p;
   const cv_eig_work *work;
@@ -36,16 +38,19 @@ typedef struct rand_solve {
 /* Of fp32 rows that are orthogonal up to their own rounding. */
 static const double ORTHOGONALITY_ENOUGH = 2e-6;
 
-static int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
+static int64_t larger(int64_t x, int64_t y) {
+  return x > y ? x : y;
+}
 
 static cv_eig_scratch scratch(int64_t n, int64_t k) {
-  int64_t block = larger(cv_gram_rows_scratch(k), larger(cv_syev_scratch(k), cv_gemm_wide_scratch(k, k)));
+  int64_t block = larger(cv_gram_rows_scratch(k), cv_syev_scratch(k));
   return (cv_eig_scratch){.floats = cv_orthonormal_scratch(k).floats + k * cv_dense_ld(n),
                           .doubles = k * k + k + block,
                           .ints = cv_syev_iscratch(k)};
 }
 
-static rand_solve carve(const cv_eig_problem *p, const cv_eig_work *work, float *U, int64_t ldu, cv_eig_result *result) {
+static rand_solve carve(const cv_eig_problem *p, const cv_eig_work *work, float *U, int64_t ldu,
+                        cv_eig_result *result) {
   int64_t k = p->eig_rank + p->oversampling;
   *result = (cv_eig_result){0};
   return (rand_solve){.p = p,
@@ -68,8 +73,9 @@ static void product(const rand_solve *s) {
   s->result->products++;
 }
 
-/* U: the start rows that the caller left and Gaussian ones below, then `products` times U <- unit rows of U M, separated after each
- * product unless the problem asks for the published order. A row's numbers depend on its index alone, not on k. */
+/* U: the start rows that the caller left and Gaussian ones below, then `products` times U <- unit rows of U M,
+ * separated after each product unless the problem asks for the published order. A row's numbers depend on its index
+ * alone, not on k. */
 static curvd_status find_range(const rand_solve *s, int64_t products, bool separate, cv_error *err) {
   const cv_eig_problem *p = s->p;
   bool *householder = &s->result->used_householder;
@@ -108,20 +114,20 @@ static int64_t count_above(const rand_solve *s, double noise) {
   return found;
 }
 
-/* U = the leading rows of small times Y; measures the orthogonality. When the pairs differ by orders of magnitude, large numbers cancel
- * in the rows of the small ones, and sums in fp32 do not leave them orthogonal: then the same with sums in fp64, at twice the cost. */
+/* U = the leading rows of small times Y. When the pairs differ by orders of magnitude, large numbers cancel in the rows
+ * of the small ones, which then are not orthogonal: Cholesky QR, row after row, mends them from those above and leaves
+ * the large ones alone. */
 static curvd_status rotate(const rand_solve *s, int64_t found, cv_error *err) {
   int64_t n = s->p->n, k = s->k;
-  double *orthogonality = &s->result->orthogonality;
-  s->result->found = found;
+  cv_eig_result *result = s->result;
   for (int64_t i = 0; i < found * k; i++) s->L[i] = (float)s->small[i];
   cv_gemm(CV_N, CV_N, found, n, k, 1, s->L, k, s->Y, s->ldy, 0, s->U, s->ldu);
-  *orthogonality = cv_orthogonality(found, n, s->U, s->ldu, s->block);
-  if (*orthogonality <= ORTHOGONALITY_ENOUGH) return CURVD_OK;
-  cv_gemm_wide(found, n, k, s->small, k, s->Y, s->ldy, s->U, s->ldu, s->block);
-  *orthogonality = cv_orthogonality(found, n, s->U, s->ldu, s->block);
-  if (isfinite(*orthogonality)) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "a randomized basis of %lld x %lld is not finite", (long long)found, (long long)n);
+  result->found = found;
+  result->orthogonality = cv_orthogonality(found, n, s->U, s->ldu, s->block);
+  if (result->orthogonality <= ORTHOGONALITY_ENOUGH) return CURVD_OK;
+  CV_TRY(cv_orthonormalise_rows(found, n, s->U, s->ldu, s->work, &result->used_householder, err));
+  result->orthogonality = cv_orthogonality(found, n, s->U, s->ldu, s->block);
+  return CURVD_OK;
 }
 
 /* U = right singular vectors of Y (k, n), from Y Y^T = W w W^T: U = w^-1/2 W^T Y. Only pairs with w above the noise. */
@@ -141,7 +147,8 @@ static curvd_status right_singular(const rand_solve *s, double noise, cv_error *
 static curvd_status rounding_of_product(const rand_solve *s, double *nu, cv_error *err) {
   *nu = FLT_EPSILON * sqrt(cv_sum_squares(s->k, s->p->n, s->Y, s->ldy));
   if (isfinite(*nu)) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
+  return cv_fail(err, CURVD_ERR_NUMERIC,
+                 "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
                  (long long)s->p->n, (long long)s->p->n);
 }
 
@@ -182,24 +189,21 @@ static curvd_status solve_sre(const cv_eig_problem *p, const cv_eig_work *work, 
   return CURVD_OK;
 }
 
-/* L <- Cholesky factor of L + nu I. Rounding can make a semidefinite matrix indefinite, so nu grows until it is definite; a matrix
- * that needs more than a thousandfold is not semidefinite. */
+/* small <- Cholesky factor of L + nu I. Rounding can make a semidefinite matrix indefinite, so nu grows until it is
+ * definite; a matrix that needs more than a thousandfold is not semidefinite. */
 static curvd_status shifted_cholesky(const rand_solve *s, double *nu, cv_error *err) {
   enum { TRIES = 4 };
   curvd_status status = CURVD_ERR_NUMERIC;
-  for (int t = 0; t < TRIES; t++) {
+  for (int t = 0; t < TRIES && status != CURVD_OK; t++) {
     if (t > 0) *nu *= 10;
     widen_symmetric(s);
     for (int64_t i = 0; i < s->k; i++) s->small[i * s->k + i] += *nu;
     status = cv_cholesky_f64(s->k, s->small, s->k, NULL);
-    if (status == CURVD_OK) break;
   }
-  if (status != CURVD_OK) {
-    return cv_fail(err, status, "Nystrom: a factor of %lld x %lld has an eigenvalue below %.1e: it is not positive semidefinite",
-                   (long long)s->p->n, (long long)s->p->n, -*nu);
-  }
-  for (int64_t i = 0; i < s->k * s->k; i++) s->L[i] = (float)s->small[i];
-  return CURVD_OK;
+  if (status == CURVD_OK) return CURVD_OK;
+  return cv_fail(err, status,
+                 "Nystrom: a factor of %lld x %lld has an eigenvalue below %.1e: it is not positive semidefinite",
+                 (long long)s->p->n, (long long)s->p->n, -*nu);
 }
 
 static curvd_status solve_nystrom(const cv_eig_problem *p, const cv_eig_work *work, float *U, int64_t ldu, float *D,
@@ -215,7 +219,7 @@ static curvd_status solve_nystrom(const cv_eig_problem *p, const cv_eig_work *wo
   for (int64_t i = 0; i < s.k; i++) {
     for (int64_t j = 0; j < p->n; j++) s.Y[i * s.ldy + j] += (float)nu * U[i * ldu + j];
   }
-  cv_solve_lower_f32(s.k, p->n, s.L, s.k, s.Y, s.ldy);
+  cv_solve_lower(s.k, p->n, s.small, s.L, s.Y, s.ldy);
   CV_TRY(right_singular(&s, 4 * nu, err));
   for (int64_t i = 0; i < result->found; i++) D[i] = (float)(s.w[i] - nu);
   return CURVD_OK;

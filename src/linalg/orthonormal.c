@@ -1,7 +1,8 @@
 /* Orthonormal rows by repeated Cholesky QR with a Gram matrix in fp64, and a check that costs next to nothing.
- * One pass is Q <- L^-1 Q with L L^T = Q Q^T: the rows become orthonormal up to fp32 rounding over the smallest pivot of L.
- * Where fp32 Gram matrices break down from a condition of 3e3, this one holds to about 1e7; beyond that Householder QR takes over.
- * References: Yamamoto et al., ETNA 2015 (two passes); Fukaya et al., SIAM J. Sci. Comput. 2020. */
+ * One pass is Q <- L^-1 Q with L L^T = Q Q^T: the rows become orthonormal up to fp32 rounding over the smallest pivot
+ * of L. Where fp32 Gram matrices break down from a condition of 3e3, this one holds to about 1e7; beyond that
+ * Householder QR takes over. References: Yamamoto et al., ETNA 2015 (two passes); Fukaya et al., SIAM J. Sci. Comput.
+ * 2020. */
 #include "linalg/orthonormal.h"
 
 #include "linalg/dense.h"
@@ -22,8 +23,9 @@ curvd_status cv_unit_rows(int64_t k, int64_t n, const float *X, int64_t ldx, flo
   for (int64_t i = 0; i < k; i++) {
     double norm = sqrt(cv_sum_squares(1, n, X + i * ldx, n));
     if (!isfinite(norm)) {
-      return cv_fail(err, CURVD_ERR_NUMERIC, "row %lld of a sketch of %lld x %lld is not finite: the factor or the start is not",
-                     (long long)i, (long long)k, (long long)n);
+      return cv_fail(err, CURVD_ERR_NUMERIC,
+                     "row %lld of a sketch of %lld x %lld is not finite: the factor or the start is not", (long long)i,
+                     (long long)k, (long long)n);
     }
     double inverse = norm > 0 ? 1 / norm : 0;
     for (int64_t j = 0; j < n; j++) Q[i * ldq + j] = (float)(X[i * ldx + j] * inverse);
@@ -34,20 +36,16 @@ curvd_status cv_unit_rows(int64_t k, int64_t n, const float *X, int64_t ldx, flo
 /* One pass; *pivot is the smallest one. NUMERIC when the rows are dependent even in fp64. */
 static curvd_status cholesky_pass(int64_t k, int64_t n, float *Q, int64_t ldq, const cv_eig_work *work, double *pivot) {
   double *gram = work->doubles;
-  float *L = work->floats;
   cv_gram_rows(k, n, Q, ldq, gram, gram + k * k);
   CV_TRY(cv_cholesky_f64(k, gram, k, NULL));
   *pivot = gram[0];
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j <= i; j++) L[i * k + j] = (float)gram[i * k + j];
-    *pivot = fmin(*pivot, gram[i * k + i]);
-  }
-  cv_solve_lower_f32(k, n, L, k, Q, ldq);
+  for (int64_t i = 0; i < k; i++) *pivot = fmin(*pivot, gram[i * k + i]);
+  cv_solve_lower(k, n, gram, work->floats, Q, ldq);
   return CURVD_OK;
 }
 
-static curvd_status orthonormalise(int64_t k, int64_t n, float *Q, int64_t ldq, double pivot_min, const cv_eig_work *work,
-                                   bool *used_householder, cv_error *err) {
+static curvd_status orthonormalise(int64_t k, int64_t n, float *Q, int64_t ldq, double pivot_min,
+                                   const cv_eig_work *work, bool *used_householder, cv_error *err) {
   float *tau = work->floats + k * k;
   for (int pass = 0; pass < PASSES; pass++) {
     double pivot;
@@ -64,8 +62,8 @@ curvd_status cv_orthonormalise_rows(int64_t k, int64_t n, float *Q, int64_t ldq,
   return orthonormalise(k, n, Q, ldq, PIVOT_ORTHONORMAL, work, used_householder, err);
 }
 
-curvd_status cv_separate_rows(int64_t k, int64_t n, float *Q, int64_t ldq, const cv_eig_work *work, bool *used_householder,
-                              cv_error *err) {
+curvd_status cv_separate_rows(int64_t k, int64_t n, float *Q, int64_t ldq, const cv_eig_work *work,
+                              bool *used_householder, cv_error *err) {
   return orthonormalise(k, n, Q, ldq, PIVOT_SEPARATE, work, used_householder, err);
 }
 

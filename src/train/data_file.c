@@ -38,12 +38,15 @@ static curvd_status read_until(gzFile file, const char *path, int64_t wanted, ui
 
 /* Is the promised size possible for a file of so many bytes? */
 static curvd_status check_promise(gzFile file, const char *path, int64_t promised, int64_t file_bytes, cv_error *err) {
-  int64_t most =
-      gzdirect(file) ? file_bytes : (file_bytes > DATA_BYTES_MAX ? DATA_BYTES_MAX : file_bytes) * GZIP_EXPANSION_MAX;
-  if (promised <= most) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_DATA,
-                 "%s: its header promises %" PRId64 " bytes, but the file of %" PRId64 " bytes holds at most %" PRId64,
-                 path, promised, file_bytes, most);
+  bool is_gzip = !gzdirect(file);
+  if (!is_gzip && promised > file_bytes)
+    return cv_fail(err, CURVD_ERR_DATA, "%s: has %" PRId64 " bytes, but its header promises %" PRId64, path, file_bytes,
+                   promised);
+  if (is_gzip && promised / GZIP_EXPANSION_MAX > file_bytes)
+    return cv_fail(err, CURVD_ERR_DATA,
+                   "%s: its header promises %" PRId64 " bytes, more than %" PRId64 " bytes of gzip can hold", path,
+                   promised, file_bytes);
+  return CURVD_OK;
 }
 
 /* Reads one byte more than promised, to see whether there is one. */

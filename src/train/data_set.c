@@ -81,15 +81,15 @@ void data_order(uint64_t seed, int64_t epoch, int64_t n, int64_t *order) {
   }
 }
 
-static void scale_pixels(int64_t d, const uint8_t *restrict pixels, float mean, float deviation, float *restrict x) {
-  for (int64_t j = 0; j < d; j++) x[j] = ((float)pixels[j] / 255 - mean) / deviation;
+static void scale_pixels(int64_t d, const uint8_t *restrict pixels, float mean, float scale, float *restrict x) {
+  for (int64_t j = 0; j < d; j++) x[j] = ((float)pixels[j] / 255 - mean) * scale;
 }
 
 void data_features(const data_set *set, const int64_t *index, int64_t rows, float *x, int64_t ld) {
   for (int64_t i = 0; i < rows; i++) {
     int64_t first = index[i] * set->d_in;
     if (set->pixels != NULL)
-      scale_pixels(set->d_in, set->pixels + first, set->mean, set->deviation, x + i * ld);
+      scale_pixels(set->d_in, set->pixels + first, set->mean, 1 / set->deviation, x + i * ld);
     else
       memcpy(x + i * ld, set->features + first, (size_t)set->d_in * sizeof(float));
   }

@@ -17,9 +17,10 @@ typedef struct model_spec {
   bool is_autoencoder; /* target = input */
 } model_spec;
 
-/* "784-1000-1000-10", "784-500:tanh-10", or "autoencoder" = 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units,
- * sigmoid cross-entropy against its input. CURVD_ERR_OPTION says which word is wrong. */
-curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec, cv_error *err);
+/* "784-1000-1000-10", "784-500:tanh-10", or "autoencoder" = 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid
+ * units, sigmoid cross-entropy against its input. CURVD_ERR_OPTION says which word is wrong. */
+curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
+                              cv_error *err);
 
 typedef enum model_init { MODEL_INIT_AUTO, MODEL_INIT_HE, MODEL_INIT_XAVIER } model_init;
 
@@ -28,11 +29,12 @@ typedef struct model {
   nn_layer layer[MODEL_LAYERS_MAX];
   int64_t rows_max;
   float *x[MODEL_LAYERS_MAX + 1]; /* x[i] (rows_max, nn_ld(width[i])): input of layer i; x[n_layers]: logits */
-  float *g[MODEL_LAYERS_MAX + 1]; /* g[i + 1] (rows_max, nn_ld(width[i + 1])): gradient in the output of layer i, before its activation after backward */
+  float *g[MODEL_LAYERS_MAX + 1]; /* g[i + 1] (rows_max, nn_ld(width[i + 1])): gradient in the output of layer i, before
+                                     its activation after backward */
 } model;
 
-/* Layer names are "fc1", "fc2", ... Initial weights: He normal (auto for relu, gelu) or Xavier uniform (auto otherwise), bias 0, from
- * the counter-based generator keyed by (seed, layer). */
+/* Layer names are "fc1", "fc2", ... Initial weights: He normal (auto for relu, gelu) or Xavier uniform (auto
+ * otherwise), bias 0, from the counter-based generator keyed by (seed, layer). */
 curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init init, uint64_t seed, cv_memory *memory,
                           model *net, cv_error *err);
 void model_free(cv_memory *memory, model *net);
@@ -42,10 +44,11 @@ int64_t model_parameters(const model_spec *spec);
 /* x[0] is filled by the caller; fills x[1 ..]. rows <= rows_max. */
 void model_forward(model *net, int64_t rows);
 
-/* From g[n_layers] (per-example gradient in the logits, filled by the loss) down: g[i] of every layer, and, unless weights is
- * false, gradient = beta * gradient + scale * sum over rows. Calls ready(user, i) as soon as g[i + 1] of layer i holds the
- * gradient before its activation (for curvd_capture), before going to the layer below. ready may be NULL. */
-void model_backward(model *net, int64_t rows, bool weights, float scale, float beta, void (*ready)(void *user, int layer),
-                    void *user);
+/* From g[n_layers] (per-example gradient in the logits, filled by the loss) down: g[i] of every layer, and, unless
+ * weights is false, gradient = beta * gradient + scale * sum over rows. Calls ready(user, i) as soon as g[i + 1] of
+ * layer i holds the gradient before its activation (for curvd_capture), before going to the layer below. ready may be
+ * NULL. */
+void model_backward(model *net, int64_t rows, bool weights, float scale, float beta,
+                    void (*ready)(void *user, int layer), void *user);
 
 #endif

@@ -150,6 +150,8 @@ static rank_numbers numbers_of(const trainer *t) {
   int inside = t->config->values.fisher == 1 ? TRAINER_SAMPLED : TRAINER_BACKWARD;
   mine.stage_wall_s[inside] -= metrics.stage_wall_s[CURVD_STAGE_CAPTURE];
   mine.stage_cpu_s[inside] -= metrics.stage_cpu_s[CURVD_STAGE_CAPTURE];
+  mine.stage_wall_s[TRAINER_BACKWARD] -= metrics.stage_wall_s[CURVD_STAGE_FOLLOW];
+  mine.stage_cpu_s[TRAINER_BACKWARD] -= metrics.stage_cpu_s[CURVD_STAGE_FOLLOW];
   for (int i = 0; i < CURVD_TRAFFICS; i++) mine.sent_bytes[i] = (double)metrics.sent_bytes[i];
   for (int i = 0; i < CV_MEMORY_KINDS; i++) {
     mine.memory_bytes[i] = (double)t->memory.bytes[i] + (i < CURVD_MEMORIES ? (double)metrics.memory_bytes[i] : 0);

@@ -26,10 +26,21 @@ static void load_batch(trainer *t, const data_set *set, const int64_t *index, in
   fill_labels(t, set, index, rows);
 }
 
-static void captured(void *user, int layer) {
+static void capture(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
   curvd_capture(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out));
+}
+
+/* During the backward pass of the real loss. Coupled decay changes the gradient later, so nothing is told of it then. */
+static void gradient_ready(void *user, int layer) {
+  trainer *t = user;
+  const nn_layer *l = &t->model.layer[layer];
+  bool is_sampled = t->config->values.fisher == 1;
+  if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
+  if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return;
+  curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out),
+                         1.0f / (float)t->config->values.batch);
 }
 
 /* Forward, loss, backward on one piece; the loss is per example, gradients are summed with 1 / batch. */
@@ -46,12 +57,12 @@ static void run_piece(trainer *t, int64_t first, int64_t rows, bool is_first) {
   t->loss_rows += rows;
   cv_stage_end(&t->stage[TRAINER_FORWARD]);
   cv_stage_begin(&t->stage[TRAINER_BACKWARD]);
-  model_backward(m, rows, true, scale, is_first ? 0 : 1, wants && !is_sampled ? captured : NULL, t);
+  model_backward(m, rows, true, scale, is_first ? 0 : 1, gradient_ready, t);
   cv_stage_end(&t->stage[TRAINER_BACKWARD]);
   if (!wants || !is_sampled) return;
   cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
   nn_loss_sampled(m->spec.loss, rows, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step, first, m->g[top]);
-  model_backward(m, rows, false, 0, 0, captured, t);
+  model_backward(m, rows, false, 0, 0, capture, t);
   cv_stage_end(&t->stage[TRAINER_SAMPLED]);
 }
 

@@ -37,6 +37,11 @@ static double auto_momentum(const config *c) {
   return c->values.method == TRAIN_METHOD_SGD || (is_kfac && is_published(c)) ? 0.9 : 0;
 }
 
+/* The normalised step never shrinks weights by itself; classifiers grow over-confident within a few epochs without decay. */
+static double auto_weight_decay(const config *c, const model_spec *spec) {
+  return !is_first_order(c) && !is_published(c) && spec->loss == NN_SOFTMAX_CE ? 2 : 0;
+}
+
 static curvd_status resolve_number(config *c, const char *name, double value, cv_error *err) {
   char text[40];
   snprintf(text, sizeof text, "%.9g", value);
@@ -46,7 +51,7 @@ static curvd_status resolve_number(config *c, const char *name, double value, cv
 static curvd_status resolve(config *c, const model_spec *spec, int n_ranks, cv_error *err) {
   CV_TRY(resolve_number(c, "lr", auto_lr(c, spec), err));
   CV_TRY(resolve_number(c, "sgd_momentum", auto_momentum(c), err));
-  CV_TRY(resolve_number(c, "weight_decay", 0, err));
+  CV_TRY(resolve_number(c, "weight_decay", auto_weight_decay(c, spec), err));
   CV_TRY(resolve_number(c, "curvature_ranks", !is_first_order(c) && n_ranks > 1, err));
   if (strcmp(config_text(c, "optimizer"), "auto") == 0)
     CV_TRY(config_resolve(c, "optimizer", c->values.method == TRAIN_METHOD_ADAMW ? "adamw" : "sgd", err));

@@ -131,6 +131,17 @@ START_TEST(test_losses) {
 }
 END_TEST
 
+/* log 2 for each of many units: the product whose logarithm is taken would overflow without a cut. */
+START_TEST(test_loss_of_many_undecided_units) {
+  enum { D = 5000 };
+  static float z[D], dz[D], target[D];
+  int64_t n_correct;
+  double loss = nn_loss(NN_SIGMOID_CE, 1, D, z, D, NULL, target, D, dz, &n_correct);
+  ck_assert_double_eq_tol(loss, D * log(2), 1e-9);
+  for (int i = 0; i < D; i++) ck_assert_float_eq(dz[i], 0.5f);
+}
+END_TEST
+
 START_TEST(test_correct_answers) {
   const float z[] = {1, 3, 2, /**/ 5, 5, 0, /**/ 5, 5, 0, /**/ NAN, 0, 0, /**/ 0, NAN, 9};
   const int32_t label[] = {1, 0, 1, 0, 2};
@@ -411,6 +422,7 @@ int main(void) {
                                 test_activations_pass_nan_on,
                                 test_padding,
                                 test_losses,
+                                test_loss_of_many_undecided_units,
                                 test_correct_answers,
                                 test_losses_of_huge_logits,
                                 test_sampled_gradients_have_the_fisher_covariance,

@@ -1,0 +1,69 @@
+"""What both measuring programs need to know: where things are, and what a number belongs to."""
+import os
+import platform
+import shlex
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD_COMMAND = "cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release && ninja -C build"
+
+
+class Refused(Exception):
+    """A check failed, so there is no number; the sentence says which."""
+
+
+class Misused(Exception):
+    """Wrong words, or programs that are not there."""
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def program(build, name):
+    """Path of a built program, seen from the root where that is shorter."""
+    path = os.path.join(ROOT, build, name)
+    if not os.access(path, os.X_OK):
+        raise Misused(f"{os.path.join(build, name)} is missing; in the project's folder: {BUILD_COMMAND}")
+    newest = max(os.path.getmtime(os.path.join(folder, file))
+                 for top in ("src", "include") for folder, _, files in os.walk(os.path.join(ROOT, top)) for file in files)
+    if newest > os.path.getmtime(path):
+        say(f"warning: {os.path.join(build, name)} is older than the sources: the commit named is not what is measured")
+    return path
+
+
+def shown(words):
+    """A command as one line to type in the project's folder."""
+    return shlex.join(os.path.relpath(w, ROOT) if w.startswith(ROOT + os.sep) else w for w in words)
+
+
+def _git(*words):
+    return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def commit():
+    name = _git("rev-parse", "--short", "HEAD")
+    if not name:
+        return "unknown"
+    return name + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def machine():
+    model = platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+            models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
+        model = models[0] if models else model
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def environment():
+    """One thread a rank, and no option from outside but the place of the data."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("CURVD_") or k == "CURVD_DATA_DIR"}
+    kept |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    if os.geteuid() == 0:
+        kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return kept

@@ -1,0 +1,298 @@
+/* What a training step costs, in CPU time of this process: the bare matrix products of a step, a whole step of method
+ * sgd, and a whole step of another method, interleaved block by block inside one run. Prints one JSON line. */
+#include "products.h"
+#include "step_check.h"
+#include "train/trainer.h"
+
+#include <cblas.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  ROUNDS_MAX = 1000,
+  GIVEN_MAX = 112,
+  WORDS_MAX = GIVEN_MAX + 16,
+  STAGES = (int)TRAINER_STAGES + (int)CURVD_STAGES
+};
+
+/* One method being timed. */
+typedef struct lane {
+  config config;
+  trainer trainer;
+  bool is_loaded, is_started;
+  double first_loss, last_loss; /* mean of the warm-up block, and of the last one */
+  double stage_begin_s[STAGES]; /* CPU after the warm-up block */
+  double ms[ROUNDS_MAX];        /* of one step, block by block */
+} lane;
+
+typedef struct bench {
+  int rounds, block;
+  const char *word[WORDS_MAX]; /* handed on to the configuration of both lanes */
+  int n_words;
+  lane sgd, method;
+  bool has_method; /* false: only products and sgd */
+  cv_memory memory;
+  model products;
+  double products_ms[ROUNDS_MAX];
+} bench;
+
+/* ---- Set-up ---- */
+
+static curvd_status lane_load(lane *l, const bench *b, const char *const *more, cv_error *err) {
+  const char *word[WORDS_MAX];
+  char steps[24];
+  int n = 0;
+  snprintf(steps, sizeof steps, "%d", (b->rounds + 1) * b->block);
+  const char *const common[] = {"--lr-decay", "constant", "--steps", steps};
+  for (int i = 0; i < b->n_words; i++) word[n++] = b->word[i];
+  for (size_t i = 0; i < sizeof common / sizeof common[0]; i++) word[n++] = common[i];
+  for (; *more != NULL; more++) word[n++] = *more;
+  CV_TRY(config_load(n, (char *const *)word, &l->config, err));
+  l->is_loaded = true;
+  return CURVD_OK;
+}
+
+static curvd_status lane_start(lane *l, cv_error *err) {
+  CV_TRY(trainer_create(&l->config, MPI_COMM_WORLD, &l->trainer, err));
+  l->is_started = true;
+  return CURVD_OK;
+}
+
+static void lane_close(lane *l) {
+  if (l->is_started) trainer_free(&l->trainer);
+  if (l->is_loaded) config_free(&l->config);
+}
+
+/* A block must hold whole periods, or its share of statistics and refreshes is not that of a run. */
+static curvd_status check_period(const bench *b, const char *name, cv_error *err) {
+  const char *text = config_text(&b->method.config, name);
+  char *end;
+  long period = strtol(text, &end, 10);
+  if (*end == '\0' && period > 0 && b->block % period == 0) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_OPTION, "%s %s does not divide blocks of %d steps; give --block a multiple", name, text,
+                 b->block);
+}
+
+static curvd_status products_open(bench *b, cv_error *err) {
+  const model *like = &b->sgd.trainer.model;
+  const train_config *v = &b->sgd.config.values;
+  model_spec spec = like->spec;
+  for (int i = 0; i < spec.n_layers; i++) spec.activation[i] = NN_LINEAR;
+  CV_TRY(model_create(&spec, like->rows_max, MODEL_INIT_AUTO, (uint64_t)v->seed, &b->memory, &b->products, err));
+  products_fill(&b->products, v->batch, (uint64_t)v->seed);
+  return CURVD_OK;
+}
+
+static curvd_status bench_open(bench *b, cv_error *err) {
+  /* learning rate and optimizer of the method are not for sgd */
+  const char *const sgd[] = {"--method", "sgd", "--lr", "auto", "--optimizer", "auto", NULL}, *const none[] = {NULL};
+  CV_TRY(lane_load(&b->method, b, none, err));
+  CV_TRY(lane_load(&b->sgd, b, sgd, err));
+  openblas_set_num_threads((int)b->sgd.config.values.blas_threads);
+  CV_TRY(step_check_sgd(err));
+  CV_TRY(lane_start(&b->sgd, err));
+  CV_TRY(products_open(b, err));
+  b->has_method = b->method.config.values.method != TRAIN_METHOD_SGD;
+  if (!b->has_method) return CURVD_OK;
+  CV_TRY(lane_start(&b->method, err));
+  if (b->method.config.values.method == TRAIN_METHOD_ADAMW) return CURVD_OK;
+  CV_TRY(check_period(b, "factor_update_steps", err));
+  return check_period(b, "inv_update_steps", err);
+}
+
+static void bench_close(bench *b) {
+  lane_close(&b->sgd);
+  lane_close(&b->method);
+  model_free(&b->memory, &b->products);
+}
+
+/* ---- Measuring ---- */
+
+/* CPU seconds of every stage so far. What the service does inside a backward pass is part of that pass, too. */
+static void stages_read(const trainer *t, double cpu_s[STAGES]) {
+  curvd_metrics metrics = {0};
+  curvd_metrics_read(t->ctx, &metrics);
+  for (int i = 0; i < STAGES; i++)
+    cpu_s[i] = i < TRAINER_STAGES ? t->stage[i].cpu_s : metrics.stage_cpu_s[i - TRAINER_STAGES];
+}
+
+/* CPU milliseconds of one step, over a block of steps. */
+static curvd_status lane_block(lane *l, int block, double *ms, cv_error *err) {
+  double begin = cv_cpu_s();
+  for (int i = 0; i < block; i++) CV_TRY(trainer_step(&l->trainer, err));
+  *ms = 1e3 * (cv_cpu_s() - begin) / block;
+  l->last_loss = trainer_loss(&l->trainer);
+  if (!isfinite(l->last_loss))
+    return cv_fail(err, CURVD_ERR_NUMERIC, "check loss: %s reached a loss of %g", l->config.method, l->last_loss);
+  return CURVD_OK;
+}
+
+static curvd_status lane_warm_up(lane *l, int block, cv_error *err) {
+  double ms;
+  CV_TRY(lane_block(l, block, &ms, err));
+  l->first_loss = l->last_loss;
+  stages_read(&l->trainer, l->stage_begin_s);
+  return CURVD_OK;
+}
+
+static double products_block(bench *b) {
+  double begin = cv_cpu_s();
+  for (int i = 0; i < b->block; i++) products_run(&b->products, b->sgd.config.values.batch);
+  return 1e3 * (cv_cpu_s() - begin) / b->block;
+}
+
+static curvd_status bench_run(bench *b, cv_error *err) {
+  products_block(b);
+  CV_TRY(lane_warm_up(&b->sgd, b->block, err));
+  if (b->has_method) CV_TRY(lane_warm_up(&b->method, b->block, err));
+  for (int round = 0; round < b->rounds; round++) {
+    b->products_ms[round] = products_block(b);
+    CV_TRY(lane_block(&b->sgd, b->block, &b->sgd.ms[round], err));
+    if (b->has_method) CV_TRY(lane_block(&b->method, b->block, &b->method.ms[round], err));
+  }
+  return CURVD_OK;
+}
+
+static curvd_status check_learning(const lane *l, cv_error *err) {
+  if (l->last_loss < l->first_loss) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_NUMERIC, "check loss: %s went from %.6g in its first block to %.6g in its last one",
+                 l->config.method, l->first_loss, l->last_loss);
+}
+
+static curvd_status bench_check(const bench *b, cv_error *err) {
+  const train_config *v = &b->sgd.config.values;
+  CV_TRY(step_check_products(&b->products, v->batch, (uint64_t)v->seed, err));
+  CV_TRY(check_learning(&b->sgd, err));
+  return b->has_method ? check_learning(&b->method, err) : CURVD_OK;
+}
+
+/* ---- Printing ---- */
+
+static int by_size(const void *x, const void *y) {
+  double a = *(const double *)x, b = *(const double *)y;
+  return (a > b) - (a < b);
+}
+
+static double median(const double *x, int n) {
+  double sorted[ROUNDS_MAX];
+  memcpy(sorted, x, (size_t)n * sizeof *x);
+  qsort(sorted, (size_t)n, sizeof *sorted, by_size);
+  return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+static double least(const double *x, int n) {
+  double result = x[0];
+  for (int i = 1; i < n; i++) result = fmin(result, x[i]);
+  return result;
+}
+
+static json_t *json_times(const double *ms, int n) {
+  return json_pack("{s:f, s:f}", "median", median(ms, n), "min", least(ms, n));
+}
+
+/* Blocks of one round ran next to each other: their ratio is free of what changed from round to round. */
+static json_t *json_ratio(const double *ms, const double *over, int n) {
+  double ratio[ROUNDS_MAX];
+  for (int i = 0; i < n; i++) ratio[i] = ms[i] / over[i];
+  return json_pack("{s:f, s:f}", "median", median(ratio, n), "of_minima", least(ms, n) / least(over, n));
+}
+
+static json_t *json_stages(const bench *b, const lane *l) {
+  double cpu_s[STAGES], steps = (double)b->rounds * b->block;
+  json_t *stages = json_object();
+  stages_read(&l->trainer, cpu_s);
+  for (int i = 0; i < STAGES; i++) {
+    double ms = 1e3 * (cpu_s[i] - l->stage_begin_s[i]) / steps;
+    const char *name = i < TRAINER_STAGES ? trainer_stage_name(i) : curvd_stage_name(i - TRAINER_STAGES);
+    if (ms > 0) json_object_set_new(stages, name, json_real(ms));
+  }
+  return stages;
+}
+
+static void print_line(const bench *b) {
+  const train_config *v = &b->sgd.config.values;
+  int n = b->rounds;
+  double flops = products_flops(&b->products.spec, v->batch);
+  json_t *line = json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:i, s:i}", "bench", "step", "build", curvd_build_info(),
+                           "network", v->network, "batch", (json_int_t)v->batch, "data", v->data, "threads",
+                           (json_int_t)v->blas_threads, "rounds", n, "block", b->block);
+  json_object_set_new(line, "products_ms", json_times(b->products_ms, n));
+  json_object_set_new(line, "products_gflops", json_real(flops / median(b->products_ms, n) / 1e6));
+  json_object_set_new(line, "sgd_ms", json_times(b->sgd.ms, n));
+  json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
+  json_object_set_new(line, "sgd_stages_ms", json_stages(b, &b->sgd));
+  if (b->has_method) {
+    json_object_set_new(line, "method", json_string(b->method.config.method));
+    json_object_set_new(line, "method_ms", json_times(b->method.ms, n));
+    json_object_set_new(line, "method_over_sgd", json_ratio(b->method.ms, b->sgd.ms, n));
+    json_object_set_new(line, "method_stages_ms", json_stages(b, &b->method));
+  }
+  json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
+  putchar('\n');
+  json_decref(line);
+}
+
+/* ---- Command line ---- */
+
+static int help(void) {
+  puts("usage: bench_step [--rounds N] [--block STEPS] [--method NAME] [--network N] [--batch B] [--name value ...]\n\n"
+       "CPU milliseconds of a training step, one rank, one BLAS thread, as one JSON line: its bare matrix products, a\n"
+       "step of method sgd, and a step of --method (sgd: none further), in blocks that take turns. A step begins with\n"
+       "gathering its batch from the examples in memory and ends with new weights.\n\n"
+       "  --rounds N      blocks of each that are timed, after one that is not (default 11)\n"
+       "  --block STEPS   steps in a block; a multiple of the method's intervals (default 10)\n"
+       "  --name value    options of `curvd train`; default data: 10,240 examples of the synthetic teacher\n\n"
+       "Exit code 1, a sentence and no line when a check fails (gradients against plain fp64 loops, products against\n"
+       "the model, losses finite and falling), 2 for wrong usage.");
+  return 0;
+}
+
+static curvd_status read_count(const char *name, const char *text, int most, int *count, cv_error *err) {
+  char *end;
+  long value = text ? strtol(text, &end, 10) : 0;
+  if (text == NULL || *text == '\0' || *end != '\0' || value < 1 || value > most)
+    return cv_fail(err, CURVD_ERR_OPTION, "%s needs a number from 1 to %d, not '%s'", name, most, text ? text : "");
+  *count = (int)value;
+  return CURVD_OK;
+}
+
+/* Takes out our own words and keeps the others. */
+static curvd_status read_words(bench *b, int argc, char **argv, cv_error *err) {
+  if (argc > GIVEN_MAX) return cv_fail(err, CURVD_ERR_OPTION, "more than %d words", (int)GIVEN_MAX);
+  for (int i = 0; i < argc; i++) {
+    const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+    if (strcmp(argv[i], "--rounds") == 0)
+      CV_TRY(read_count(argv[i++], value, ROUNDS_MAX, &b->rounds, err));
+    else if (strcmp(argv[i], "--block") == 0)
+      CV_TRY(read_count(argv[i++], value, 100000, &b->block, err));
+    else
+      b->word[b->n_words++] = argv[i];
+  }
+  return CURVD_OK;
+}
+
+static curvd_status bench_main(bench *b, int argc, char **argv, cv_error *err) {
+  CV_TRY(read_words(b, argc, argv, err));
+  curvd_status status = bench_open(b, err);
+  if (status == CURVD_OK) status = bench_run(b, err);
+  if (status == CURVD_OK) status = bench_check(b, err);
+  if (status == CURVD_OK) print_line(b);
+  bench_close(b);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  static bench b = {
+      .rounds = 11, .block = 10, .word = {"--data", "teacher", "--teacher-samples", "12288"}, .n_words = 4};
+  cv_error err = {.code = CURVD_OK};
+  for (int i = 1; i < argc; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return help();
+  if (MPI_Init(NULL, NULL) != MPI_SUCCESS) return 1;
+  curvd_status status = bench_main(&b, argc - 1, argv + 1, &err);
+  if (status != CURVD_OK) fprintf(stderr, "bench_step: %s\n", err.text);
+  MPI_Finalize();
+  return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
+}

@@ -1,0 +1,80 @@
+/* Gathering the combined gradients into X, averaged over steps. */
+#include "curvature/exchange.h"
+#include "curvature/internal.h"
+#include "linalg/dense.h"
+
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+enum { LANES = 16 };
+
+/* x <- mu x + nu v over one row; returns the sum of squares of the new x, not finite when v is not. */
+static double mix_row(int64_t n, float mu, float nu, const float *v, float *x) {
+  float sum[LANES] = {0};
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) {
+    for (int l = 0; l < LANES; l++) {
+      x[j + l] = mu * x[j + l] + nu * v[j + l];
+      sum[l] += x[j + l] * x[j + l];
+    }
+  }
+  double total = 0;
+  for (; j < n; j++) {
+    x[j] = mu * x[j] + nu * v[j];
+    total += (double)x[j] * (double)x[j];
+  }
+  for (int l = 0; l < LANES; l++) total += sum[l];
+  return total;
+}
+
+static double gather(const cv_layer *layer, float mu, float nu, const curvd_gradient *g) {
+  double squares = 0;
+  int64_t cols = cv_gradient_is_joined(layer, g) ? layer->n : layer->d_in;
+  for (int64_t i = 0; i < layer->m; i++) {
+    float *x = layer->X + i * layer->ldx;
+    squares += mix_row(cols, mu, nu, g->weight + i * g->ld, x);
+    if (cols < layer->n) squares += mix_row(1, mu, nu, g->bias + i * g->bias_stride, x + layer->d_in);
+  }
+  return squares;
+}
+
+static bool layer_is_finite(const cv_layer *layer, const curvd_gradient *g) {
+  double squares = cv_sum_squares(layer->d_out, layer->d_in, g->weight, g->ld);
+  for (int64_t i = 0; layer->has_bias && i < layer->d_out; i++) squares += g->bias[i * g->bias_stride];
+  return isfinite(squares);
+}
+
+/* All workers hold the same sum and come here together; each looks at what it gave to it. */
+static curvd_status blame(curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *own) {
+  int64_t who = layer_is_finite(layer, own) ? INT_MAX : ctx->comm.rank;
+  if (cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE) CV_TRY(cv_coll_min(&ctx->comm, who, &who, &ctx->error));
+  return cv_fail(&ctx->error, CURVD_ERR_NUMERIC,
+                 "layer %s, step %lld: the gradient is not finite (first on rank %lld): lower the learning rate or look at the data",
+                 layer->name, (long long)ctx->step, (long long)(who == INT_MAX ? -1 : who));
+}
+
+/* A bad gradient has entered the averages. */
+static void start_anew(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    memset(layer->X, 0, (size_t)(layer->m * layer->ldx) * sizeof(float));
+    layer->is_following = false;
+    layer->followed_rows = 0;
+  }
+}
+
+curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients) {
+  const cv_settings *s = cv_settings_of(ctx);
+  double share = s->grad_reduction == CV_GRAD_MEAN ? 1.0 / ctx->comm.n_workers : 1;
+  float mu = (float)s->momentum, nu = (float)((1 - s->momentum) * share);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    curvd_gradient g = cv_exchange_gradient_of(ctx, i, gradients);
+    layer->squares_x = gather(layer, mu, nu, &g);
+    if (isfinite(layer->squares_x)) continue;
+    start_anew(ctx);
+    return blame(ctx, layer, &gradients[i]);
+  }
+  return CURVD_OK;
+}
