@@ -105,22 +105,26 @@ CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows
 CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                               const float *g, int64_t ldg, float scale);
 
-/* The gradient of one layer, in the caller's memory. */
+/* The gradient of one layer, in the caller's memory, and perhaps the parameters that it belongs to. Fields left out are 0. */
 typedef struct curvd_gradient {
   float *weight;       /* (d_out, d_in), rows ld apart */
   int64_t ld;          /* >= d_in */
   float *bias;         /* d_out numbers bias_stride apart; ignored when the layer has no bias.
                         * weight + d_in with stride ld: the bias as the last column of W (fastest) */
   int64_t bias_stride; /* >= 1 */
+  float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr * direction, which
+                          * saves passes over memory, and leaves anything in weight and bias */
+  float *parameter_bias; /* with parameter: the layer's bias, laid out as bias is */
+  float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;
 
 /* [collective, workers; the curvature ranks take part through curvd_serve] One step: combines the workers' gradients
  * (grad_reduction), brings due statistics to their owners, refreshes due preconditioners, and overwrites every gradient
- * by the step's direction: the caller does W <- W - lr * direction.
+ * by the step's direction: the caller does W <- W - lr * direction, or hands the parameters over in gradients[i].parameter.
  *   lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
  * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank), MPI, REMOTE. After an error the step has been counted,
- * gradients hold anything, preconditioners and averages are those of before or after the step. */
+ * gradients hold anything, parameters are unchanged, preconditioners and averages are those of before or after the step. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
 
 /* [collective, curvature ranks] Serves the workers until they call curvd_finish; waits without spinning.

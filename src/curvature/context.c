@@ -196,10 +196,10 @@ static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *
   for (int32_t i = 0; i < n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
     const curvd_gradient *g = &gradients[i];
-    bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1);
+    bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1 || (g->parameter && !g->parameter_bias));
     if (g->weight && g->ld >= layer->d_in && cv_dense_fits(g->ld) && !is_bias_bad) continue;
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s", layer->name,
-                   (long long)layer->d_in, layer->has_bias ? " and a bias with stride >= 1" : "");
+                   (long long)layer->d_in, layer->has_bias ? " and a bias with stride >= 1, the same for parameters" : "");
   }
   return CURVD_OK;
 }

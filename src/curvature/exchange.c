@@ -3,6 +3,7 @@
 
 #include "curvature/internal.h"
 #include "curvature/method.h"
+#include "linalg/dense.h"
 
 #include <string.h>
 
@@ -19,27 +20,18 @@ bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g) {
   return !layer->has_bias || (g->bias == g->weight + layer->d_in && g->bias_stride == g->ld);
 }
 
-void cv_gradient_copy(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *to) {
-  for (int64_t i = 0; i < layer->d_out; i++) {
-    memcpy(to->weight + i * to->ld, from->weight + i * from->ld, (size_t)layer->d_in * sizeof(float));
-    if (layer->has_bias) to->bias[i * to->bias_stride] = from->bias[i * from->bias_stride];
-  }
-}
-
-void cv_gradient_scale(const cv_layer *layer, const curvd_gradient *g, float scale) {
-  int64_t cols = cv_gradient_is_joined(layer, g) ? layer->n : layer->d_in;
-  for (int64_t i = 0; scale != 1 && i < layer->m; i++) {
-    float *row = g->weight + i * g->ld;
-    for (int64_t j = 0; j < cols; j++) row[j] *= scale;
-    if (cols < layer->n) g->bias[i * g->bias_stride] *= scale;
-  }
+void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *from, float keep, const curvd_gradient *to) {
+  bool is_one = cv_gradient_is_joined(layer, from) && cv_gradient_is_joined(layer, to);
+  int64_t cols = is_one ? layer->n : layer->d_in;
+  cv_mix(layer->m, cols, scale, from->weight, from->ld, keep, to->weight, to->ld);
+  if (cols < layer->n) cv_mix(layer->m, 1, scale, from->bias, from->bias_stride, keep, to->bias, to->bias_stride);
 }
 
 curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients) {
   if (!ctx->bucket) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     curvd_gradient part = cv_exchange_gradient_of(ctx, i, gradients);
-    cv_gradient_copy(&ctx->layer[i], &gradients[i], &part);
+    cv_gradient_mix(&ctx->layer[i], 1, &gradients[i], 0, &part);
   }
   cv_transfer transfer;
   CV_TRY(cv_coll_begin_sum(&ctx->comm, ctx->bucket, ctx->bucket_floats, &transfer, &ctx->error));

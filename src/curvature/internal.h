@@ -139,10 +139,10 @@ void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, 
 /* refresh.c: new decompositions of a layer that this rank owns; index: the layer's number, part of the sketch's key. */
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
-/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = scale * direction) of a layer's
+/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = keep * out + scale * direction) of a layer's
  * direction from layer->X; damping of factor which. */
 curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
-void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float *out, int64_t ldo);
+void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
 double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
                      int64_t m, int which);
 

@@ -36,9 +36,9 @@ typedef struct cv_method {
   void (*receive)(cv_layer *layer, const char *header, const char *payload);
 
   /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written already), NUMERIC when
-   * damping cannot make it finite; then, unless it was written, out = scale * direction. */
+   * damping cannot make it finite; then, unless it was written, out = keep * out + scale * direction (keep 0: out holds anything). */
   curvd_status (*project)(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
-  void (*expand)(curvd_ctx *ctx, cv_layer *layer, float scale, float *out, int64_t ldo);
+  void (*expand)(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
   /* Worker, optional: the gradient to come contains scale * g^T [a 1]; lets the projections follow it. */
   void (*follow)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
                  float scale);

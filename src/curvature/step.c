@@ -74,11 +74,13 @@ static curvd_status command(curvd_ctx *ctx, int64_t *word) {
 /* The caller's memory as one (m, n) matrix, or scatter when its bias lies apart. */
 static curvd_gradient whole(const curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *g) {
   if (cv_gradient_is_joined(layer, g)) return *g;
-  return (curvd_gradient){ctx->scatter, layer->ldx, ctx->scatter + layer->d_in, layer->ldx};
+  return (curvd_gradient){
+      .weight = ctx->scatter, .ld = layer->ldx, .bias = ctx->scatter + layer->d_in, .bias_stride = layer->ldx};
 }
 
-static void bring(const cv_layer *layer, const curvd_gradient *from, const curvd_gradient *g) {
-  if (from->weight != g->weight) cv_gradient_copy(layer, from, g);
+/* The parameters in the layout of their gradient. */
+static curvd_gradient parameter_of(const curvd_gradient *g) {
+  return (curvd_gradient){.weight = g->parameter, .ld = g->ld, .bias = g->parameter_bias, .bias_stride = g->bias_stride};
 }
 
 /* First half: how long each direction will be; a direction that is made at once goes to its place. */
@@ -87,21 +89,25 @@ static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_g
   layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
   if (!layer->method) return CURVD_OK;
   CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
-  if (layer->sums.is_written) bring(layer, &out, g);
+  if (layer->sums.is_written && out.weight != g->weight) cv_gradient_mix(layer, 1, &out, 0, g);
   return CURVD_OK;
 }
 
-/* Second half: the scaled direction in the caller's memory. */
-static void expand_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
-  curvd_gradient x = {layer->X, layer->ldx, layer->X + layer->d_in, layer->ldx}, out = whole(ctx, layer, g);
-  if (layer->sums.is_written) {
-    cv_gradient_scale(layer, g, (float)layer->scale);
-  } else if (layer->method) {
-    layer->method->expand(ctx, layer, (float)layer->scale, out.weight, out.ld);
-    bring(layer, &out, g);
+/* Second half: the scaled direction in place of the gradient, or subtracted from the parameters. */
+static void expand_layer(curvd_ctx *ctx, cv_layer *layer, double lr, const curvd_gradient *g) {
+  bool is_update = g->parameter != NULL;
+  curvd_gradient x = {.weight = layer->X, .ld = layer->ldx, .bias = layer->X + layer->d_in, .bias_stride = layer->ldx};
+  curvd_gradient parameter = parameter_of(g);
+  const curvd_gradient *to = is_update ? &parameter : g;
+  float scale = (float)(is_update ? -lr * layer->scale : layer->scale), keep = is_update ? 1 - g->shrink : 0;
+  if (layer->sums.is_written || !layer->method) {
+    cv_gradient_mix(layer, scale, layer->method ? g : &x, keep, to);
+  } else if (cv_gradient_is_joined(layer, to)) {
+    layer->method->expand(ctx, layer, scale, keep, to->weight, to->ld);
   } else {
-    cv_gradient_copy(layer, &x, g);
-    cv_gradient_scale(layer, g, (float)layer->scale);
+    curvd_gradient out = whole(ctx, layer, to);
+    layer->method->expand(ctx, layer, scale, 0, out.weight, out.ld);
+    cv_gradient_mix(layer, 1, &out, keep, to);
   }
 }
 
@@ -112,25 +118,27 @@ static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient
     status = project_layer(ctx, &ctx->layer[i], &gradients[i]);
   }
   if (status == CURVD_OK) cv_clip_scales(ctx, lr);
-  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) expand_layer(ctx, &ctx->layer[i], &gradients[i]);
+  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) expand_layer(ctx, &ctx->layer[i], lr, &gradients[i]);
   cv_stage_end(&ctx->stage[CURVD_STAGE_PRECONDITION]);
   return status;
 }
 
 /* Method none: the combined gradient is the direction. */
-static void hand_back(curvd_ctx *ctx, const curvd_gradient *gradients) {
-  float scale = cv_settings_of(ctx)->grad_reduction == CV_GRAD_MEAN ? 1.0f / (float)ctx->comm.n_workers : 1;
-  for (int32_t i = 0; ctx->bucket && i < ctx->n_layers; i++) {
+static void hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
+  double share = cv_settings_of(ctx)->grad_reduction == CV_GRAD_MEAN ? 1.0 / ctx->comm.n_workers : 1;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    const curvd_gradient *to = &gradients[i];
     curvd_gradient g = cv_exchange_gradient_of(ctx, i, gradients);
-    cv_gradient_copy(&ctx->layer[i], &g, &gradients[i]);
-    cv_gradient_scale(&ctx->layer[i], &gradients[i], scale);
+    curvd_gradient parameter = parameter_of(to);
+    if (to->parameter) cv_gradient_mix(&ctx->layer[i], (float)(-lr * share), &g, 1 - to->shrink, &parameter);
+    if (!to->parameter && ctx->bucket) cv_gradient_mix(&ctx->layer[i], (float)share, &g, 0, to);
   }
 }
 
 static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   curvd_status status = cv_exchange_gradients(ctx, gradients);
-  if (cv_settings_of(ctx)->method == CV_METHOD_NONE) hand_back(ctx, gradients);
+  if (cv_settings_of(ctx)->method == CV_METHOD_NONE) hand_back(ctx, lr, gradients);
   cv_stage_end(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   if (status != CURVD_OK || cv_settings_of(ctx)->method == CV_METHOD_NONE) return status;
   if (cv_step_wants_statistics(ctx) || wants_refresh(ctx)) {

@@ -106,6 +106,18 @@ void cv_mirror(int64_t n, float *A, int64_t lda) {
   }
 }
 
+void cv_mix(int64_t m, int64_t n, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo) {
+  for (int64_t i = 0; i < m; i++) {
+    const float *x = X + i * ldx;
+    float *y = out + i * ldo;
+    if (keep == 0) { /* not 0 * y: that would keep a NaN */
+      for (int64_t j = 0; j < n; j++) y[j] = scale * x[j];
+    } else {
+      for (int64_t j = 0; j < n; j++) y[j] = scale * x[j] + keep * y[j];
+    }
+  }
+}
+
 /* Sixteen partial sums in fp64, so that the compiler may use vectors without reordering anything itself. */
 static double dot_row(int64_t n, const float *x, const float *y) {
   double sum[16] = {0};
@@ -136,17 +148,27 @@ int64_t cv_syev_iscratch(int64_t n) {
   return 3 + 5 * n;
 }
 
-static curvd_status check_syev(int64_t n, int info, cv_error *err) {
+/* Largest n whose workspace length, 1 + 6 n + 2 n^2, is a 32-bit int. */
+enum { SYEV_MAX = 32766 };
+
+static curvd_status check_syev_size(int64_t n, cv_error *err) {
+  if (n <= SYEV_MAX) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_SIZE,
+                 "the exact eigensolver takes at most n = %d on one rank, not %lld: use a randomized method", SYEV_MAX,
+                 (long long)n);
+}
+
+/* zero: sum of x - x over the entries that the solver reads. With infinity or NaN among them LAPACK might not return.
+ */
+static curvd_status check_syev_finite(int64_t n, double zero, cv_error *err) {
+  if (zero == 0) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_NUMERIC, "a %lld x %lld matrix is not finite", (long long)n, (long long)n);
+}
+
+static curvd_status check_syev_info(int64_t n, int info, cv_error *err) {
   if (info == 0) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_NUMERIC, "syevd of a %lld x %lld matrix returned info %d", (long long)n, (long long)n,
                  info);
-}
-
-static curvd_status check_syev_size(int64_t n, cv_error *err) {
-  if (cv_syev_scratch(n) <= INT32_MAX) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_SIZE,
-                 "the exact eigensolver takes at most n = 32766 on one rank, not %lld: use a randomized method",
-                 (long long)n);
 }
 
 /* Column-major 'U' is our row-major lower triangle; LAPACK's eigenvector columns are our rows. */
@@ -154,16 +176,26 @@ curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work
   CV_TRY(check_syev_size(n, err));
   int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
       info = 0;
+  float zero = 0;
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j <= i; j++) zero += A[i * lda + j] - A[i * lda + j];
+  }
+  CV_TRY(check_syev_finite(n, zero, err));
   ssyevd_("V", "U", &nn, A, &ld, w, work, &lwork, iwork, &liwork, &info, 1, 1);
-  return check_syev(n, info, err);
+  return check_syev_info(n, info, err);
 }
 
 curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *work, int32_t *iwork, cv_error *err) {
   CV_TRY(check_syev_size(n, err));
   int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
       info = 0;
+  double zero = 0;
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j <= i; j++) zero += A[i * lda + j] - A[i * lda + j];
+  }
+  CV_TRY(check_syev_finite(n, zero, err));
   dsyevd_("V", "U", &nn, A, &ld, w, work, &lwork, iwork, &liwork, &info, 1, 1);
-  return check_syev(n, info, err);
+  return check_syev_info(n, info, err);
 }
 
 static curvd_status check_definite(int64_t n, int info, double diagonal_sum, cv_error *err) {

@@ -42,6 +42,9 @@ void cv_symmetric_product(int64_t k, int64_t n, const float *X, int64_t ldx, con
 /* Copies the lower triangle of A (n, n) to the upper one. */
 void cv_mirror(int64_t n, float *A, int64_t lda);
 
+/* out (m, n) = scale * X + keep * out; with keep 0 out may hold anything, and may be X. */
+void cv_mix(int64_t m, int64_t n, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo);
+
 /* Sum of squares of X (m, n) in fp64; NaN and infinity show in the result. */
 double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx);
 
@@ -49,8 +52,9 @@ double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx);
 double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y, int64_t ldy);
 
 /* Eigendecomposition of symmetric A (n, n), lower triangle, in place: row i of A becomes eigenvector i, w ascending.
- * work, iwork: scratch of cv_syev_scratch(n) numbers of the type, and cv_syev_iscratch(n) ints. NUMERIC: LAPACK's info
- * > 0. */
+ * work, iwork: scratch of cv_syev_scratch(n) numbers of the type, and cv_syev_iscratch(n) ints. SIZE: n > 32766, the
+ * 32-bit border of LAPACK's workspace. NUMERIC: the triangle is not finite (it is looked at first: LAPACK might not
+ * return), or LAPACK's info > 0. */
 int64_t cv_syev_scratch(int64_t n);
 int64_t cv_syev_iscratch(int64_t n);
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err);

@@ -29,16 +29,16 @@ typedef struct cv_eig_problem {
   int64_t oversampling; /* further columns of the sketch; eig_rank + oversampling <= n */
   int64_t power_iters;  /* further products with M; see each backend */
   cv_orthonormalise orthonormalise;
-  int64_t n_start; /* rows of U that hold a start (the previous basis); the others, up to eig_rank + oversampling, are
-                    * drawn from key. Exact backends ignore it */
-  cv_rng key;
+  int64_t n_start; /* rows of U that hold a start (the previous basis); exact backends ignore it */
+  cv_rng key;      /* of the rows that are not given: n_start .. eig_rank + oversampling - 1 */
 } cv_eig_problem;
 
+/* found: eigenpairs in U and D; rows and numbers behind them hold anything. Exact: n, zeros included. Randomized: at
+ * most eig_rank + oversampling, and fewer, even 0, when the other eigenvalues lie below the rounding of a product with
+ * M (about 1e-7 of its norm). Then keep r = min(eig_rank, found), let tau stand for the rest, and start the next
+ * refresh with n_start = found. */
 typedef struct cv_eig_result {
-  int64_t found;         /* eigenpairs in U and D; rows and numbers behind them hold anything. Exact: n, zeros included.
-                          * Randomized: at most eig_rank + oversampling, and fewer, even 0, when the other eigenvalues lie below
-                          * the         rounding of a product with M (about 1e-7 of its norm): then r = found, and tau stands for the
-                          * rest.         It is the next refresh's n_start */
+  int64_t found;
   double orthogonality;  /* estimate of the largest row norm of U U^T - I (cv_orthogonality) */
   int64_t products;      /* with M */
   bool used_householder; /* Cholesky QR failed and Householder QR took over */
@@ -69,11 +69,16 @@ typedef struct cv_eig_ops {
 
 extern const cv_eig_ops cv_eig_exact;     /* ssyevd */
 extern const cv_eig_ops cv_eig_exact_f64; /* dsyevd: the retry of the failure ladder, and the oracle */
-extern const cv_eig_ops cv_eig_rsvd;      /* RS-KFAC: 2 power_iters + 2 products, SVD of Q M */
-extern const cv_eig_ops cv_eig_sre;       /* SRE-KFAC: power_iters + 1 products, eigendecomposition of Q M Q^T; with
-                                           * power_iters 0 it       never leaves the span of its start */
-extern const cv_eig_ops cv_eig_nystrom; /* power_iters + 1 products, shifted Nystrom finish; never exceeds M. The one to
-                                         * start warm with power_iters 0: one product follows a drifting M. No start
-                                         * sees what is exactly orthogonal to it */
+
+/* RS-KFAC: 2 power_iters + 2 products, SVD of Q M. */
+extern const cv_eig_ops cv_eig_rsvd;
+
+/* SRE-KFAC: power_iters + 1 products, eigendecomposition of Q M Q^T. With power_iters 0 it never leaves the span of its
+ * start. */
+extern const cv_eig_ops cv_eig_sre;
+
+/* power_iters + 1 products, shifted Nystrom finish; never exceeds M. The one for a warm start with power_iters 0: one
+ * product follows a drifting M. No start sees an eigenvector that is exactly orthogonal to it. */
+extern const cv_eig_ops cv_eig_nystrom;
 
 #endif

@@ -17,12 +17,6 @@ static cv_eig_scratch scratch_f64(int64_t n, int64_t k) {
   return (cv_eig_scratch){.doubles = n * n + n + cv_syev_scratch(n), .ints = cv_syev_iscratch(n)};
 }
 
-/* What LAPACK does with infinity or NaN is not documented: it may return info 0, or never. */
-static curvd_status check_finite(const cv_eig_problem *p, cv_error *err) {
-  if (isfinite(cv_sum_squares(p->n, p->n, p->M, p->ld))) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "a factor of %lld x %lld is not finite", (long long)p->n, (long long)p->n);
-}
-
 /* defect: scratch, n doubles */
 static curvd_status check_solution(int64_t n, const float *U, int64_t ldu, const float *D, double *defect,
                                    cv_eig_result *result, cv_error *err) {
@@ -52,7 +46,6 @@ static curvd_status solve_f32(const cv_eig_problem *p, const cv_eig_work *work, 
                               cv_eig_result *result, cv_error *err) {
   int64_t n = p->n;
   float *w = work->floats;
-  CV_TRY(check_finite(p, err));
   for (int64_t i = 0; i < n; i++) memcpy(U + i * ldu, p->M + i * p->ld, (size_t)n * sizeof *U);
   CV_TRY(cv_syev_f32(n, U, ldu, w, w + n, work->ints, err));
   for (int64_t i = 0; i < n / 2; i++) swap_rows(n, U + i * ldu, U + (n - 1 - i) * ldu);
@@ -64,7 +57,6 @@ static curvd_status solve_f64(const cv_eig_problem *p, const cv_eig_work *work, 
                               cv_eig_result *result, cv_error *err) {
   int64_t n = p->n;
   double *V = work->doubles, *w = V + n * n;
-  CV_TRY(check_finite(p, err));
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j < n; j++) V[i * n + j] = p->M[i * p->ld + j];
   }

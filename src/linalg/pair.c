@@ -10,12 +10,6 @@ static const double CERTAIN_SHARE = 1e-3;
 
 static bool is_full(const cv_lrps *side) { return side->r == side->n; }
 
-static void scale_rows(int64_t m, int64_t n, float scale, const float *X, int64_t ldx, float *out, int64_t ldo) {
-  if (X == out && scale == 1) return;
-  for (int64_t i = 0; i < m; i++) {
-    for (int64_t j = 0; j < n; j++) out[i * ldo + j] = scale * X[i * ldx + j];
-  }
-}
 
 /* S (m, n) <- S .* H with the sums over the result: rotations keep both. */
 static cv_pair_sums multiply(int64_t m, int64_t n, float *S, int64_t ld, const float *H) {
@@ -187,19 +181,19 @@ cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, d
   return project_low(pair, X, ldx, squares_x, P, R);
 }
 
-void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo) {
+void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo) {
   const cv_lrps *G = pair->G, *A = pair->A;
   int64_t r = G->r + A->r;
   float h = pair->H[(G->r + 1) * (A->r + 1) - 1];
-  scale_rows(G->n, A->n, scale * h, X, ldx, out, ldo);
+  cv_mix(G->n, A->n, scale * h, X, ldx, keep, out, ldo);
   if (r > 0) cv_gemm(CV_T, CV_N, G->n, A->n, r, scale, G->U, G->ld, rows_p(pair), A->ld, 1, out, ldo);
 }
 
 void cv_pair_apply(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo) {
   cv_pair_sums sums = cv_pair_project(pair, X, ldx, 0, NULL, NULL, out, ldo);
   if (sums.is_written) {
-    scale_rows(pair->G->n, pair->A->n, scale, out, ldo, out, ldo);
+    cv_mix(pair->G->n, pair->A->n, scale, out, ldo, 0, out, ldo);
   } else {
-    cv_pair_expand(pair, scale, X, ldx, out, ldo);
+    cv_pair_expand(pair, scale, X, ldx, 0, out, ldo);
   }
 }

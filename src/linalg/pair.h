@@ -36,8 +36,8 @@ void cv_pair_projections(const cv_pair *pair, const float *X, int64_t ldx, float
 cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, double squares_x, const float *P, const float *R,
                              float *out, int64_t ldo);
 
-/* Second half, after a first one that did not write: out = scale * result. out may be X. */
-void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo);
+/* Second half, after a first one that did not write: out = keep * out + scale * result. With keep 0 out may hold anything, and may be X. */
+void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo);
 
 /* Both halves: out = scale * result. */
 void cv_pair_apply(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo);

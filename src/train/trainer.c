@@ -94,14 +94,30 @@ static void run_batch(trainer *t) {
   optim_couple_decay(&t->optim, &t->model, (double)(to - from) / (double)v->batch);
 }
 
+/* With nothing to do between direction and weights, the library subtracts the one from the other itself. */
+static bool updates_in_step(const trainer *t) {
+  const optim *o = &t->optim;
+  return o->kind == TRAIN_SGD && o->momentum == 0 && (o->weight_decay == 0 || o->decay != OPTIM_COUPLED_AFTER);
+}
+
+static void hand_parameters(trainer *t) {
+  for (int i = 0; i < t->model.spec.n_layers; i++) {
+    nn_layer *layer = &t->model.layer[i];
+    t->gradient[i].parameter = layer->weight;
+    t->gradient[i].parameter_bias = layer->weight + layer->d_in;
+    t->gradient[i].shrink = t->optim.decay == OPTIM_DECOUPLED ? (float)(t->lr * t->optim.weight_decay) : 0;
+  }
+}
+
 curvd_status trainer_step(trainer *t, cv_error *err) {
   const train_config *v = &t->config->values;
   t->lr = optim_lr(&v->lr, v->lr_decay, v->lr_warmup_steps, t->step, t->total_steps, (double)t->steps_per_epoch);
   run_batch(t);
+  if (updates_in_step(t)) hand_parameters(t);
   curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->model.spec.n_layers);
   if (status != CURVD_OK) return cv_fail(err, status, "%s", curvd_last_error(t->ctx));
   cv_stage_begin(&t->stage[TRAINER_UPDATE]);
-  optim_step(&t->optim, &t->model, t->lr);
+  if (!updates_in_step(t)) optim_step(&t->optim, &t->model, t->lr);
   cv_stage_end(&t->stage[TRAINER_UPDATE]);
   t->step++;
   return CURVD_OK;

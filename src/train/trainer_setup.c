@@ -201,7 +201,8 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
   CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));
   for (int i = 0; i < spec->n_layers; i++) {
     nn_layer *layer = &t->model.layer[i];
-    t->gradient[i] = (curvd_gradient){layer->gradient, layer->ld, layer->gradient + layer->d_in, layer->ld};
+    t->gradient[i] = (curvd_gradient){
+        .weight = layer->gradient, .ld = layer->ld, .bias = layer->gradient + layer->d_in, .bias_stride = layer->ld};
   }
   return CURVD_OK;
 }
