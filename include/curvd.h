@@ -97,7 +97,7 @@ CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows
                                      const float *g, int64_t ldg);
 
 /* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is the sum over
- * calls of scale * g^T [a 1]. Lets a randomized method follow the gradient at a cost linear in the layer's width, which pays when
+ * calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a randomized method follow the gradient at a cost linear in the layer's width, which pays when
  * rows < m n / (m + n); ignored where it does not, or with several workers.
  *   a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is.
  * Do not call it when the gradient is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices,
@@ -113,7 +113,8 @@ typedef struct curvd_gradient {
                         * weight + d_in with stride ld: the bias as the last column of W (fastest) */
   int64_t bias_stride; /* >= 1 */
   float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr * direction, which
-                          * saves passes over memory, and leaves anything in weight and bias */
+                          * saves passes over memory, and leaves anything in weight and bias
+                          * (with momentum_place caller, or momentum 0 and one worker: leaves them as they are) */
   float *parameter_bias; /* with parameter: the layer's bias, laid out as bias is */
   float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;

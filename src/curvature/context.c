@@ -92,7 +92,7 @@ curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int
   CV_TRY(make_room(ctx));
   cv_layer *layer = &ctx->layer[ctx->n_layers];
   *layer = (cv_layer){.d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
-  layer->ldx = cv_dense_ld(layer->n);
+  layer->ld = cv_dense_ld(layer->n);
   snprintf(layer->name, sizeof layer->name, "%s", name);
   if (index) *index = ctx->n_layers;
   ctx->n_layers++;

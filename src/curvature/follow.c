@@ -47,7 +47,7 @@ static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int
 void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
                         float scale) {
   const cv_lrps *A = &layer->factor[CV_A].side, *G = &layer->factor[CV_G].side;
-  double mu = cv_settings_of(ctx)->momentum;
+  double mu = cv_settings_of(ctx)->momentum, nu = (1 - cv_momentum_here(cv_settings_of(ctx))) * (double)scale;
   if (!layer->P || !layer->is_following || rows == 0 || A->r == 0 || G->r == 0 || !cv_follow_is_gain(ctx, layer, rows)) return;
   if (layer->followed_rows == 0) {
     decay(G->r, layer->n, (float)mu, layer->P, layer->factor[CV_A].ld);
@@ -55,8 +55,8 @@ void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const flo
   }
   for (int64_t i = 0; i < rows; i += CV_THIN_ROWS) {
     int64_t piece = rows - i < CV_THIN_ROWS ? rows - i : CV_THIN_ROWS;
-    add_inputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)(1 - mu) * scale, ctx->thin);
-    add_outputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)(1 - mu) * scale, ctx->thin);
+    add_inputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
+    add_outputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
   }
   layer->followed_rows += rows;
 }

@@ -56,12 +56,14 @@ struct cv_method;
 typedef struct cv_layer {
   char name[CV_NAME_MAX];
   char reason[96];          /* why it is not preconditioned; "" when it is */
-  int64_t d_in, d_out, m, n, ldx;
+  int64_t d_in, d_out, m, n, ld; /* ld: of our own (m, n) buffers */
   bool has_bias;
   const struct cv_method *method; /* NULL: identity */
   int owner;                /* owner number, -1 without */
   cv_factor factor[CV_FACTORS];
-  float *X;                 /* (m, ldx) gradient, averaged over steps when there is momentum */
+  float *own;               /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
+  float *X;                 /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
+  int64_t ldx;
   double squares_x;         /* sum of squares of X */
   float *P, *R;             /* projections of X that follow it from step to step (follow.c); NULL where that is no gain */
   bool is_following;        /* P and R are projections of X onto the bases in force */
@@ -96,7 +98,7 @@ struct curvd_ctx {
   cv_route *route;          /* [n_owners] */
   int64_t bucket_floats;
   float *bucket;            /* every layer's gradient (m, n), one after the other; NULL with one worker */
-  float *plane, *core, *scatter; /* workspace of pair.h, and (m, ldx) for callers whose bias lies apart */
+  float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for callers whose bias lies apart */
   float *thin;              /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   cv_eig_work eig_work;
   const cv_eig_ops *solver; /* first rung of the ladder */

@@ -32,7 +32,7 @@ static double gather(const cv_layer *layer, float mu, float nu, const curvd_grad
   double squares = 0;
   int64_t cols = cv_gradient_is_joined(layer, g) ? layer->n : layer->d_in;
   for (int64_t i = 0; i < layer->m; i++) {
-    float *x = layer->X + i * layer->ldx;
+    float *x = layer->own + i * layer->ld;
     squares += mix_row(cols, mu, nu, g->weight + i * g->ld, x);
     if (cols < layer->n) squares += mix_row(1, mu, nu, g->bias + i * g->bias_stride, x + layer->d_in);
   }
@@ -49,29 +49,41 @@ static bool layer_is_finite(const cv_layer *layer, const curvd_gradient *g) {
 static curvd_status blame(curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *own) {
   int64_t who = layer_is_finite(layer, own) ? INT_MAX : ctx->comm.rank;
   if (cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE) CV_TRY(cv_coll_min(&ctx->comm, who, &who, &ctx->error));
+  if (who == INT_MAX) {
+    return cv_fail(&ctx->error, CURVD_ERR_NUMERIC,
+                   "layer %s, step %lld: the combined gradient is too large for its squares: lower the learning rate", layer->name,
+                   (long long)ctx->step);
+  }
   return cv_fail(&ctx->error, CURVD_ERR_NUMERIC,
-                 "layer %s, step %lld: the gradient is not finite (first on rank %lld): lower the learning rate or look at the data",
-                 layer->name, (long long)ctx->step, (long long)(who == INT_MAX ? -1 : who));
+                 "layer %s, step %lld: the gradient of rank %lld is not finite: lower the learning rate or look at the data",
+                 layer->name, (long long)ctx->step, (long long)who);
 }
 
 /* A bad gradient has entered the averages. */
 static void start_anew(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    memset(layer->X, 0, (size_t)(layer->m * layer->ldx) * sizeof(float));
+    memset(layer->own, 0, (size_t)(layer->m * layer->ld) * sizeof(float));
     layer->is_following = false;
     layer->followed_rows = 0;
   }
 }
 
+/* With nothing to average or to scale, X is the gradient where it lies; otherwise it is gathered into own. */
+static void take(cv_layer *layer, float mu, float nu, const curvd_gradient *g) {
+  bool is_plain = mu == 0 && nu == 1 && cv_gradient_is_joined(layer, g);
+  layer->X = is_plain ? g->weight : layer->own;
+  layer->ldx = is_plain ? g->ld : layer->ld;
+  layer->squares_x = is_plain ? cv_sum_squares(layer->m, layer->n, g->weight, g->ld) : gather(layer, mu, nu, g);
+}
+
 curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients) {
   const cv_settings *s = cv_settings_of(ctx);
-  double share = s->grad_reduction == CV_GRAD_MEAN ? 1.0 / ctx->comm.n_workers : 1;
-  float mu = (float)s->momentum, nu = (float)((1 - s->momentum) * share);
+  double share = s->grad_reduction == CV_GRAD_MEAN ? 1.0 / ctx->comm.n_workers : 1, mu = cv_momentum_here(s);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     curvd_gradient g = cv_exchange_gradient_of(ctx, i, gradients);
-    layer->squares_x = gather(layer, mu, nu, &g);
+    take(layer, (float)mu, (float)((1 - mu) * share), &g);
     if (isfinite(layer->squares_x)) continue;
     start_anew(ctx);
     return blame(ctx, layer, &gradients[i]);

@@ -77,7 +77,7 @@ static curvd_status allocate_layers(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     if (is_worker && cv_settings_of(ctx)->method != CV_METHOD_NONE) {
-      CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ldx, "momentum", &layer->X, &ctx->error));
+      CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ld, "momentum", &layer->own, &ctx->error));
     }
     if (layer->method) CV_TRY(layer->method->allocate(ctx, layer));
   }
@@ -133,8 +133,8 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     const cv_layer *layer = &ctx->layer[i];
     const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
     if (!layer->method) continue;
-    if (layer->has_bias) scatter = larger(scatter, layer->m * layer->ldx);
-    if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ldx);
+    if (layer->has_bias) scatter = larger(scatter, layer->m * layer->ld);
+    if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ld);
     core = larger(core, A->k_max * G->k_max);
     if (layer->P) thin = larger(thin, CV_THIN_ROWS * larger(A->k_max, G->k_max));
   }
@@ -200,7 +200,7 @@ static void free_routes(curvd_ctx *ctx) {
 void cv_plan_free(curvd_ctx *ctx) {
   void *ints = ctx->eig_work.ints;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    cv_floats_free(&ctx->memory, &ctx->layer[i].X);
+    cv_floats_free(&ctx->memory, &ctx->layer[i].own);
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
   free_routes(ctx);

@@ -64,8 +64,8 @@ static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t 
   const float *X = layer->X;
   int64_t m = layer->m, n = layer->n, ldx = layer->ldx;
   if (G->state.kind == CV_KIND_INVERSE) {
-    cv_gemm(CV_N, CV_N, m, n, m, 1, G->inverse, G->ld, X, ldx, 0, ctx->plane, ldx);
-    X = ctx->plane;
+    cv_gemm(CV_N, CV_N, m, n, m, 1, G->inverse, G->ld, X, ldx, 0, ctx->plane, layer->ld);
+    X = ctx->plane, ldx = layer->ld;
   }
   if (A->state.kind == CV_KIND_INVERSE) {
     cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->inverse, A->ld, 0, out, ldo);

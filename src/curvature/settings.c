@@ -75,6 +75,9 @@ const cv_option cv_settings_table[] = {
      AT(kl_clip)},
     {"momentum", CV_OPTION_REAL, "step", "", 0, 0.999999, NULL, "0.9",
      "averaging of gradients before they are preconditioned: M <- momentum M + (1 - momentum) V", AT(momentum)},
+    {"momentum_place", CV_OPTION_CHOICE, "step", "", 0, 0, "step|caller", "step",
+     "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are left alone)",
+     AT(momentum_place)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
 _Static_assert(sizeof cv_settings_table / sizeof cv_settings_table[0] <= CV_SETTINGS_MAX, "raise CV_SETTINGS_MAX");

@@ -20,6 +20,7 @@ typedef enum cv_form { CV_FORM_EIGEN, CV_FORM_CHOLESKY } cv_form;
 typedef enum cv_step_kind { CV_STEP_NORMALISED, CV_STEP_KL_CLIP, CV_STEP_NORM_CONSTRAINT, CV_STEP_RMS_CLIP, CV_STEP_PLAIN } cv_step_kind;
 typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_grad_reduction;
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
+typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_tail { CV_TAIL_MEAN, CV_TAIL_ZERO, CV_TAIL_MIN } cv_tail;
 
 typedef struct cv_settings {
@@ -42,6 +43,7 @@ typedef struct cv_settings {
   int64_t eig_rank_min, eig_rank_max;
   int32_t step;
   double kl_clip, momentum;
+  int32_t momentum_place;
 } cv_settings;
 
 enum { CV_SETTINGS_MAX = 48 };
@@ -54,6 +56,11 @@ typedef struct cv_settings_book {
   char text[CV_SETTINGS_MAX][CV_OPTION_TEXT_MAX];
   bool is_set[CV_SETTINGS_MAX]; /* by the caller */
 } cv_settings_book;
+
+/* The momentum that the step itself applies. */
+static inline double cv_momentum_here(const cv_settings *s) {
+  return s->momentum_place == CV_MOMENTUM_STEP ? s->momentum : 0;
+}
 
 void cv_settings_init(cv_settings_book *book);
 

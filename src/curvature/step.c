@@ -71,11 +71,13 @@ static curvd_status command(curvd_ctx *ctx, int64_t *word) {
   return cv_coll_command(&ctx->comm, word, COMMAND_WORDS, &ctx->error);
 }
 
+static curvd_gradient matrix(float *X, int64_t ld, const cv_layer *layer) {
+  return (curvd_gradient){.weight = X, .ld = ld, .bias = X + layer->d_in, .bias_stride = ld};
+}
+
 /* The caller's memory as one (m, n) matrix, or scatter when its bias lies apart. */
 static curvd_gradient whole(const curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *g) {
-  if (cv_gradient_is_joined(layer, g)) return *g;
-  return (curvd_gradient){
-      .weight = ctx->scatter, .ld = layer->ldx, .bias = ctx->scatter + layer->d_in, .bias_stride = layer->ldx};
+  return cv_gradient_is_joined(layer, g) ? *g : matrix(ctx->scatter, layer->ld, layer);
 }
 
 /* The parameters in the layout of their gradient. */
@@ -83,29 +85,34 @@ static curvd_gradient parameter_of(const curvd_gradient *g) {
   return (curvd_gradient){.weight = g->parameter, .ld = g->ld, .bias = g->parameter_bias, .bias_stride = g->bias_stride};
 }
 
-/* First half: how long each direction will be; a direction that is made at once goes to its place. */
+/* Where a direction that is made at once waits for its scale: the caller's gradient, or own while that gradient is X. */
+static curvd_gradient waiting_place(const cv_layer *layer, const curvd_gradient *g) {
+  return layer->X == layer->own ? *g : matrix(layer->own, layer->ld, layer);
+}
+
+/* First half: how long each direction will be. */
 static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
-  curvd_gradient out = whole(ctx, layer, g);
+  curvd_gradient place = waiting_place(layer, g), out = whole(ctx, layer, &place);
   layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
   if (!layer->method) return CURVD_OK;
   CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
-  if (layer->sums.is_written && out.weight != g->weight) cv_gradient_mix(layer, 1, &out, 0, g);
+  if (layer->sums.is_written && out.weight != place.weight) cv_gradient_mix(layer, 1, &out, 0, &place);
   return CURVD_OK;
 }
 
 /* Second half: the scaled direction in place of the gradient, or subtracted from the parameters. */
 static void expand_layer(curvd_ctx *ctx, cv_layer *layer, double lr, const curvd_gradient *g) {
   bool is_update = g->parameter != NULL;
-  curvd_gradient x = {.weight = layer->X, .ld = layer->ldx, .bias = layer->X + layer->d_in, .bias_stride = layer->ldx};
-  curvd_gradient parameter = parameter_of(g);
+  curvd_gradient parameter = parameter_of(g), from = matrix(layer->X, layer->ldx, layer);
   const curvd_gradient *to = is_update ? &parameter : g;
   float scale = (float)(is_update ? -lr * layer->scale : layer->scale), keep = is_update ? 1 - g->shrink : 0;
+  if (layer->sums.is_written) from = waiting_place(layer, g);
   if (layer->sums.is_written || !layer->method) {
-    cv_gradient_mix(layer, scale, layer->method ? g : &x, keep, to);
+    cv_gradient_mix(layer, scale, &from, keep, to);
   } else if (cv_gradient_is_joined(layer, to)) {
     layer->method->expand(ctx, layer, scale, keep, to->weight, to->ld);
   } else {
-    curvd_gradient out = whole(ctx, layer, to);
+    curvd_gradient out = matrix(ctx->scatter, layer->ld, layer);
     layer->method->expand(ctx, layer, scale, 0, out.weight, out.ld);
     cv_gradient_mix(layer, 1, &out, keep, to);
   }

@@ -7,7 +7,6 @@
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 enum { STEP_TIMES = 32 };
 
@@ -75,6 +74,10 @@ static curvd_status train_worker(loop *l, cv_error *err) {
     if (is_due) {
       loss = trainer_loss(t);
       report_step(t, &l->run, loss);
+      if (!isfinite(loss)) {
+        return cv_fail(err, CURVD_ERR_NUMERIC, "the loss is not finite in step %lld or shortly before: lower lr (%g now)",
+                       (long long)t->step, t->lr);
+      }
     }
     show(l, loss, is_due);
     if (t->step < l->next_eval && t->step < t->total_steps) continue;
@@ -111,27 +114,11 @@ static curvd_status train(loop *l, config *c, cv_error *err) {
   return status;
 }
 
-static bool wants_help(int argc, char **argv) {
-  for (int i = 0; i < argc; i++) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
-  }
-  return false;
-}
-
-static int help(void) {
-  cv_error err = {0};
-  puts("usage: mpirun -n N curvd train [--config FILE] [--name value ...]\n\n"
-       "Trains a network on workers and curvature ranks; alone (without mpirun) on one rank.\n"
-       "Values come from defaults < FILE (YAML) < environment (CURVD_NAME) < flags.\n");
-  return options_print(stdout, &err) == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
-}
-
 int cmd_train(int argc, char **argv) {
   int provided = 0, rank = 0, code = EXIT_CODE_OK;
   cv_error err = {0};
   config c = {0};
   static loop l;
-  if (wants_help(argc, argv)) return help();
   if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return EXIT_CODE_MPI;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = trainer_agree(MPI_COMM_WORLD, config_load(argc, argv, &c, &err), &err);

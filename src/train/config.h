@@ -41,6 +41,7 @@ typedef struct train_config {
   double weight_decay;       /* -1: auto */
   int32_t weight_decay_kind; /* decoupled, coupled (before preconditioning), coupled-after */
   int32_t fisher;            /* empirical, sampled */
+  int64_t fisher_stride; /* statistics from every so many-th example */
   int64_t curvature_ranks;   /* -1: auto */
   int64_t validation_images; /* taken from the end of the training images and evaluated instead of the test images */
   double eval_every;         /* epochs */
@@ -63,8 +64,8 @@ typedef struct config_entry {
 } config_entry;
 
 /* Options that both tables have (method, seed, curvature_ranks) are listed once, as the program's: the program hands
- * the resolved value on. The library's grad_reduction, loss_reduction and steps_per_epoch are not listed: they describe
- * what the program hands over, so it sets them itself. */
+ * the resolved value on. The library's grad_reduction, loss_reduction, steps_per_epoch and momentum_place are not
+ * listed: they describe what the program hands over, so it sets them itself. */
 typedef struct config {
   train_config values;
   config_entry *entry; /* n of them, in the order of help: group by group */

@@ -59,6 +59,8 @@ static const cv_option table[] = {
     {"fisher", CV_OPTION_CHOICE, "training", "", 0, 0, "empirical|sampled", "sampled",
      "targets of the curvature statistics: those of the data (empirical), or drawn from the model (sampled)",
      AT(fisher)},
+    {"fisher_stride", CV_OPTION_INTEGER, "training", "examples", 1, COUNT_MAX, NULL, "1",
+     "curvature statistics come from every so many-th example of a batch; 1: from all", AT(fisher_stride)},
     {"seed", CV_OPTION_INTEGER, "training", "", 0, COUNT_MAX, NULL, "1",
      "seed of initial weights, order of examples, sampled targets and sketches", AT(seed)},
 
@@ -83,7 +85,7 @@ const cv_option *config_table(int *n) {
 }
 
 bool config_is_reserved(const char *name) {
-  static const char *const reserved[] = {"grad_reduction", "loss_reduction", "steps_per_epoch"};
+  static const char *const reserved[] = {"grad_reduction", "loss_reduction", "steps_per_epoch", "momentum_place"};
   for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
     if (strcmp(reserved[i], name) == 0) return true;
   return false;

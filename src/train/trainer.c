@@ -29,7 +29,13 @@ static void load_batch(trainer *t, const data_set *set, const int64_t *index, in
 static void capture(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
-  curvd_capture(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out));
+  curvd_capture(t->ctx, layer, t->rows_fisher, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out));
+}
+
+/* The mean over the global batch, entering the average where the gradient's buffer is one. Plain SGD's momentum is a sum. */
+static float gradient_scale(const trainer *t) {
+  bool is_average = t->gradient_momentum > 0 && t->config->values.method != TRAIN_METHOD_SGD;
+  return (is_average ? 1 - t->gradient_momentum : 1) / (float)t->config->values.batch;
 }
 
 /* During the backward pass of the real loss. Coupled decay changes the gradient later, so nothing is told of it then. */
@@ -40,16 +46,28 @@ static void gradient_ready(void *user, int layer) {
   if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
   if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return;
   curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out),
-                         1.0f / (float)t->config->values.batch);
+                         gradient_scale(t));
 }
 
-/* Forward, loss, backward on one piece; the loss is per example, gradients are summed with 1 / batch. */
-static void run_piece(trainer *t, int64_t first, int64_t rows, bool is_first) {
+/* Examples first .. first + rows - 1 of the batch: those of the statistics (every stride-th of the whole batch, whichever worker has
+ * them) in front, so that they are one block of rows. Returns the number in the strided batch of the first of them. */
+static int64_t arrange(trainer *t, const int64_t *batch, int64_t first, int64_t rows) {
+  int64_t stride = t->config->values.fisher_stride, front = 0, back = 0;
+  int64_t number = (first + stride - 1) / stride;
+  t->rows_fisher = (first + rows + stride - 1) / stride - number;
+  for (int64_t i = first; i < first + rows; i++) {
+    int64_t place = i % stride == 0 ? front++ : t->rows_fisher + back++;
+    t->piece[place] = batch[i];
+  }
+  return number;
+}
+
+/* Forward, loss, backward on one piece; number: of its first example among those of the statistics. */
+static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
   model *m = &t->model;
   int top = m->spec.n_layers;
   int64_t d = m->spec.width[top], hits = 0;
   bool wants = curvd_wants_capture(t->ctx), is_sampled = t->config->values.fisher == 1;
-  float scale = 1.0f / (float)t->config->values.batch;
   t->rows_now = rows;
   cv_stage_begin(&t->stage[TRAINER_FORWARD]);
   model_forward(m, rows);
@@ -57,19 +75,21 @@ static void run_piece(trainer *t, int64_t first, int64_t rows, bool is_first) {
   t->loss_rows += rows;
   cv_stage_end(&t->stage[TRAINER_FORWARD]);
   cv_stage_begin(&t->stage[TRAINER_BACKWARD]);
-  model_backward(m, rows, true, scale, is_first ? 0 : 1, gradient_ready, t);
+  model_backward(m, rows, true, gradient_scale(t), is_first ? t->gradient_momentum : 1, gradient_ready, t);
   cv_stage_end(&t->stage[TRAINER_BACKWARD]);
   if (!wants || !is_sampled) return;
   cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
-  nn_loss_sampled(m->spec.loss, rows, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step, first, m->g[top]);
-  model_backward(m, rows, false, 0, 0, capture, t);
+  nn_loss_sampled(m->spec.loss, t->rows_fisher, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step, number,
+                  m->g[top]);
+  model_backward(m, t->rows_fisher, false, 0, 0, capture, t);
   cv_stage_end(&t->stage[TRAINER_SAMPLED]);
 }
 
-static void clear_gradients(trainer *t) {
+/* A worker without examples: its average only decays. */
+static void decay_gradients(trainer *t) {
   for (int i = 0; i < t->model.spec.n_layers; i++) {
     nn_layer *layer = &t->model.layer[i];
-    memset(layer->gradient, 0, (size_t)(layer->d_out * layer->ld) * sizeof(float));
+    for (int64_t j = 0; j < layer->d_out * layer->ld; j++) layer->gradient[j] *= t->gradient_momentum;
   }
 }
 
@@ -85,12 +105,13 @@ static void run_batch(trainer *t) {
     int64_t first = from + cut(to - from, v->accumulate, p), rows = from + cut(to - from, v->accumulate, p + 1) - first;
     if (rows == 0) continue;
     cv_stage_begin(&t->stage[TRAINER_BATCH]);
-    load_batch(t, &t->data.train, t->order + base + first, rows);
+    int64_t number = arrange(t, t->order + base, first, rows);
+    load_batch(t, &t->data.train, t->piece, rows);
     cv_stage_end(&t->stage[TRAINER_BATCH]);
-    run_piece(t, first, rows, is_first);
+    run_piece(t, number, rows, is_first);
     is_first = false;
   }
-  if (is_first) clear_gradients(t);
+  if (is_first) decay_gradients(t);
   optim_couple_decay(&t->optim, &t->model, (double)(to - from) / (double)v->batch);
 }
 

@@ -35,14 +35,17 @@ typedef struct trainer {
   optim optim;
   curvd_ctx *ctx;
   curvd_gradient gradient[MODEL_LAYERS_MAX];
+  float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
   int64_t *order;       /* (n) of epoch order_epoch, or of an evaluation */
+  int64_t *piece;       /* (rows_max) examples of the piece in the model */
   int64_t order_epoch;
   int32_t *labels;      /* (rows_max) */
   float *targets;       /* (rows_max, nn_ld(d_out)) */
   int64_t steps_per_epoch, total_steps, step;
   double loss_sum;      /* of this rank's examples since trainer_loss */
   int64_t loss_rows;
-  int64_t rows_now;     /* of the piece being captured */
+  int64_t rows_now;     /* of the piece in the model */
+  int64_t rows_fisher;  /* the first so many of them serve the statistics */
   double lr;            /* of the last step */
   double cpu_begin_s, wall_begin_s; /* start of training */
   cv_stage stage[TRAINER_STAGES];

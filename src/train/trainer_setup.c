@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 curvd_status trainer_agree(MPI_Comm comm, curvd_status mine, cv_error *err) {
@@ -130,6 +131,22 @@ static curvd_status set_number(trainer *t, const char *key, double value, cv_err
   return from_library(t, curvd_set(t->ctx, key, text), err);
 }
 
+/* Can gradients be added into their own decayed average by the products that make them? Not where coupled decay would enter the
+ * average, nor where an optimizer needs the direction in the gradient's place. */
+static bool averages_gradients(const train_config *v) {
+  bool is_decay_apart = v->weight_decay == 0 || v->weight_decay_kind == OPTIM_DECOUPLED;
+  bool is_subtracted = v->optimizer == TRAIN_SGD && v->sgd_momentum == 0;
+  return is_decay_apart && (v->method == TRAIN_METHOD_SGD || (v->method != TRAIN_METHOD_ADAMW && is_subtracted));
+}
+
+/* SGD's own momentum needs the sum over the workers first. */
+static double momentum_in_gradient(const trainer *t) {
+  const train_config *v = &t->config->values;
+  if (!averages_gradients(v)) return 0;
+  if (v->method == TRAIN_METHOD_SGD) return t->n_workers == 1 ? v->sgd_momentum : 0;
+  return strtod(curvd_get(t->ctx, "momentum"), NULL);
+}
+
 static curvd_status set_options(trainer *t, cv_error *err) {
   const config *c = t->config;
   for (int i = 0; i < c->n; i++) {
@@ -140,6 +157,7 @@ static curvd_status set_options(trainer *t, cv_error *err) {
   CV_TRY(from_library(t, curvd_set(t->ctx, "method", is_first_order(c) ? "none" : c->method), err));
   CV_TRY(from_library(t, curvd_set(t->ctx, "grad_reduction", "sum"), err));
   CV_TRY(from_library(t, curvd_set(t->ctx, "loss_reduction", "sum"), err));
+  CV_TRY(from_library(t, curvd_set(t->ctx, "momentum_place", averages_gradients(&c->values) ? "caller" : "step"), err));
   CV_TRY(set_number(t, "seed", (double)c->values.seed, err));
   CV_TRY(set_number(t, "curvature_ranks", (double)c->values.curvature_ranks, err));
   return set_number(t, "steps_per_epoch", (double)t->steps_per_epoch, err);
@@ -173,6 +191,7 @@ static curvd_status make_plan(trainer *t, const model_spec *spec, cv_error *err)
   CV_TRY(read_back(t, err));
   t->n_workers = curvd_worker_count(t->ctx);
   t->worker = curvd_worker_index(t->ctx);
+  t->gradient_momentum = (float)momentum_in_gradient(t);
   MPI_Comm_split(t->world, t->worker >= 0 ? 0 : MPI_UNDEFINED, t->rank, &t->workers);
   return CURVD_OK;
 }
@@ -190,8 +209,9 @@ static int64_t largest_piece(const trainer *t) {
 
 static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
+  bool is_sgd = v->method == TRAIN_METHOD_SGD;
   optim settings = {.kind = (train_optimizer)v->optimizer,
-                    .momentum = v->sgd_momentum,
+                    .momentum = is_sgd && t->gradient_momentum > 0 ? 0 : v->sgd_momentum,
                     .beta1 = 0.9,
                     .beta2 = 0.999,
                     .epsilon = 1e-8,
@@ -209,10 +229,12 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
 
 static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *err) {
   int64_t n = t->data.train.n > t->data.test.n ? t->data.train.n : t->data.test.n, rows = t->model.rows_max;
-  void *order = NULL, *labels = NULL;
+  void *order = NULL, *piece = NULL, *labels = NULL;
   t->order_epoch = -1;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, n, sizeof *t->order, "the order of examples", &order, err));
   t->order = order;
+  CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->piece, "a batch", &piece, err));
+  t->piece = piece;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->labels, "labels", &labels, err));
   t->labels = labels;
   return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_ld(spec->width[spec->n_layers]), "targets", &t->targets, err);
@@ -249,11 +271,12 @@ curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err
 }
 
 void trainer_free(trainer *t) {
-  void *order = t->order, *labels = t->labels;
+  void *order = t->order, *piece = t->piece, *labels = t->labels;
   cv_memory_free(&t->memory, &order);
+  cv_memory_free(&t->memory, &piece);
   cv_memory_free(&t->memory, &labels);
   cv_floats_free(&t->memory, &t->targets);
-  t->order = NULL, t->labels = NULL;
+  t->order = t->piece = NULL, t->labels = NULL;
   optim_free(&t->memory, &t->optim);
   model_free(&t->memory, &t->model);
   data_free(&t->memory, &t->data);
