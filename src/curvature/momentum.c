@@ -74,7 +74,7 @@ static void take(cv_layer *layer, float mu, float nu, const curvd_gradient *g) {
   bool is_plain = mu == 0 && nu == 1 && cv_gradient_is_joined(layer, g);
   layer->X = is_plain ? g->weight : layer->own;
   layer->ldx = is_plain ? g->ld : layer->ld;
-  layer->squares_x = is_plain ? cv_sum_squares(layer->m, layer->n, g->weight, g->ld) : gather(layer, mu, nu, g);
+  layer->squares_x = is_plain ? cv_sum_squares_f32(layer->m, layer->n, g->weight, g->ld) : gather(layer, mu, nu, g);
 }
 
 curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients) {

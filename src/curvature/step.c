@@ -155,6 +155,8 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
   }
   cv_stage_begin(&ctx->stage[CURVD_STAGE_MOMENTUM]);
   status = cv_momentum_gather(ctx, gradients);
+  if (ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction == CV_GRAD_NONE)
+    status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error); /* the callers' own sums may differ */
   cv_stage_end(&ctx->stage[CURVD_STAGE_MOMENTUM]);
   return status == CURVD_OK ? precondition(ctx, lr, gradients) : status;
 }

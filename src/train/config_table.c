@@ -59,7 +59,7 @@ static const cv_option table[] = {
     {"fisher", CV_OPTION_CHOICE, "training", "", 0, 0, "empirical|sampled", "sampled",
      "targets of the curvature statistics: those of the data (empirical), or drawn from the model (sampled)",
      AT(fisher)},
-    {"fisher_stride", CV_OPTION_INTEGER, "training", "examples", 1, COUNT_MAX, NULL, "1",
+    {"fisher_stride", CV_OPTION_INTEGER, "training", "examples", 1, COUNT_MAX, NULL, "2",
      "curvature statistics come from every so many-th example of a batch; 1: from all", AT(fisher_stride)},
     {"seed", CV_OPTION_INTEGER, "training", "", 0, COUNT_MAX, NULL, "1",
      "seed of initial weights, order of examples, sampled targets and sketches", AT(seed)},

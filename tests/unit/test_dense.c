@@ -160,6 +160,25 @@ START_TEST(test_mirror_copies_lower_to_upper) {
 }
 END_TEST
 
+START_TEST(test_mix) {
+  const float keeps[] = {0, 1, -0.5f}, scales[] = {1, 1, 3};
+  for (int t = 0; t < SIZES * 3; t++) {
+    int64_t m = sizes[t / 3][0], n = sizes[t / 3][2], ld, ldo;
+    float *X = operand(1, CV_N, m, n, &ld), *out = operand(2, CV_N, m, n, &ldo), *before = operand(2, CV_N, m, n, &ldo);
+    if (keeps[t % 3] == 0) out[0] = NAN; /* not read */
+    cv_mix(m, n, scales[t % 3], X, ld, keeps[t % 3], out, ldo);
+    for (int64_t i = 0; i < m * n; i++) {
+      double expected = scales[t % 3] * X[i / n * ld + i % n] + keeps[t % 3] * before[i / n * ldo + i % n];
+      check_near(out[i / n * ldo + i % n], expected, 0, FLT_EPSILON);
+    }
+    ref_check_padding(m, n, out, ldo);
+    cv_mix(m, n, 2, X, ld, 0, X, ld); /* in place */
+    ck_assert(X[(m - 1) * ld + n - 1] == 2 * (float)ref_random(1, m * n - 1));
+    free(X), free(out), free(before);
+  }
+}
+END_TEST
+
 START_TEST(test_dot_and_sum_of_squares) {
   for (int s = 0; s < SIZES; s++) {
     int64_t m = sizes[s][0], n = sizes[s][2], ld;
@@ -169,6 +188,8 @@ START_TEST(test_dot_and_sum_of_squares) {
       dot += row_dot(n, X + i * ld, Y + i * ld), squares += row_dot(n, X + i * ld, X + i * ld);
     check_near(cv_dot(m, n, X, ld, Y, ld), dot, m * n, DBL_EPSILON);
     check_near(cv_sum_squares(m, n, X, ld), squares, m * n, DBL_EPSILON);
+    /* chains of 16 fp32 sums of rounded products */
+    ck_assert(fabs(cv_sum_squares_f32(m, n, X, ld) - squares) <= 17 * FLT_EPSILON * squares);
     free(X);
     free(Y);
   }
@@ -185,6 +206,7 @@ START_TEST(test_sum_of_squares_shows_what_is_not_finite) {
     for (int b = 0; b < 3; b++) {
       *x = bad[b];
       ck_assert(!isfinite(cv_sum_squares(m, n, X, ld)));
+      ck_assert(!isfinite(cv_sum_squares_f32(m, n, X, ld)));
     }
     *x = kept;
   }
@@ -235,6 +257,25 @@ START_TEST(test_syev_refuses_what_overflows) {
   ck_assert_int_eq(cv_syev_f32(32767, NULL, 32767, NULL, NULL, NULL, &err), CURVD_ERR_SIZE);
   ck_assert_ptr_nonnull(strstr(err.text, "32767"));
   ck_assert_int_eq(cv_syev_f64((int64_t)1 << 40, NULL, 1, NULL, NULL, NULL, NULL), CURVD_ERR_SIZE);
+}
+END_TEST
+
+/* Seen before LAPACK is called, which might not return: A stays as it was. */
+START_TEST(test_syev_refuses_what_is_not_finite) {
+  enum { N = 20 };
+  const float bad[] = {NAN, INFINITY, -INFINITY};
+  float A[N * N], w[N], work[1 + 6 * N + 2 * N * N];
+  double wide[N * N], w64[N], work64[1 + 6 * N + 2 * N * N];
+  int32_t iwork[3 + 5 * N];
+  for (int t = 0; t < 3 * 3; t++) {
+    int place = (const int[]){0, N * N - 1, 7 * N + 3}[t / 3];
+    cv_error err = {0};
+    for (int i = 0; i < N * N; i++) wide[i] = A[i] = i == place ? bad[t % 3] : (float)ref_random(1, i % N + i / N);
+    ck_assert_int_eq(cv_syev_f32(N, A, N, w, work, iwork, &err), CURVD_ERR_NUMERIC);
+    ck_assert_ptr_nonnull(strstr(err.text, "not finite"));
+    ck_assert_int_eq(cv_syev_f64(N, wide, N, w64, work64, iwork, NULL), CURVD_ERR_NUMERIC);
+    ck_assert(A[1 * N] == (float)ref_random(1, 1) && wide[1 * N] == A[1 * N]);
+  }
 }
 END_TEST
 
@@ -368,10 +409,12 @@ int main(void) {
       test_gram_rows_is_exact_to_fp64,
       test_symmetric_product_gives_the_lower_triangle,
       test_mirror_copies_lower_to_upper,
+      test_mix,
       test_dot_and_sum_of_squares,
       test_sum_of_squares_shows_what_is_not_finite,
       test_syev_finds_a_known_decomposition,
       test_syev_refuses_what_overflows,
+      test_syev_refuses_what_is_not_finite,
       test_cholesky_and_solve,
       test_cholesky_refuses_indefinite,
       test_spd_inverse,
