@@ -10,9 +10,8 @@
 /* Layer i's part of the bucket: its gradient (m, n), contiguous. */
 curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients) {
   if (!ctx->bucket) return gradients[layer];
-  float *at = ctx->bucket;
-  for (int32_t i = 0; i < layer; i++) at += ctx->layer[i].m * ctx->layer[i].n;
   const cv_layer *l = &ctx->layer[layer];
+  float *at = ctx->bucket + l->bucket_at;
   return (curvd_gradient){.weight = at, .ld = l->n, .bias = at + l->d_in, .bias_stride = l->n};
 }
 
@@ -40,12 +39,9 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
 }
 
 static void pack_route(curvd_ctx *ctx, int owner) {
-  float *at = ctx->route[owner].statistics;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (layer->owner != owner) continue;
-    layer->method->pack(ctx, layer, at);
-    at += layer->method->statistics_floats(layer);
+    if (layer->owner == owner) layer->method->pack(ctx, layer, ctx->route[owner].statistics + layer->statistics_at);
   }
 }
 

@@ -60,6 +60,8 @@ typedef struct cv_layer {
   bool has_bias;
   const struct cv_method *method; /* NULL: identity */
   int owner;                /* owner number, -1 without */
+  int64_t bucket_at;        /* place of its gradient in the bucket */
+  int64_t statistics_at;    /* place of its statistic in its owner's route */
   cv_factor factor[CV_FACTORS];
   float *own;               /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
   float *X;                 /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */

@@ -95,8 +95,9 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   cv_route *route = &ctx->route[owner];
   int64_t payload = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    const cv_layer *layer = &ctx->layer[i];
+    cv_layer *layer = &ctx->layer[i];
     if (layer->owner != owner) continue;
+    layer->statistics_at = route->n_statistics;
     route->n_statistics += layer->method->statistics_floats(layer);
     route->header_bytes += layer->method->header_bytes;
     payload += layer->method->payload_most(layer);
@@ -122,7 +123,10 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
   bool needs_bucket = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 &&
                       cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
-  for (int32_t i = 0; i < ctx->n_layers; i++) ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    ctx->layer[i].bucket_at = ctx->bucket_floats;
+    ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
+  }
   return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats, "the gradients", &ctx->bucket, &ctx->error);
 }
 

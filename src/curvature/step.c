@@ -34,14 +34,9 @@ static curvd_status timed(curvd_ctx *ctx, curvd_stage stage, curvd_status (*run)
 }
 
 static curvd_status average(curvd_ctx *ctx) {
-  for (int32_t i = 0, o = cv_comm_my_owner(&ctx->comm); o >= 0 && i < ctx->n_layers; i++) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (!cv_owns(ctx, layer)) continue;
-    const float *wire = ctx->route[o].statistics;
-    for (int32_t j = 0; j < i; j++) {
-      if (ctx->layer[j].owner == o) wire += ctx->layer[j].method->statistics_floats(&ctx->layer[j]);
-    }
-    layer->method->absorb(ctx, layer, wire);
+    if (cv_owns(ctx, layer)) layer->method->absorb(ctx, layer, ctx->route[layer->owner].statistics + layer->statistics_at);
   }
   return CURVD_OK;
 }
