@@ -1,4 +1,5 @@
 """What both measuring programs need to know: where things are, and what a number belongs to."""
+import functools
 import os
 import platform
 import shlex
@@ -21,8 +22,9 @@ def say(line):
     print(line, file=sys.stderr, flush=True)
 
 
+@functools.cache
 def program(build, name):
-    """Path of a built program, seen from the root where that is shorter."""
+    """Path of a built program; build is seen from the project's folder. Warns once of one that is older than its sources."""
     path = os.path.join(ROOT, build, name)
     if not os.access(path, os.X_OK):
         raise Misused(f"{os.path.join(build, name)} is missing; in the project's folder: {BUILD_COMMAND}")
@@ -31,6 +33,12 @@ def program(build, name):
     if newest > os.path.getmtime(path):
         say(f"warning: {os.path.join(build, name)} is older than the sources: the commit named is not what is measured")
     return path
+
+
+def built_at(build):
+    """When each program was built, to see that none was replaced while it was measured."""
+    paths = (os.path.join(ROOT, build, name) for name in ("curvd", "bench_step"))
+    return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}
 
 
 def shown(words):

@@ -4,7 +4,7 @@
 
 #include "train/model.h"
 
-/* One step of method sgd on a small network: gradients and new weights against plain fp64 loops.
+/* One step of method sgd on a small network: the new weights against gradients from plain fp64 loops.
  * CURVD_ERR_NUMERIC: says which weight is off, and by how much. */
 curvd_status step_check_sgd(cv_error *err);
 

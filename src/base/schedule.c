@@ -102,3 +102,10 @@ double cv_schedule_max(const cv_schedule *schedule) {
     if (schedule->piece[i].value > max) max = schedule->piece[i].value;
   return max;
 }
+
+double cv_schedule_min(const cv_schedule *schedule) {
+  double min = schedule->piece[0].value;
+  for (int i = 1; i < schedule->n; i++)
+    if (schedule->piece[i].value < min) min = schedule->piece[i].value;
+  return min;
+}

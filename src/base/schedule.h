@@ -29,7 +29,8 @@ double cv_schedule_at(const cv_schedule *schedule, int64_t step, double steps_pe
 /* A schedule of one value. */
 cv_schedule cv_schedule_constant(double value);
 
-/* Largest value in the schedule (to size workspace). */
+/* Largest (to size workspace) and smallest value in the schedule. */
 double cv_schedule_max(const cv_schedule *schedule);
+double cv_schedule_min(const cv_schedule *schedule);
 
 #endif

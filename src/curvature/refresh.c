@@ -187,6 +187,6 @@ void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index) {
     } else {
       refresh_eigen(ctx, layer, factor, index);
     }
-    ctx->my_events[CURVD_EVENT_REFRESHES]++;
+    ctx->my_events[CURVD_EVENT_REFRESHES] += factor->fresh.is_new;
   }
 }

@@ -148,9 +148,9 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   if (is_joint && s->exponent_a != s->exponent_g)
     return refuse(err, "damping_mode scalar and product-max damp the product: exponent_a and exponent_g must be equal");
   if (s->eig_rank_min > s->eig_rank_max) return refuse(err, "eig_rank_min is above eig_rank_max");
-  if (s->method == CV_METHOD_SRE && !(s->power_iters.piece[0].value >= 1))
+  if (s->method == CV_METHOD_SRE && cv_schedule_min(&s->power_iters) < 1)
     return refuse(err, "sre-kfac with power_iters 0 never looks at the factor: use at least 1");
-  if (s->method == CV_METHOD_SRE && s->warm_start && !(s->warm_power_iters.piece[0].value >= 1))
+  if (s->method == CV_METHOD_SRE && s->warm_start && cv_schedule_min(&s->warm_power_iters) < 1)
     return refuse(err, "sre-kfac with warm_power_iters 0 stays in its old span: use at least 1");
   if (s->form != CV_FORM_CHOLESKY) return CURVD_OK;
   if (s->method != CV_METHOD_KFAC) return refuse(err, "form cholesky needs method kfac");

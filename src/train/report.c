@@ -52,6 +52,8 @@ void report_begin(const trainer *t, run *out) {
   json_object_set_new(record, "curvature_ranks", json_integer(t->n_ranks - t->n_workers));
   json_object_set_new(record, "batch", json_integer(v->batch));
   json_object_set_new(record, "seed", json_integer(v->seed));
+  json_object_set_new(record, "train_examples", json_integer(t->data.train.n));
+  json_object_set_new(record, "test_examples", json_integer(t->data.test.n));
   json_object_set_new(record, "total_steps", json_integer(t->total_steps));
   json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
   run_record(out, record);

@@ -1,0 +1,153 @@
+"""The measuring programs on networks of no size, and the checks that must keep a wrong number from being printed.
+
+Run by ctest with the build folder in CURVD_BENCH_BUILD."""
+import sys
+
+sys.dont_write_bytecode = True
+
+import copy  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import unittest  # noqa: E402
+
+from common import ROOT, Refused, environment  # noqa: E402
+from train_run import Request, check, evaluation_steps  # noqa: E402
+
+BUILD = os.environ.get("CURVD_BENCH_BUILD", "build")
+BENCH = os.path.join(ROOT, "bench")
+TINY = ["--network", "20-32-16-5", "--batch", "40"]
+TEACHER = ["--data", "teacher", "--teacher-samples", "2400"]
+
+
+def run(*words):
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+
+
+class Step(unittest.TestCase):
+    step = os.path.join(ROOT, BUILD, "bench_step")
+
+    def test_line(self):
+        done = run(self.step, *TINY, "--rounds", "5")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        line = json.loads(done.stdout)
+        # a step contains its products and more; a K-FAC step contains an SGD step and more
+        self.assertGreater(line["sgd_over_products"]["median"], 1)
+        self.assertGreater(line["method_over_sgd"]["median"], 1)
+        self.assertLessEqual(line["sgd_ms"]["min"], line["sgd_ms"]["median"])
+
+    def test_refuses_a_loss_that_rises(self):
+        done = run(self.step, *TINY, "--rounds", "5", "--lr", "1")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("check loss", done.stderr)
+
+    def test_refuses_blocks_that_cut_a_period(self):
+        done = run(self.step, *TINY, "--rounds", "2", "--inv-update-steps", "15")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("inv_update_steps", done.stderr)
+
+
+class Epoch(unittest.TestCase):
+    def epoch(self, *words):
+        return run(os.path.join(BENCH, "epoch"), "--build", BUILD, *TINY, *words)
+
+    def test_lines(self):
+        done = self.epoch("--methods", "sgd,nystrom-kfac", "--seeds", "2", "--epochs", "2", "--", *TEACHER)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual([(x["method"], x.get("seed")) for x in lines],
+                         [("sgd", 1), ("nystrom-kfac", 1), ("sgd", 2), ("nystrom-kfac", 2), ("sgd", None),
+                          ("nystrom-kfac", None)])
+        self.assertEqual([e["epoch"] for e in lines[0]["evaluations"]], [1, 2])
+        self.assertEqual(lines[0]["steps"], 100)  # 2 epochs of 2000 // 40
+        self.assertEqual(lines[4]["cpu_over"]["median"], 1)
+
+    def test_target(self):
+        done = self.epoch("--methods", "sgd", "--quick", "--target", "60", "--eval-every", "0.2", "--", *TEACHER)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        line = json.loads(done.stdout.splitlines()[0])
+        self.assertGreaterEqual(line["evaluations"][-1]["accuracy"], 60)
+        self.assertTrue(all(e["accuracy"] < 60 for e in line["evaluations"][:-1]))
+        self.assertAlmostEqual(line["target_cpu_s"], line["cpu_s_per_epoch"] * line["epochs"])
+
+    def test_refuses_a_run_that_fails(self):
+        done = self.epoch("--methods", "sgd", "--quick", "--", *TEACHER, "--lr", "1e6")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("sgd, seed 1", done.stderr)
+
+    def test_refuses_words_that_it_sets_itself(self):
+        self.assertEqual(self.epoch("--", "--seed", "3").returncode, 2)
+
+
+REQUEST = Request("sgd", 1, batch=40, epochs=1, eval_every=0.5, target=90, more=TEACHER)
+GOOD = [
+    {"kind": "run", "steps_per_epoch": 50, "total_steps": 50, "workers": 1, "curvature_ranks": 0, "train_examples": 2000,
+     "test_examples": 400},
+    {"kind": "step", "step": 10, "loss": 2.0},
+    {"kind": "epoch", "step": 25, "epoch": 0.5, "test_loss": 1.5, "test_accuracy": 50.25},
+    {"kind": "step", "step": 50, "loss": 1.0},
+    {"kind": "epoch", "step": 50, "epoch": 1.0, "test_loss": 1.0, "test_accuracy": 75.0},
+    {"kind": "end", "step": 50, "target_reached": False},
+]
+
+
+class Checks(unittest.TestCase):
+    def test_good_records_pass(self):
+        run_record, end, steps, epochs = check(REQUEST, GOOD)
+        self.assertEqual((run_record["kind"], end["kind"], len(steps), len(epochs)), ("run", "end", 2, 2))
+
+    def test_wrong_records_are_refused(self):
+        changes = [(0, "steps_per_epoch", 49, "images"), (0, "total_steps", 100, "planned"), (0, "workers", 2, "ranks"),
+                   (1, "loss", None, "not finite"), (2, "test_loss", None, "not finite"), (3, "loss", 2.5, "loss went"),
+                   (2, "step", 20, "evaluated"), (0, "test_examples", 401, "not on 400"), (0, "train_examples", 1999, "not on 2000"), (5, "step", 40, "steps done"),
+                   (5, "target_reached", True, "target")]
+        for at, key, value, sentence in changes:
+            records = copy.deepcopy(GOOD)
+            records[at][key] = value
+            with self.subTest(key=key), self.assertRaisesRegex(Refused, sentence):
+                check(REQUEST, records)
+
+    def test_missing_records_are_refused(self):
+        for kind, sentence in (("run", "lacks"), ("end", "lacks"), ("epoch", "evaluated"), ("step", "too short")):
+            with self.subTest(kind=kind), self.assertRaisesRegex(Refused, sentence):
+                check(REQUEST, [r for r in GOOD if r["kind"] != kind])
+
+    def test_evaluation_steps(self):
+        # 117 steps: every tenth of an epoch, rounded up; the last step always
+        self.assertEqual(evaluation_steps(Request("sgd", 1, eval_every=0.1), 117, 117),
+                         [12, 24, 36, 47, 59, 71, 82, 94, 106, 117])
+        self.assertEqual(evaluation_steps(Request("sgd", 1, eval_every=1), 50, 75), [50, 75])
+
+
+class Figures(unittest.TestCase):
+    figures = os.path.join(BENCH, "figures")
+
+    def test_list(self):
+        done = run(self.figures, "--list")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("rs-step-b", done.stdout)
+
+    def test_unknown_figure(self):
+        done = run(self.figures, "sgd-stap")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("sgd-step", done.stderr)
+
+    def test_missing_program(self):
+        done = run(self.figures, "--build", "no-such-folder", "sgd-step")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("cmake", done.stderr)
+
+    def test_markdown(self):
+        line = {"figure": "mlp-time-to-89", "value": None, "unit": "SGD epochs", "at_most": 1.6, "ok": False, "runs": 3,
+                "spread": [1.5, None], "command": "bench/epoch", "commit": "abc", "machine": "m"}
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as saved:
+            print(json.dumps(line), file=saved, flush=True)
+            done = run(self.figures, "--markdown", saved.name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("| infinite SGD epochs (missed) | at most 1.6 | 3 (1.5, infinite) | `bench/epoch` | m | abc |",
+                      done.stdout.splitlines()[2])
+
+
+if __name__ == "__main__":
+    unittest.main()
