@@ -1,6 +1,7 @@
 #include "train/report.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,32 +37,6 @@ static void coverage(const trainer *t, run *out) {
     if (layer.owner >= 0) covered += layer.share;
   }
   run_line(out, "%.1f%% of the parameters are preconditioned", 100 * covered);
-}
-
-void report_begin(const trainer *t, run *out) {
-  if (!out->is_open) return;
-  const train_config *v = &t->config->values;
-  json_t *record = run_record_new("run", 0);
-  json_object_set_new(record, "schema", json_integer(1));
-  json_object_set_new(record, "version", json_string(curvd_version()));
-  json_object_set_new(record, "build", json_string(curvd_build_info()));
-  json_object_set_new(record, "method", json_string(t->config->method));
-  json_object_set_new(record, "network", json_string(v->network));
-  json_object_set_new(record, "parameters", json_integer(model_parameters(&t->model.spec)));
-  json_object_set_new(record, "workers", json_integer(t->n_workers));
-  json_object_set_new(record, "curvature_ranks", json_integer(t->n_ranks - t->n_workers));
-  json_object_set_new(record, "batch", json_integer(v->batch));
-  json_object_set_new(record, "seed", json_integer(v->seed));
-  json_object_set_new(record, "train_examples", json_integer(t->data.train.n));
-  json_object_set_new(record, "test_examples", json_integer(t->data.test.n));
-  json_object_set_new(record, "total_steps", json_integer(t->total_steps));
-  json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
-  run_record(out, record);
-  run_line(out, "%s", curvd_build_info());
-  run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s", t->config->method,
-           v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch, (long long)t->total_steps,
-           t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers, t->n_ranks - t->n_workers == 1 ? "" : "s");
-  coverage(t, out);
 }
 
 /* ---- while it runs ---- */
@@ -129,7 +104,7 @@ void report_epoch(const trainer *t, run *out, const trainer_score *score) {
 
 void report_goal(const trainer *t, train_goal *goal) { *goal = (train_goal){true, t->step}; }
 
-/* ---- end: every rank's numbers on rank 0 ---- */
+/* ---- every rank's numbers on rank 0 ---- */
 
 /* One rank's share of the end tables; plain numbers, sent as bytes. */
 typedef struct rank_numbers {
@@ -160,6 +135,16 @@ static rank_numbers numbers_of(const trainer *t) {
   }
   mine.memory_peak_bytes = (double)t->memory.peak_bytes + (double)metrics.memory_peak_bytes;
   return mine;
+}
+
+/* [collective over world] On rank 0 an array of all ranks' numbers, to be freed; NULL elsewhere and when memory is out. */
+static rank_numbers *gather(const trainer *t) {
+  rank_numbers mine = numbers_of(t), *all = NULL;
+  if (t->rank == 0) all = calloc((size_t)t->n_ranks, sizeof *all);
+  int is_ready = t->rank != 0 || all != NULL;
+  MPI_Bcast(&is_ready, 1, MPI_INT, 0, t->world);
+  if (is_ready) MPI_Gather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, t->world);
+  return all;
 }
 
 static const char *stage_text(int i) {
@@ -203,23 +188,67 @@ static void traffic_line(const rank_numbers *rank, int n_ranks, run *out, json_t
   json_object_set_new(record, "sent_bytes", bytes);
 }
 
+/* min, mean and max over the ranks of one number of each. */
+static json_t *spread(const rank_numbers *rank, int n_ranks, size_t offset, run *out, const char *name) {
+  double sum = 0, least = INFINITY, most = 0;
+  for (int r = 0; r < n_ranks; r++) {
+    double bytes = *(const double *)(const void *)((const char *)&rank[r] + offset);
+    sum += bytes, least = fmin(least, bytes), most = fmax(most, bytes);
+  }
+  if (most > 0) run_line(out, "%-32s %10.1f %10.1f %10.1f", name, least / 1e6, sum / n_ranks / 1e6, most / 1e6);
+  return json_pack("{s:f,s:f,s:f}", "min", least, "mean", sum / n_ranks, "max", most);
+}
+
+/* All of it is made before the first step. */
 static void memory_table(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
   json_t *memory = json_object();
   run_line(out, "%-32s %10s %10s %10s", "memory per rank (MB)", "min", "mean", "max");
-  for (int i = 0; i <= CV_MEMORY_KINDS; i++) {
-    const char *name = i < CV_MEMORY_KINDS ? cv_memory_kind_name((cv_memory_kind)i) : "peak";
-    double sum = 0, least = INFINITY, most = 0;
-    for (int r = 0; r < n_ranks; r++) {
-      double bytes = i < CV_MEMORY_KINDS ? rank[r].memory_bytes[i] : rank[r].memory_peak_bytes;
-      sum += bytes, least = fmin(least, bytes), most = fmax(most, bytes);
-    }
-    if (most == 0) continue;
-    run_line(out, "%-32s %10.1f %10.1f %10.1f", name, least / 1e6, sum / n_ranks / 1e6, most / 1e6);
-    json_object_set_new(memory, name,
-                        json_pack("{s:f,s:f,s:f}", "min", least, "mean", sum / n_ranks, "max", most));
+  for (int i = 0; i < CV_MEMORY_KINDS; i++) {
+    const char *name = cv_memory_kind_name((cv_memory_kind)i);
+    size_t offset = offsetof(rank_numbers, memory_bytes) + (size_t)i * sizeof(double);
+    json_object_set_new(memory, name, spread(rank, n_ranks, offset, out, name));
   }
   json_object_set_new(record, "memory_bytes", memory);
 }
+
+static void peak_line(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
+  json_object_set_new(record, "memory_peak_bytes",
+                      spread(rank, n_ranks, offsetof(rank_numbers, memory_peak_bytes), out, "peak memory per rank (MB)"));
+}
+
+static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
+  const train_config *v = &t->config->values;
+  json_t *record = run_record_new("run", 0);
+  json_object_set_new(record, "schema", json_integer(1));
+  json_object_set_new(record, "version", json_string(curvd_version()));
+  json_object_set_new(record, "build", json_string(curvd_build_info()));
+  json_object_set_new(record, "method", json_string(t->config->method));
+  json_object_set_new(record, "network", json_string(v->network));
+  json_object_set_new(record, "parameters", json_integer(model_parameters(&t->model.spec)));
+  json_object_set_new(record, "workers", json_integer(t->n_workers));
+  json_object_set_new(record, "curvature_ranks", json_integer(t->n_ranks - t->n_workers));
+  json_object_set_new(record, "batch", json_integer(v->batch));
+  json_object_set_new(record, "seed", json_integer(v->seed));
+  json_object_set_new(record, "train_examples", json_integer(t->data.train.n));
+  json_object_set_new(record, "test_examples", json_integer(t->data.test.n));
+  json_object_set_new(record, "total_steps", json_integer(t->total_steps));
+  json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
+  run_line(out, "%s", curvd_build_info());
+  run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s", t->config->method,
+           v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch, (long long)t->total_steps,
+           t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers, t->n_ranks - t->n_workers == 1 ? "" : "s");
+  coverage(t, out);
+  memory_table(rank, t->n_ranks, out, record);
+  run_record(out, record);
+}
+
+void report_begin(const trainer *t, run *out) {
+  rank_numbers *all = gather(t);
+  if (all) write_begin(t, all, out);
+  free(all);
+}
+
+/* ---- end ---- */
 
 static void event_lines(const trainer *t, run *out, json_t *record) {
   curvd_metrics metrics = {0};
@@ -239,7 +268,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   json_t *record = run_record_new("end", t->step);
   stage_table(rank, t->n_ranks, out, record);
   traffic_line(rank, t->n_ranks, out, record);
-  memory_table(rank, t->n_ranks, out, record);
+  peak_line(rank, t->n_ranks, out, record);
   event_lines(t, out, record);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
@@ -254,11 +283,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
 }
 
 void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal) {
-  rank_numbers mine = numbers_of(t), *all = NULL;
-  if (t->rank == 0) all = calloc((size_t)t->n_ranks, sizeof *all);
-  int is_ready = t->rank != 0 || all != NULL;
-  MPI_Bcast(&is_ready, 1, MPI_INT, 0, t->world);
-  if (is_ready) MPI_Gather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, t->world);
-  if (is_ready && t->rank == 0) write_end(t, all, out, score, goal);
+  rank_numbers *all = gather(t);
+  if (all) write_end(t, all, out, score, goal);
   free(all);
 }
