@@ -114,7 +114,7 @@ typedef struct curvd_gradient {
   int64_t bias_stride; /* >= 1 */
   float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr * direction, which
                           * saves passes over memory, and leaves anything in weight and bias
-                          * (with momentum_place caller, or momentum 0 and one worker: leaves them as they are) */
+                          * (with momentum_place caller, or momentum 0: leaves them as they are) */
   float *parameter_bias; /* with parameter: the layer's bias, laid out as bias is */
   float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;
@@ -124,7 +124,8 @@ typedef struct curvd_gradient {
  * by the step's direction: the caller does W <- W - lr * direction, or hands the parameters over in gradients[i].parameter.
  *   lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
- * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank), MPI, REMOTE. After an error the step has been counted,
+ * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank; method none, which only combines, does not look), MPI,
+ * REMOTE. After an error the step has been counted,
  * gradients hold anything, parameters are unchanged, preconditioners and averages are those of before or after the step. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
 

@@ -48,7 +48,11 @@ void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const flo
                         float scale) {
   const cv_lrps *A = &layer->factor[CV_A].side, *G = &layer->factor[CV_G].side;
   double mu = cv_settings_of(ctx)->momentum, nu = (1 - cv_momentum_here(cv_settings_of(ctx))) * (double)scale;
-  if (!layer->P || !layer->is_following || rows == 0 || A->r == 0 || G->r == 0 || !cv_follow_is_gain(ctx, layer, rows)) return;
+  if (!layer->P || !layer->is_following || rows == 0) return;
+  if (A->r == 0 || G->r == 0 || !cv_follow_is_gain(ctx, layer, layer->followed_rows + rows)) {
+    layer->is_following = false; /* one part left out spoils the sum: this step computes them whole */
+    return;
+  }
   if (layer->followed_rows == 0) {
     decay(G->r, layer->n, (float)mu, layer->P, layer->factor[CV_A].ld);
     decay(A->r, layer->m, (float)mu, layer->R, layer->factor[CV_G].ld);
@@ -73,6 +77,14 @@ static bool is_right(curvd_ctx *ctx, const cv_layer *layer) {
     for (int64_t j = 0; j < cols; j++) defect += (double)(row[j] - layer->P[at + j]) * (double)(row[j] - layer->P[at + j]);
   }
   return defect <= CHECK_TOLERANCE * CHECK_TOLERANCE * layer->squares_x;
+}
+
+/* After a step that ended without a direction nothing is known of P and R. */
+void cv_follow_forget(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    ctx->layer[i].is_following = false;
+    ctx->layer[i].followed_rows = 0;
+  }
 }
 
 /* Are P and R the projections of X now? Computes them where they do not follow; false where that is no gain. */

@@ -100,7 +100,7 @@ struct curvd_ctx {
   cv_route *route;          /* [n_owners] */
   int64_t bucket_floats;
   float *bucket;            /* every layer's gradient (m, n), one after the other; NULL with one worker */
-  float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for callers whose bias lies apart */
+  float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   float *thin;              /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   cv_eig_work eig_work;
   const cv_eig_ops *solver; /* first rung of the ladder */
@@ -154,6 +154,7 @@ double cv_damping_of(const cv_settings *settings, double damping, const cv_facto
 bool cv_follow_is_gain(const curvd_ctx *ctx, const cv_layer *layer, int64_t rows);
 void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
                         float scale);
+void cv_follow_forget(curvd_ctx *ctx);
 bool cv_follow_take(curvd_ctx *ctx, cv_layer *layer, const cv_pair *pair);
 
 /* momentum.c: X <- momentum X + (1 - momentum) gradient; NUMERIC when that is not finite. */

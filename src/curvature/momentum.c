@@ -64,8 +64,6 @@ static void start_anew(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     memset(layer->own, 0, (size_t)(layer->m * layer->ld) * sizeof(float));
-    layer->is_following = false;
-    layer->followed_rows = 0;
   }
 }
 

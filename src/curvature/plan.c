@@ -137,7 +137,7 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     const cv_layer *layer = &ctx->layer[i];
     const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
     if (!layer->method) continue;
-    if (layer->has_bias) scatter = larger(scatter, layer->m * layer->ld);
+    scatter = larger(scatter, layer->m * layer->ld);
     if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ld);
     core = larger(core, A->k_max * G->k_max);
     if (layer->P) thin = larger(thin, CV_THIN_ROWS * larger(A->k_max, G->k_max));

@@ -95,7 +95,7 @@ curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int
   *sums = cv_pair_project(&pair, layer->X, layer->ldx, layer->squares_x, has_projections ? layer->P : NULL,
                           has_projections ? layer->R : NULL, out, ldo);
   if (sums->is_certain) return CURVD_OK;
-  cv_pair_expand(&pair, 1, layer->X, layer->ldx, 0, out, ldo);
+  if (!sums->is_written) cv_pair_expand(&pair, 1, layer->X, layer->ldx, 0, out, ldo);
   *sums = measure(layer, out, ldo);
   return CURVD_OK;
 }

@@ -80,14 +80,15 @@ static curvd_gradient parameter_of(const curvd_gradient *g) {
   return (curvd_gradient){.weight = g->parameter, .ld = g->ld, .bias = g->parameter_bias, .bias_stride = g->bias_stride};
 }
 
-/* Where a direction that is made at once waits for its scale: the caller's gradient, or own while that gradient is X. */
-static curvd_gradient waiting_place(const cv_layer *layer, const curvd_gradient *g) {
-  return layer->X == layer->own ? *g : matrix(layer->own, layer->ld, layer);
+/* Where a direction that is made at once waits for its scale: own, or, while own is the momentum, the caller's gradient. */
+static curvd_gradient waiting_place(const curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *g) {
+  return cv_momentum_here(cv_settings_of(ctx)) > 0 ? *g : matrix(layer->own, layer->ld, layer);
 }
 
 /* First half: how long each direction will be. */
 static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
-  curvd_gradient place = waiting_place(layer, g), out = whole(ctx, layer, &place);
+  curvd_gradient place = waiting_place(ctx, layer, g), out = whole(ctx, layer, &place);
+  if (place.weight == layer->X) out = matrix(ctx->scatter, layer->ld, layer); /* X is read until the end */
   layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
   if (!layer->method) return CURVD_OK;
   CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
@@ -101,7 +102,7 @@ static void expand_layer(curvd_ctx *ctx, cv_layer *layer, double lr, const curvd
   curvd_gradient parameter = parameter_of(g), from = matrix(layer->X, layer->ldx, layer);
   const curvd_gradient *to = is_update ? &parameter : g;
   float scale = (float)(is_update ? -lr * layer->scale : layer->scale), keep = is_update ? 1 - g->shrink : 0;
-  if (layer->sums.is_written) from = waiting_place(layer, g);
+  if (layer->sums.is_written) from = waiting_place(ctx, layer, g);
   if (layer->sums.is_written || !layer->method) {
     cv_gradient_mix(layer, scale, &from, keep, to);
   } else if (cv_gradient_is_joined(layer, to)) {
@@ -158,6 +159,7 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
 
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   curvd_status status = run_stages(ctx, lr, gradients);
+  if (status != CURVD_OK) cv_follow_forget(ctx);
   ctx->step++;
   return status;
 }

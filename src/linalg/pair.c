@@ -56,11 +56,14 @@ static cv_pair_sums project_full_g(const cv_pair *pair, const float *X, int64_t 
   int64_t m = G->n, n = A->n, r = A->r, ld = cv_dense_ld(n);
   float *T = pair->plane, *P = pair->plane + m * ld; /* (m, n), (m, r) */
   cv_pair_sums sums = {0, 0, true, true};
+  double squares_x = 0, tail_most = 0;
   cv_gemm(CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
   if (r > 0) cv_gemm(CV_N, CV_T, m, r, n, 1, T, ld, A->U, A->ld, 0, P, ld);
   for (int64_t i = 0; i < m; i++) {
     const float *h = pair->H + i * (r + 1);
     double rest = cv_sum_squares(1, n, T + i * ld, ld);
+    squares_x += rest;
+    tail_most = fmax(tail_most, h[r]);
     for (int64_t j = 0; j < r; j++) {
       double energy = (double)P[i * ld + j] * (double)P[i * ld + j];
       add_energy(&sums, h[j], energy);
@@ -72,6 +75,7 @@ static cv_pair_sums project_full_g(const cv_pair *pair, const float *X, int64_t 
   }
   if (r > 0) cv_gemm(CV_N, CV_N, m, n, r, 1, P, ld, A->U, A->ld, 1, T, ld);
   sums.squares = cv_sum_squares(m, n, T, ld); /* a rotation away from the result: exact */
+  sums.is_certain = sums.dot >= CERTAIN_SHARE * tail_most * squares_x;
   cv_gemm(CV_T, CV_N, m, n, m, 1, G->U, G->ld, T, ld, 0, out, ldo);
   return sums;
 }
@@ -83,11 +87,14 @@ static cv_pair_sums project_full_a(const cv_pair *pair, const float *X, int64_t 
   float *T = pair->plane, *P = pair->plane + m * ld; /* (m, n), (r, n) */
   const float *tail = pair->H + r * n;
   cv_pair_sums sums = {0, 0, true, true};
+  double squares_x = 0, tail_most = 0;
+  for (int64_t j = 0; j < n; j++) tail_most = fmax(tail_most, tail[j]);
   cv_gemm(CV_N, CV_T, m, n, n, 1, X, ldx, A->U, A->ld, 0, T, ld);
   if (r > 0) cv_gemm(CV_N, CV_N, r, n, m, 1, G->U, G->ld, T, ld, 0, P, ld);
   for (int64_t i = 0; i < m; i++) {
     for (int64_t j = 0; j < n; j++) {
       double t = T[i * ld + j];
+      squares_x += t * t;
       sums.dot += tail[j] * t * t;
       T[i * ld + j] *= tail[j];
     }
@@ -102,6 +109,7 @@ static cv_pair_sums project_full_a(const cv_pair *pair, const float *X, int64_t 
   }
   if (r > 0) cv_gemm(CV_T, CV_N, m, n, r, 1, G->U, G->ld, P, ld, 1, T, ld);
   sums.squares = cv_sum_squares(m, n, T, ld);
+  sums.is_certain = sums.dot >= CERTAIN_SHARE * tail_most * squares_x;
   cv_gemm(CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
   return sums;
 }
