@@ -16,7 +16,7 @@ typedef struct kfac_case {
 } kfac_case;
 
 static inline const char *kfac_options(const kfac_case *c, const char *more) {
-  static char text[512];
+  static char text[1024];
   snprintf(text, sizeof text,
            "method=kfac step=plain momentum=0 factor_update_steps=1 inv_update_steps=1 damping_mode=%s average=%s "
            "form=%s damping=%.17g exponent_a=%g exponent_g=%g factor_decay=%g%s%s",

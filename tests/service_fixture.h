@@ -37,10 +37,10 @@ static inline curvd_status service_set(curvd_ctx *ctx, const char *options) {
   for (size_t length; status == CURVD_OK && *options; options += length + (options[length] != '\0')) {
     char word[256] = "", *value;
     length = strcspn(options, " ");
-    ck_assert(length < sizeof word);
+    dense_require(length < sizeof word);
     memcpy(word, options, length);
     value = strchr(word, '=');
-    ck_assert_msg(value, "'%s' has no value", word);
+    if (!value) ck_abort_msg("'%s' has no value", word);
     *value++ = '\0';
     status = curvd_set(ctx, word, value);
   }
@@ -99,7 +99,8 @@ static inline void service_put(const service_layer *layer, service_layout layout
   bool is_apart = layout == SERVICE_APART;
   for (size_t i = 0; i < sizeof g->weight / sizeof g->weight[0]; i++) g->weight[i] = NAN;
   for (size_t i = 0; i < sizeof g->bias / sizeof g->bias[0]; i++) g->bias[i] = NAN;
-  g->view = (curvd_gradient){g->weight, ld, is_apart ? g->bias : g->weight + d_in, is_apart ? 2 : ld};
+  g->view = (curvd_gradient){
+      .weight = g->weight, .ld = ld, .bias = is_apart ? g->bias : g->weight + d_in, .bias_stride = is_apart ? 2 : ld};
   for (int64_t i = 0; i < V.m; i++) {
     for (int64_t j = 0; j < d_in; j++) g->view.weight[i * ld + j] = (float)V.x[i][j];
     if (layer->has_bias) g->view.bias[i * g->view.bias_stride] = (float)V.x[i][d_in];
@@ -116,8 +117,10 @@ static inline dense service_take(const service_layer *layer, service_gradient *g
       *x = NAN;
     }
   }
-  for (size_t i = 0; i < sizeof g->weight / sizeof g->weight[0]; i++) ck_assert(isnan(g->weight[i]));
-  for (size_t i = 0; i < sizeof g->bias / sizeof g->bias[0]; i++) ck_assert(isnan(g->bias[i]));
+  bool is_clean = true;
+  for (size_t i = 0; i < sizeof g->weight / sizeof g->weight[0]; i++) is_clean = is_clean && isnan(g->weight[i]);
+  for (size_t i = 0; i < sizeof g->bias / sizeof g->bias[0]; i++) is_clean = is_clean && isnan(g->bias[i]);
+  ck_assert_msg(is_clean, "layer %s: numbers between the rows were written", layer->name);
   return V;
 }
 
@@ -125,7 +128,7 @@ static inline dense service_take(const service_layer *layer, service_gradient *g
 static inline curvd_status service_try(curvd_ctx *ctx, double lr, service_layout layout, int n,
                                        const service_layer *layers, dense *V) {
   static service_gradient g[SERVICE_LAYERS_MAX];
-  curvd_gradient view[SERVICE_LAYERS_MAX];
+  curvd_gradient view[SERVICE_LAYERS_MAX] = {{.weight = NULL}};
   for (int i = 0; i < n; i++) {
     service_put(&layers[i], layout, V[i], &g[i]);
     view[i] = g[i].view;

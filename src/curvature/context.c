@@ -64,7 +64,7 @@ static curvd_status check_layer(curvd_ctx *ctx, const char *name, int64_t d_in, 
   if (ctx->is_planned) return fail(ctx, CURVD_ERR_STATE, "curvd_layer_add comes before curvd_plan");
   if (!name || !*name || strlen(name) >= CV_NAME_MAX)
     return fail(ctx, CURVD_ERR_ARGUMENT, "a layer needs a name of 1 to 63 characters");
-  if (d_in < 1 || d_out < 1 || !cv_dense_fits(d_in + 1) || !cv_dense_fits(d_out)) {
+  if (d_in < 1 || d_out < 1 || d_in >= CV_DENSE_MAX || d_out >= CV_DENSE_MAX) {
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: sizes %lld x %lld are outside 1 .. %lld", name, (long long)d_out,
                    (long long)d_in, (long long)CV_DENSE_MAX - 1);
   }

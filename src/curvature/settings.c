@@ -147,6 +147,8 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   bool is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX;
   if (is_joint && s->exponent_a != s->exponent_g)
     return refuse(err, "damping_mode scalar and product-max damp the product: exponent_a and exponent_g must be equal");
+  if (is_joint && s->average == CV_AVERAGE_ZERO)
+    return refuse(err, "average zero moves the identity into each factor's damping, which scalar and product-max do not have: use id");
   if (s->eig_rank_min > s->eig_rank_max) return refuse(err, "eig_rank_min is above eig_rank_max");
   if (s->method == CV_METHOD_SRE && cv_schedule_min(&s->power_iters) < 1)
     return refuse(err, "sre-kfac with power_iters 0 never looks at the factor: use at least 1");

@@ -431,6 +431,23 @@ START_TEST(test_nystrom_never_exceeds_the_matrix) {
 }
 END_TEST
 
+/* A slightly indefinite matrix needs a larger shift, which the eigenvalues must not show. */
+START_TEST(test_nystrom_takes_its_shift_back) {
+  enum { N = 40 };
+  double values[N];
+  for (int i = 0; i < N; i++) values[i] = i == 7 ? -3e-5 : pow(0.9, i);
+  matrix a = matrix_of_values(N, values);
+  cv_eig_problem problem = problem_of(&a, N, 0, 1);
+  solution s = solution_new(&cv_eig_nystrom, &problem, 1e30f);
+  ck_assert_int_eq(solve(&cv_eig_nystrom, &problem, &s), CURVD_OK);
+  check_shape(&cv_eig_nystrom, &a, &s);
+  ck_assert_int_eq(s.result.found, N - 1);
+  for (int i = 0; i < N - 1; i++) ck_assert_msg(fabs(s.D[i] - a.w[i]) <= 3e-6, "%d: %.7g, not %.7g", i, s.D[i], a.w[i]);
+  solution_free(&s);
+  matrix_free(&a);
+}
+END_TEST
+
 START_TEST(test_nystrom_refuses_what_is_not_semidefinite) {
   enum { N = 40 };
   const double wrong[] = {-1, -0.5, -0.02}; /* one eigenvalue; all others 1; then all of them */
@@ -656,6 +673,7 @@ int main(void) {
       test_mean_errors_keep_the_bounds,
       test_sre_in_the_published_order_loses_small_modes,
       test_nystrom_never_exceeds_the_matrix,
+      test_nystrom_takes_its_shift_back,
       test_nystrom_refuses_what_is_not_semidefinite,
       test_warm_start_follows_a_drifting_average,
       test_orthonormal_rows_of_any_condition,

@@ -1,8 +1,8 @@
 /* The exact method against K-FAC in dense fp64, through the public functions alone.
  *
- * Tolerance: the service works in fp32. Its eigenpairs are those of M + E with |E| about eps |M|, so an inverse power is
- * relatively wrong by at most eps n (lambda_max + damping) / (lambda_min + damping); the data and dampings below keep that
- * quotient under 100 in each factor (and the joint one), n is 6, eps is 6e-8: 4e-5 in the worst direction. */
+ * Tolerance: the service works in fp32. Its eigenpairs are those of M + E with |E| about eps |M|, so an inverse power
+ * is relatively wrong by at most eps n (lambda_max + damping) / (lambda_min + damping); the data and dampings below
+ * keep that quotient under 100 in each factor (and the joint one), n is 6, eps is 6e-8: 4e-5 in the worst direction. */
 #include "kfac_reference.h"
 #include "mpi_assert.h"
 #include "service_fixture.h"
@@ -77,13 +77,12 @@ START_TEST(separable_damping_with_every_exponent_and_average) {
   static const char *const modes[] = {"relative-mean", "relative-max", "pi"};
   static const double exponents[][2] = {{1, 1},    {0.5, 0.5}, {0.25, 0.25}, {0, 0},
                                         {1, 0.25}, {0, 0.5},   {0.5, 0},     {0.3, 0.8}};
-  for (size_t i = 0; i < COUNT(modes) * COUNT(averages) * COUNT(exponents); i++) {
-    const double *p = exponents[i / COUNT(averages) % COUNT(exponents)];
-    kfac_case c = {
-        modes[i % COUNT(modes)], averages[i % COUNT(averages)], "eigen", i % COUNT(modes) == 2 ? 0.01 : 0.1, p[0], p[1],
-        0.8};
-    c.mode = modes[i / COUNT(averages) / COUNT(exponents)];
-    run(&c, &with_bias, SERVICE_JOINED, 3);
+  for (size_t m = 0; m < COUNT(modes); m++) {
+    for (size_t i = 0; i < COUNT(averages) * COUNT(exponents); i++) {
+      const double *p = exponents[i / COUNT(averages)];
+      kfac_case c = {modes[m], averages[i % COUNT(averages)], "eigen", m == 2 ? 0.01 : 0.1, p[0], p[1], 0.8};
+      run(&c, &with_bias, SERVICE_JOINED, 3);
+    }
   }
 }
 END_TEST
@@ -218,7 +217,8 @@ END_TEST
 /* Without statistics, on the skip list, or with method none, a gradient comes back as it is. */
 START_TEST(layers_that_are_not_preconditioned) {
   static const service_layer layers[] = {{"body.0", 5, 4, true}, {"head", 4, 3, true}, {"body.1", 3, 2, false}};
-  static const char *const options[] = {"method=none grad_reduction=mean", "method=kfac skip=x,head*,b*.0 step=plain momentum=0"};
+  static const char *const options[] = {"method=none grad_reduction=mean",
+                                        "method=kfac skip=x,head*,b*.0 step=plain momentum=0"};
   for (int i = 0; i < 2; i++) {
     curvd_ctx *ctx = service_open(MPI_COMM_SELF, options[i], 3, layers);
     dense V[3], direction[3];

@@ -74,10 +74,16 @@ static double dense_function(const cv_spectral *f, const side *G, const side *A,
 typedef struct application {
   double scale;
   bool in_place, in_halves;
+  double keep; /* of what out held, in halves that write at the end */
 } application;
 
+static bool keeps(const cv_lrps *G, const cv_lrps *A, const application *how) {
+  return how->in_halves && !how->in_place && G->r < G->n && A->r < A->n;
+}
+
 /* Both halves by hand, projections included; returns what the first one promises. */
-static cv_pair_sums apply_halves(const cv_pair *pair, double scale, const float *X, float *out, int64_t ld) {
+static cv_pair_sums apply_halves(const cv_pair *pair, const application *how, const float *X, float *out, int64_t ld) {
+  float scale = (float)how->scale, keep = keeps(pair->G, pair->A, how) ? (float)how->keep : 0;
   int64_t m = pair->G->n, n = pair->A->n;
   float *P = ref_floats(pair->G->r * pair->A->ld + 1), *R = ref_floats(pair->A->r * pair->G->ld + 1);
   double squares_x = 0;
@@ -87,9 +93,9 @@ static cv_pair_sums apply_halves(const cv_pair *pair, double scale, const float 
   cv_pair_projections(pair, X, ld, P, R);
   cv_pair_sums sums = cv_pair_project(pair, X, ld, squares_x, P, R, out, ld);
   ck_assert_int_eq(sums.is_written, pair->G->r == m || pair->A->r == n);
-  if (!sums.is_written) cv_pair_expand(pair, (float)scale, X, ld, out, ld);
+  if (!sums.is_written) cv_pair_expand(pair, scale, X, ld, keep, out, ld);
   for (int64_t i = 0; i < m && sums.is_written; i++) {
-    for (int64_t j = 0; j < n; j++) out[i * ld + j] *= (float)scale;
+    for (int64_t j = 0; j < n; j++) out[i * ld + j] *= scale;
   }
   free(P);
   free(R);
@@ -109,7 +115,7 @@ static cv_pair_sums apply(const cv_spectral *f, side *G, side *A, const applicat
   if (how->in_place) memcpy(out, X, (size_t)(m * ld) * sizeof *X);
   const float *in = how->in_place ? out : X;
   if (how->in_halves) {
-    sums = apply_halves(&pair, how->scale, in, out, ld);
+    sums = apply_halves(&pair, how, in, out, ld);
   } else {
     cv_pair_apply(&pair, (float)how->scale, in, ld, out, ld);
   }
@@ -131,24 +137,27 @@ static void check_sums(const cv_pair_sums *sums, int64_t count, const double *x,
 static void check_apply(const cv_spectral *f, int64_t m, int64_t n, int64_t r_g, int64_t r_a, const application *how) {
   side G = side_new(1, m, r_g, 0, r_a), A = side_new(2, n, r_a, r_g, 0);
   int64_t ld = n + 3, mn = m * n;
-  float *X = ref_floats(m * ld), *out = ref_floats(m * ld);
+  float *X = ref_floats(m * ld), *out = ref_floats(m * ld), *before = ref_floats(m * ld);
   double *F = ref_doubles(mn * mn), *x = ref_doubles(mn), *y = ref_doubles(mn);
+  double keep = keeps(&G.lrps, &A.lrps, how) ? how->keep : 0;
   ref_fill(3, m, n, X, ld);
   ref_fill(4, m, n, out, ld);
+  ref_fill(4, m, n, before, ld);
   double largest = dense_function(f, &G, &A, F);
   for (int64_t i = 0; i < mn; i++) x[i] = X[i / n * ld + i % n];
   ref_multiply(mn, 1, mn, F, x, y);
   cv_pair_sums sums = apply(f, &G, &A, how, X, out);
   if (how->in_halves) check_sums(&sums, mn, x, y);
-  double tolerance = 4e-6 * fabs(how->scale) * largest * ref_norm(mn, x);
+  double tolerance = 4e-6 * (fabs(keep) + fabs(how->scale) * largest * ref_norm(mn, x));
   for (int64_t i = 0; i < mn; i++) {
-    double error = fabs(out[i / n * ld + i % n] - how->scale * y[i]);
+    int64_t at = i / n * ld + i % n;
+    double error = fabs(out[at] - (how->scale * y[i] + keep * before[at]));
     ck_assert_msg(error <= tolerance, "m %d n %d r_g %d r_a %d in place %d: error %.2e above %.2e", (int)m, (int)n,
                   (int)r_g, (int)r_a, how->in_place, error, tolerance);
   }
   ref_check_padding(m, n, out, ld);
   side_free(&G), side_free(&A);
-  free(X), free(out), free(F), free(x), free(y);
+  free(X), free(out), free(before), free(F), free(x), free(y);
 }
 
 static const cv_spectral functions[] = {
@@ -170,8 +179,9 @@ enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
 /* LRPS-1: low or full rank on each side, none, all but one; every function; odd shapes. */
 START_TEST(test_apply_is_the_function_of_the_dense_matrix) {
   const int64_t shapes[][2] = {{5, 7}, {7, 5}, {1, 7}, {5, 1}, {1, 1}, {9, 4}};
-  const application how[] = {{1, false, false}, {1, true, true},  {-0.7, false, true},  {-0.7, true, false},
-                             {1, true, false},  {1, false, true}, {-0.7, false, false}, {-0.7, true, true}};
+  const application how[] = {{1, false, false, 0},    {1, true, true, 0},     {-0.7, false, true, 0},
+                             {-0.7, true, false, 0},  {1, true, false, 0},    {1, false, true, 2},
+                             {-0.7, false, false, 0}, {-0.7, false, true, -1}};
   for (int t = 0; t < 6; t++) {
     int64_t m = shapes[t][0], n = shapes[t][1];
     const int64_t ranks_g[] = {0, m / 2, m - 1, m}, ranks_a[] = {0, n / 2, n - 1, n};
@@ -184,7 +194,7 @@ END_TEST
 
 /* scale h = 1 leaves X as it is: the copy may be left out, the rest may not. */
 START_TEST(test_apply_with_a_neutral_tail) {
-  const application how = {1, true, false};
+  const application how = {1, true, false, 0};
   for (int64_t r = 0; r <= 4; r++) check_apply(&functions[9], 5, 7, r, r, &how);
 }
 END_TEST
@@ -193,7 +203,7 @@ END_TEST
  * the rounding of a difference. The sums must be right or not vouched for; with half of X outside they are wanted. */
 START_TEST(test_sums_under_cancellation) {
   enum { M = 9, N = 14, LD = N + 3, MN = M * N };
-  const application how = {1, false, true};
+  const application how = {1, false, true, 0};
   float X[M * LD], out[M * LD];
   double *F = ref_doubles(MN * MN), x[MN], y[MN];
   for (int outside = 0; outside < 2; outside++) {
@@ -288,7 +298,7 @@ START_TEST(test_joint_inverse_against_elimination) {
   float G32[M * M], A32[N * N], X[M * (N + 3)], out[M * (N + 3)];
   double *K = ref_doubles(MN * MN);
   const cv_spectral f = {.is_joint = true, .damping_joint = 0.01, .exponent_a = 1};
-  const application how = {1, false, false};
+  const application how = {1, false, false, 0};
   statistic(11, M, G, G32);
   statistic(12, N, A, A32);
   ref_fill(13, M, N, X, N + 3);
@@ -319,7 +329,7 @@ static double inner(int64_t m, int64_t n, const float *X, const float *Y) {
 START_TEST(test_apply_is_linear_symmetric_and_bounded) {
   enum { M = 9, N = 14, LD = N + 3, COUNT = M * LD };
   const int64_t ranks[][2] = {{3, 4}, {9, 4}, {3, 14}, {9, 14}, {0, 4}, {0, 0}};
-  const application how = {1, false, false};
+  const application how = {1, false, false, 0};
   float X[COUNT], Y[COUNT], Z[COUNT], fx[COUNT], fy[COUNT], fz[COUNT];
   for (int t = 0; t < 6 * FUNCTIONS; t++) {
     const cv_spectral *f = &functions[t % FUNCTIONS];
@@ -352,7 +362,7 @@ END_TEST
 START_TEST(test_relative_damping_is_scale_free) {
   enum { M = 6, N = 10, LD = N + 3 };
   const double c[] = {1e-6, 1e6};
-  const application how = {1, false, false};
+  const application how = {1, false, false, 0};
   float X[M * LD], out[M * LD], scaled[M * LD];
   ref_fill(31, M, N, X, LD);
   for (int t = 0; t < 2; t++) {
