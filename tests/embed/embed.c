@@ -47,15 +47,12 @@ static int train(curvd_ctx *ctx) {
   float first = 0, loss = 0;
   make_data(curvd_worker_index(ctx), x, y);
   for (int step = 0; step < STEPS; step++) {
-    curvd_gradient handed = {&gradient[0][0], D_IN + 1, &gradient[0][D_IN], D_IN + 1};
+    curvd_gradient handed = {&gradient[0][0], D_IN + 1, &gradient[0][D_IN], D_IN + 1, &w[0][0], &w[0][D_IN], 0};
     double lr = 0.05 * (1 - (double)step / STEPS);
     loss = backward(x, y, w, g, gradient);
     if (step == 0) first = loss;
     if (curvd_wants_capture(ctx)) check(ctx, curvd_capture(ctx, 0, ROWS, &x[0][0], D_IN, &g[0][0], D_OUT));
-    check(ctx, curvd_step(ctx, lr, &handed, 1));
-    for (int o = 0; o < D_OUT; o++) {
-      for (int j = 0; j <= D_IN; j++) w[o][j] -= (float)lr * gradient[o][j];
-    }
+    check(ctx, curvd_step(ctx, lr, &handed, 1)); /* w <- w - lr * direction */
   }
   check(ctx, curvd_finish(ctx));
   return loss < first / 100 ? 0 : 1;
