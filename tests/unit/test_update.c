@@ -183,12 +183,9 @@ START_TEST(bias_must_come_with_its_weight) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {step_subtracts_its_direction,
-                                joined_gradients_are_left_alone,
-                                apart_gradients_are_left_alone,
-                                bad_gradient_changes_no_parameter,
-                                impossible_damping_changes_no_parameter,
-                                bias_must_come_with_its_weight};
+  const TTest *const tests[] = {
+      step_subtracts_its_direction,      joined_gradients_are_left_alone,         apart_gradients_are_left_alone,
+      bad_gradient_changes_no_parameter, impossible_damping_changes_no_parameter, bias_must_come_with_its_weight};
   return service_suite("update", tests, COUNT(tests));
 }
 
