@@ -125,7 +125,7 @@ typedef struct curvd_gradient {
  *   lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
  * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank; method none, which only combines, does not look), MPI,
- * REMOTE. After ARGUMENT, STATE and REMOTE nothing has happened: captures stay and the step can be repeated. After the others
+ * REMOTE. After ARGUMENT, STATE and REMOTE nothing has happened: captures stay, so the step can be repeated without them. After the others
  * the step has been counted, gradients hold anything, parameters are unchanged, preconditioners and averages are those of before or
  * after it. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);

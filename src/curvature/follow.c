@@ -5,7 +5,7 @@
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
-#include <math.h>
+#include <string.h>
 
 enum { CHECK_EVERY = 8 };
 static const double CHECK_TOLERANCE = 1e-3;
@@ -65,17 +65,28 @@ void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const flo
   layer->followed_rows += rows;
 }
 
-/* Does the first row of P still agree with X? It does not when the caller captured another gradient than it handed to the step. */
-static bool is_right(curvd_ctx *ctx, const cv_layer *layer) {
-  const cv_lrps *G = &layer->factor[CV_G].side;
-  float *row = ctx->thin;
+/* |(sum of +-rows of U) X - (sum of +-rows of P)|^2, and the same of R with X transposed: every row takes part in one product. */
+static double probe(cv_trans trans, const cv_lrps *side, int64_t n, const float *X, int64_t ldx, const float *P, int64_t ldp,
+                    float *work) {
+  float *w = work, *row = work + side->n;
   double defect = 0;
-  if (ctx->step % CHECK_EVERY != CHECK_EVERY - 1) return true;
-  for (int64_t at = 0; at < layer->n; at += CV_THIN_ROWS) {
-    int64_t cols = layer->n - at < CV_THIN_ROWS ? layer->n - at : CV_THIN_ROWS;
-    cv_gemm(CV_N, CV_N, 1, cols, layer->m, 1, G->U, G->ld, layer->X + at, layer->ldx, 0, row, cols);
-    for (int64_t j = 0; j < cols; j++) defect += (double)(row[j] - layer->P[at + j]) * (double)(row[j] - layer->P[at + j]);
+  memset(work, 0, (size_t)(side->n + n) * sizeof *work);
+  for (int64_t i = 0; i < side->r; i++) {
+    float sign = ((uint64_t)i * 0x9e3779b97f4a7c15u) >> 63 ? 1 : -1;
+    for (int64_t j = 0; j < side->n; j++) w[j] += sign * side->U[i * side->ld + j];
+    for (int64_t j = 0; j < n; j++) row[j] -= sign * P[i * ldp + j];
   }
+  cv_gemm(CV_N, trans, 1, n, side->n, 1, w, side->n, X, ldx, 1, row, n);
+  for (int64_t j = 0; j < n; j++) defect += (double)row[j] * (double)row[j];
+  return defect / (double)side->r; /* |w|^2 = r */
+}
+
+/* Do P and R still agree with X? They do not when the caller captured another gradient than it handed to the step. */
+static bool is_right(curvd_ctx *ctx, const cv_layer *layer) {
+  const cv_lrps *G = &layer->factor[CV_G].side, *A = &layer->factor[CV_A].side;
+  if (ctx->step % CHECK_EVERY != CHECK_EVERY - 1) return true;
+  double defect = probe(CV_N, G, layer->n, layer->X, layer->ldx, layer->P, A->ld, ctx->thin);
+  defect += probe(CV_T, A, layer->m, layer->X, layer->ldx, layer->R, G->ld, ctx->thin);
   return defect <= CHECK_TOLERANCE * CHECK_TOLERANCE * layer->squares_x;
 }
 

@@ -70,6 +70,7 @@ static void start_anew(curvd_ctx *ctx) {
 /* With nothing to average or to scale, X is the gradient where it lies; otherwise it is gathered into own. */
 static void take(cv_layer *layer, float mu, float nu, const curvd_gradient *g) {
   bool is_plain = mu == 0 && nu == 1 && cv_gradient_is_joined(layer, g);
+  if (mu == 0 && !is_plain) memset(layer->own, 0, (size_t)(layer->m * layer->ld) * sizeof(float)); /* 0 * NaN is NaN */
   layer->X = is_plain ? g->weight : layer->own;
   layer->ldx = is_plain ? g->ld : layer->ld;
   layer->squares_x = is_plain ? cv_sum_squares_f32(layer->m, layer->n, g->weight, g->ld) : gather(layer, mu, nu, g);

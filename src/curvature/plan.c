@@ -140,7 +140,7 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     scatter = larger(scatter, layer->m * layer->ld);
     if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ld);
     core = larger(core, A->k_max * G->k_max);
-    if (layer->P) thin = larger(thin, CV_THIN_ROWS * larger(A->k_max, G->k_max));
+    if (layer->P) thin = larger(thin, larger(CV_THIN_ROWS * larger(A->k_max, G->k_max), layer->m + layer->n));
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, thin, "workspace", &ctx->thin, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));

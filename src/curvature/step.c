@@ -141,7 +141,7 @@ static void hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients
 static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   curvd_status status = cv_exchange_gradients(ctx, gradients);
-  if (cv_settings_of(ctx)->method == CV_METHOD_NONE) hand_back(ctx, lr, gradients);
+  if (status == CURVD_OK && cv_settings_of(ctx)->method == CV_METHOD_NONE) hand_back(ctx, lr, gradients);
   cv_stage_end(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   if (status != CURVD_OK || cv_settings_of(ctx)->method == CV_METHOD_NONE) return status;
   if (cv_step_wants_statistics(ctx) || wants_refresh(ctx)) {
