@@ -58,7 +58,8 @@ CURVD_API curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx);
 CURVD_API void curvd_destroy(curvd_ctx **ctx);
 
 /* [local] Sets one option, before curvd_plan; every rank must set the same (curvd_plan compares).
- * Errors: OPTION (unknown key: names the nearest; value out of range), STATE (after curvd_plan). The old value stays. */
+ * Errors: OPTION (unknown key: names the nearest; value out of range), STATE (after curvd_plan). The old value stays.
+ */
 CURVD_API curvd_status curvd_set(curvd_ctx *ctx, const char *key, const char *value);
 
 /* [local] Adds a fully connected layer, before curvd_plan; every rank adds the same layers in the same order.
@@ -91,43 +92,44 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  *   a: (rows, d_in) layer inputs, without the constant 1;  lda >= d_in.  NULL: leaves A alone.
  *   g: (rows, d_out) gradients in the layer's outputs;     ldg >= d_out. NULL: leaves G alone.
  *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
- * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of rows, 0 included.
- * Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan). Statistics are as before. */
+ * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
+ * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan). Statistics are as before. */
 CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                      const float *g, int64_t ldg);
 
-/* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is the sum over
- * calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a randomized method follow the gradient at a cost linear in the layer's width, which pays when
- * rows < m n / (m + n); ignored where it does not, or with several workers.
- *   a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is.
- * Do not call it when the gradient is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices,
- * logs a warning, and repairs. Errors: as curvd_capture. */
+/* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is
+ * the sum over calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a
+ * randomized method follow the gradient at a cost linear in the layer's width, which pays when rows < m n / (m + n);
+ * ignored where it does not, or with several workers. a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the
+ * real loss, scaled as the gradient is. Do not call it when the gradient is changed otherwise (gradient clipping,
+ * coupled weight decay): a check every few steps notices, logs a warning, and repairs. Errors: as curvd_capture. */
 CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                               const float *g, int64_t ldg, float scale);
 
-/* The gradient of one layer, in the caller's memory, and perhaps the parameters that it belongs to. Fields left out are 0. */
+/* The gradient of one layer, in the caller's memory, and perhaps the parameters that it belongs to. Fields left out are
+ * 0. */
 typedef struct curvd_gradient {
-  float *weight;       /* (d_out, d_in), rows ld apart */
-  int64_t ld;          /* >= d_in */
-  float *bias;         /* d_out numbers bias_stride apart; ignored when the layer has no bias.
-                        * weight + d_in with stride ld: the bias as the last column of W (fastest) */
-  int64_t bias_stride; /* >= 1 */
-  float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr * direction, which
-                          * saves passes over memory, and leaves anything in weight and bias
-                          * (with momentum_place caller, or momentum 0: leaves them as they are) */
+  float *weight;         /* (d_out, d_in), rows ld apart */
+  int64_t ld;            /* >= d_in */
+  float *bias;           /* d_out numbers bias_stride apart; ignored when the layer has no bias.
+                          * weight + d_in with stride ld: the bias as the last column of W (fastest) */
+  int64_t bias_stride;   /* >= 1 */
+  float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr *
+                          * direction, which      saves passes over memory, and leaves anything in weight and bias      (with
+                          * momentum_place caller, or momentum 0: leaves them as they are) */
   float *parameter_bias; /* with parameter: the layer's bias, laid out as bias is */
   float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;
 
 /* [collective, workers; the curvature ranks take part through curvd_serve] One step: combines the workers' gradients
  * (grad_reduction), brings due statistics to their owners, refreshes due preconditioners, and overwrites every gradient
- * by the step's direction: the caller does W <- W - lr * direction, or hands the parameters over in gradients[i].parameter.
- *   lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
+ * by the step's direction: the caller does W <- W - lr * direction, or hands the parameters over in
+ * gradients[i].parameter. lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
- * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank; method none, which only combines, does not look), MPI,
- * REMOTE. After ARGUMENT, STATE and REMOTE nothing has happened: captures stay, so the step can be repeated without them. After the others
- * the step has been counted, gradients hold anything, parameters are unchanged, preconditioners and averages are those of before or
- * after it. */
+ * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank; method none, which only combines,
+ * does not look), MPI, REMOTE. After ARGUMENT, STATE and REMOTE nothing has happened: captures stay, so the step can be
+ * repeated without them. After the others the step has been counted, gradients hold anything, parameters are unchanged,
+ * preconditioners and averages are those of before or after it. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
 
 /* [collective, curvature ranks] Serves the workers until they call curvd_finish; waits without spinning.
@@ -140,41 +142,41 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
 /* ---- What it is doing ------------------------------------------------------------------------------------------- */
 
 /* X(name, text): stages of a step, as in the end table */
-#define CURVD_STAGE_LIST(X)                                              \
-  X(CURVD_STAGE_CAPTURE, "capture statistics")                           \
-  X(CURVD_STAGE_FOLLOW, "project gradients")                             \
-  X(CURVD_STAGE_GRADIENTS, "reduce gradients")                           \
-  X(CURVD_STAGE_STATISTICS, "reduce statistics")                         \
-  X(CURVD_STAGE_AVERAGE, "running average")                              \
-  X(CURVD_STAGE_REFRESH, "refresh")                                      \
-  X(CURVD_STAGE_BROADCAST, "receive preconditioners")                    \
-  X(CURVD_STAGE_MOMENTUM, "momentum")                                    \
-  X(CURVD_STAGE_PRECONDITION, "precondition")                            \
+#define CURVD_STAGE_LIST(X)                                                                                            \
+  X(CURVD_STAGE_CAPTURE, "capture statistics")                                                                         \
+  X(CURVD_STAGE_FOLLOW, "project gradients")                                                                           \
+  X(CURVD_STAGE_GRADIENTS, "reduce gradients")                                                                         \
+  X(CURVD_STAGE_STATISTICS, "reduce statistics")                                                                       \
+  X(CURVD_STAGE_AVERAGE, "running average")                                                                            \
+  X(CURVD_STAGE_REFRESH, "refresh")                                                                                    \
+  X(CURVD_STAGE_BROADCAST, "receive preconditioners")                                                                  \
+  X(CURVD_STAGE_MOMENTUM, "momentum")                                                                                  \
+  X(CURVD_STAGE_PRECONDITION, "precondition")                                                                          \
   X(CURVD_STAGE_IDLE, "wait for workers")
 
 /* X(name, text): what is sent */
-#define CURVD_TRAFFIC_LIST(X)                         \
-  X(CURVD_TRAFFIC_GRADIENTS, "gradients")             \
-  X(CURVD_TRAFFIC_STATISTICS, "statistics")           \
-  X(CURVD_TRAFFIC_PRECONDITIONERS, "preconditioners") \
+#define CURVD_TRAFFIC_LIST(X)                                                                                          \
+  X(CURVD_TRAFFIC_GRADIENTS, "gradients")                                                                              \
+  X(CURVD_TRAFFIC_STATISTICS, "statistics")                                                                            \
+  X(CURVD_TRAFFIC_PRECONDITIONERS, "preconditioners")                                                                  \
   X(CURVD_TRAFFIC_CONTROL, "control")
 
 /* X(name, text): memory by kind */
-#define CURVD_MEMORY_LIST(X)                           \
-  X(CURVD_MEMORY_STATISTICS, "statistics")             \
-  X(CURVD_MEMORY_FACTORS, "factors")                   \
-  X(CURVD_MEMORY_PRECONDITIONERS, "preconditioners")   \
-  X(CURVD_MEMORY_MOMENTUM, "momentum")                 \
-  X(CURVD_MEMORY_TRANSFER, "transfer")                 \
+#define CURVD_MEMORY_LIST(X)                                                                                           \
+  X(CURVD_MEMORY_STATISTICS, "statistics")                                                                             \
+  X(CURVD_MEMORY_FACTORS, "factors")                                                                                   \
+  X(CURVD_MEMORY_PRECONDITIONERS, "preconditioners")                                                                   \
+  X(CURVD_MEMORY_MOMENTUM, "momentum")                                                                                 \
+  X(CURVD_MEMORY_TRANSFER, "transfer")                                                                                 \
   X(CURVD_MEMORY_WORKSPACE, "workspace")
 
 /* X(name, text): events, all owners together as far as this rank has heard of them */
-#define CURVD_EVENT_LIST(X)                                                      \
-  X(CURVD_EVENT_REFRESHES, "factors refreshed")                                  \
-  X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")           \
-  X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                       \
-  X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead") \
-  X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed") \
+#define CURVD_EVENT_LIST(X)                                                                                            \
+  X(CURVD_EVENT_REFRESHES, "factors refreshed")                                                                        \
+  X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")                                                 \
+  X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
+  X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
+  X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")
 
 #define CURVD_LIST_ENUM(name, text) name,
@@ -186,16 +188,16 @@ typedef enum curvd_event { CURVD_EVENT_LIST(CURVD_LIST_ENUM) CURVD_EVENTS } curv
 
 /* Sums since curvd_plan, of this rank. */
 typedef struct curvd_metrics {
-  int64_t step;                             /* steps done */
+  int64_t step; /* steps done */
   double stage_wall_s[CURVD_STAGES];
-  double stage_cpu_s[CURVD_STAGES];         /* process CPU, all threads */
+  double stage_cpu_s[CURVD_STAGES]; /* process CPU, all threads */
   int64_t stage_calls[CURVD_STAGES];
-  int64_t sent_bytes[CURVD_TRAFFICS];       /* payload handed to MPI by this rank: what it contributes or is root of */
+  int64_t sent_bytes[CURVD_TRAFFICS]; /* payload handed to MPI by this rank: what it contributes or is root of */
   int64_t events[CURVD_EVENTS];
-  int64_t memory_bytes[CURVD_MEMORIES];     /* live now */
+  int64_t memory_bytes[CURVD_MEMORIES]; /* live now */
   int64_t memory_peak_bytes;
-  int64_t n_allocations;                    /* ever; constant after curvd_plan */
-  double clip_scale;                        /* of the last step: 1 where nothing was clipped; smallest over layers */
+  int64_t n_allocations; /* ever; constant after curvd_plan */
+  double clip_scale;     /* of the last step: 1 where nothing was clipped; smallest over layers */
 } curvd_metrics;
 
 /* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */
@@ -203,28 +205,28 @@ CURVD_API curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *m
 
 /* One Kronecker factor as its last refresh left it. */
 typedef struct curvd_factor_metrics {
-  int64_t n;            /* rows of the factor */
-  int64_t eig_rank;     /* eigenpairs kept; n: all; 0: identity, never refreshed */
+  int64_t n;               /* rows of the factor */
+  int64_t eig_rank;        /* eigenpairs kept; n: all; 0: identity, never refreshed */
   int64_t statistics_step; /* step of its newest statistics, -1: none yet; age = step - statistics_step */
-  double trace;         /* of the running average */
-  double lambda_max;    /* largest eigenvalue */
-  double lambda_min;    /* smallest kept eigenvalue */
-  double tau;           /* eigenvalue assumed outside the kept span */
-  double missing_trace; /* share of the trace outside the kept span, [0, 1] */
-  double damping;       /* added to its eigenvalues in the last step; 0 before any */
-  int64_t refused;      /* statistics refused so far */
+  double trace;            /* of the running average */
+  double lambda_max;       /* largest eigenvalue */
+  double lambda_min;       /* smallest kept eigenvalue */
+  double tau;              /* eigenvalue assumed outside the kept span */
+  double missing_trace;    /* share of the trace outside the kept span, [0, 1] */
+  double damping;          /* added to its eigenvalues in the last step; 0 before any */
+  int64_t refused;         /* statistics refused so far */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {
-  const char *name;    /* borrowed, as long as the context */
-  const char *method;  /* "kfac", ..., or "none" */
-  const char *reason;  /* why the layer is not preconditioned; "" when it is */
+  const char *name;   /* borrowed, as long as the context */
+  const char *method; /* "kfac", ..., or "none" */
+  const char *reason; /* why the layer is not preconditioned; "" when it is */
   int64_t d_in, d_out;
   bool has_bias;
-  int owner;           /* rank in the communicator of curvd_create; -1 without an owner */
-  double share;        /* of all layers' parameters, [0, 1] */
+  int owner;                      /* rank in the communicator of curvd_create; -1 without an owner */
+  double share;                   /* of all layers' parameters, [0, 1] */
   curvd_factor_metrics factor[2]; /* A, G */
-  double direction_rms; /* root mean square of the last direction, before lr */
+  double direction_rms;           /* root mean square of the last direction, before lr */
 } curvd_layer_metrics;
 
 /* [local] Errors: ARGUMENT (no such layer), STATE (before curvd_plan). */
@@ -254,8 +256,8 @@ CURVD_API curvd_status curvd_option_get(int index, curvd_option_info *info);
 /* [local, no context, no MPI] Would curvd_set accept it? Writes the sentence to message (may be NULL) if not. */
 CURVD_API curvd_status curvd_option_check(const char *key, const char *value, char *message, size_t size);
 
-/* [local] The value in force, as text: what was set, or what recipe and method imply (after curvd_plan), or the default.
- * Borrowed until the next call with this context; NULL for an unknown key. */
+/* [local] The value in force, as text: what was set, or what recipe and method imply (after curvd_plan), or the
+ * default. Borrowed until the next call with this context; NULL for an unknown key. */
 CURVD_API const char *curvd_get(const curvd_ctx *ctx, const char *key);
 
 /* ---- Errors and version ------------------------------------------------------------------------------------------ */

@@ -22,14 +22,15 @@ static curvd_status wait_idle(MPI_Request *request, cv_error *err) {
   return CURVD_OK;
 }
 
-typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err);
+typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
+                                    cv_error *err);
 
 static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count, int64_t size, begin_piece piece,
                           cv_transfer *transfer, cv_error *err) {
   transfer->n = 0;
   if (count * size > CV_TRANSFER_MAX_BYTES) {
-    return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld", (long long)(count * size),
-                   (long long)CV_TRANSFER_MAX_BYTES);
+    return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld",
+                   (long long)(count * size), (long long)CV_TRANSFER_MAX_BYTES);
   }
   int64_t most = PIECE_BYTES / size;
   for (int64_t done = 0; done < count; done += most) {
@@ -47,16 +48,20 @@ static curvd_status sum_piece(const cv_comm *comm, int owner, void *x, int count
 }
 
 /* The owner is last in a group with a curvature rank; among workers it stands at its own place. */
-static int root_of(const cv_comm *comm, int owner) { return comm->n_curvature > 0 ? comm->n_workers : owner; }
+static int root_of(const cv_comm *comm, int owner) {
+  return comm->n_curvature > 0 ? comm->n_workers : owner;
+}
 
-static curvd_status reduce_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+static curvd_status reduce_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
+                                 cv_error *err) {
   bool is_root = cv_comm_my_owner(comm) == owner;
-  int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, MPI_FLOAT, MPI_SUM, root_of(comm, owner),
-                         comm->group[owner], request);
+  int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, MPI_FLOAT, MPI_SUM,
+                         root_of(comm, owner), comm->group[owner], request);
   return cv_comm_check(code, "MPI_Ireduce of statistics", err);
 }
 
-static curvd_status broadcast_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+static curvd_status broadcast_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
+                                    cv_error *err) {
   int code = MPI_Ibcast(x, count, MPI_BYTE, root_of(comm, owner), comm->group[owner], request);
   return cv_comm_check(code, "MPI_Ibcast of preconditioners", err);
 }

@@ -1,5 +1,5 @@
-/* Transfers: begin returns at once, end waits; the buffer stays untouched in between. Above 512 MiB a transfer is cut into pieces. The order of transfers on a communicator is that of the
- * plan, never of the data. */
+/* Transfers: begin returns at once, end waits; the buffer stays untouched in between. Above 512 MiB a transfer is cut
+ * into pieces. The order of transfers on a communicator is that of the plan, never of the data. */
 #ifndef CV_COMM_COLL_H
 #define CV_COMM_COLL_H
 
@@ -18,8 +18,8 @@ typedef struct cv_transfer {
 /* [collective over the workers] x (count) <- sum over workers, on all of them. */
 curvd_status cv_coll_begin_sum(const cv_comm *comm, float *x, int64_t count, cv_transfer *transfer, cv_error *err);
 
-/* [collective over the group of owner] The owner's x (count) becomes the sum of the workers' x (its own counts only if it is a worker:
- * a curvature rank's x must be zero on entry). */
+/* [collective over the group of owner] The owner's x (count) becomes the sum of the workers' x (its own counts only if
+ * it is a worker: a curvature rank's x must be zero on entry). */
 curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int64_t count, cv_transfer *transfer,
                                   cv_error *err);
 
@@ -27,8 +27,9 @@ curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int6
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
                                      cv_error *err);
 
-/* How a rank waits. Idle gives the core away between looks: for small messages whose sender may still be busy for long; a large one
- * would crawl, since it only moves while somebody looks. Active is for transfers that all ranks have come to. */
+/* How a rank waits. Idle gives the core away between looks: for small messages whose sender may still be busy for long;
+ * a large one would crawl, since it only moves while somebody looks. Active is for transfers that all ranks have come
+ * to. */
 typedef enum cv_wait { CV_WAIT_ACTIVE, CV_WAIT_IDLE } cv_wait;
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err);
 

@@ -17,7 +17,8 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
   MPI_Initialized(&is_up);
   if (is_up) MPI_Finalized(&is_down);
   *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL};
-  if (!is_up || is_down) return cv_fail(err, CURVD_ERR_STATE, "MPI is not running: call MPI_Init_thread before curvd_create");
+  if (!is_up || is_down)
+    return cv_fail(err, CURVD_ERR_STATE, "MPI is not running: call MPI_Init_thread before curvd_create");
   CV_TRY(cv_comm_check(MPI_Comm_dup(user, &comm->world), "MPI_Comm_dup", err));
   MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN);
   MPI_Comm_rank(comm->world, &comm->rank);
@@ -41,7 +42,8 @@ curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory
   comm->n_curvature = (int)n_curvature;
   comm->n_workers = comm->n_ranks - comm->n_curvature;
   int color = cv_comm_is_worker(comm) ? 0 : MPI_UNDEFINED;
-  CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->workers), "MPI_Comm_split of the workers", err));
+  CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->workers), "MPI_Comm_split of the workers",
+                       err));
   int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
   void *block = NULL;
   CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, n_owners, sizeof *comm->group, "communicators", &block, err));
@@ -66,7 +68,9 @@ void cv_comm_free(cv_comm *comm, cv_memory *memory) {
   free_comm(&comm->world);
 }
 
-bool cv_comm_is_worker(const cv_comm *comm) { return comm->rank < comm->n_workers; }
+bool cv_comm_is_worker(const cv_comm *comm) {
+  return comm->rank < comm->n_workers;
+}
 
 int cv_comm_owner_rank(const cv_comm *comm, int owner) {
   return comm->n_curvature > 0 ? comm->n_workers + owner : owner;
@@ -83,8 +87,8 @@ curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_
   int code = MPI_Allreduce(pair, most, 4, MPI_INT64_T, MPI_MAX, comm->world);
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
   if (most[0] == -most[1] && most[2] == -most[3]) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_MISMATCH, "rank %d: the ranks differ in %s: every rank must make the same calls", comm->rank,
-                 what);
+  return cv_fail(err, CURVD_ERR_MISMATCH, "rank %d: the ranks differ in %s: every rank must make the same calls",
+                 comm->rank, what);
 }
 
 curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status mine, cv_error *err) {
@@ -95,7 +99,8 @@ curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status min
   if (mine != CURVD_OK) return mine;
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
   if (!out.failed) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_REMOTE, "rank %d failed in the same call: its curvd_last_error has the reason", out.rank);
+  return cv_fail(err, CURVD_ERR_REMOTE, "rank %d failed in the same call: its curvd_last_error has the reason",
+                 out.rank);
 }
 
 const char *cv_comm_library(void) {

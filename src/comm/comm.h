@@ -1,8 +1,8 @@
 /* Ranks and communicators. With coll.h the only library code that calls MPI.
  *
- * World rank r < n_workers is worker r; the last n_curvature ranks are curvature ranks. An owner of layers is a curvature rank, or a
- * worker when there is none. Each owner has a group: all workers and the owner; statistics are reduced to it and preconditioners
- * broadcast from it there, so no other curvature rank takes part. */
+ * World rank r < n_workers is worker r; the last n_curvature ranks are curvature ranks. An owner of layers is a
+ * curvature rank, or a worker when there is none. Each owner has a group: all workers and the owner; statistics are
+ * reduced to it and preconditioners broadcast from it there, so no other curvature rank takes part. */
 #ifndef CV_COMM_COMM_H
 #define CV_COMM_COMM_H
 
@@ -19,7 +19,7 @@ typedef struct cv_comm {
   MPI_Comm *group;  /* [n_owners]: workers and that owner; MPI_COMM_NULL where this rank is not in it */
   int rank, n_ranks;
   int n_workers, n_curvature;
-  int n_owners;     /* n_curvature, or n_workers when there is none */
+  int n_owners; /* n_curvature, or n_workers when there is none */
 } cv_comm;
 
 /* [collective over user] STATE: MPI is not initialised or already finalised. */
@@ -39,8 +39,8 @@ int cv_comm_my_owner(const cv_comm *comm);
 /* [collective over all ranks] MISMATCH unless every rank passes the same number. One reduction of (x, -x). */
 curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_error *err);
 
-/* [collective over all ranks, or over the workers] The agreement point: returns `mine` where it failed, REMOTE (naming the rank) where
- * only others did, OK when all are well. */
+/* [collective over all ranks, or over the workers] The agreement point: returns `mine` where it failed, REMOTE (naming
+ * the rank) where only others did, OK when all are well. */
 typedef enum cv_scope { CV_ALL_RANKS, CV_WORKERS } cv_scope;
 curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status mine, cv_error *err);
 

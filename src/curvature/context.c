@@ -31,7 +31,9 @@ curvd_status curvd_create(MPI_Comm comm, curvd_ctx **out) {
   return CURVD_OK;
 }
 
-curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx) { return curvd_create(MPI_Comm_f2c(comm), ctx); }
+curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx) {
+  return curvd_create(MPI_Comm_f2c(comm), ctx);
+}
 
 void curvd_destroy(curvd_ctx **ctx) {
   if (!ctx || !*ctx) return;
@@ -65,8 +67,8 @@ static curvd_status check_layer(curvd_ctx *ctx, const char *name, int64_t d_in, 
   if (!name || !*name || strlen(name) >= CV_NAME_MAX)
     return fail(ctx, CURVD_ERR_ARGUMENT, "a layer needs a name of 1 to 63 characters");
   if (d_in < 1 || d_out < 1 || d_in >= CV_DENSE_MAX || d_out >= CV_DENSE_MAX) {
-    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: sizes %lld x %lld are outside 1 .. %lld", name, (long long)d_out,
-                   (long long)d_in, (long long)CV_DENSE_MAX - 1);
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: sizes %lld x %lld are outside 1 .. %lld", name,
+                   (long long)d_out, (long long)d_in, (long long)CV_DENSE_MAX - 1);
   }
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     if (strcmp(ctx->layer[i].name, name) == 0)
@@ -85,13 +87,15 @@ static curvd_status make_room(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias, int32_t *index) {
+curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
+                             int32_t *index) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   ctx->error = (cv_error){0};
   CV_TRY(check_layer(ctx, name, d_in, d_out));
   CV_TRY(make_room(ctx));
   cv_layer *layer = &ctx->layer[ctx->n_layers];
-  *layer = (cv_layer){.d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
+  *layer =
+      (cv_layer){.d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
   layer->ld = cv_dense_ld(layer->n);
   snprintf(layer->name, sizeof layer->name, "%s", name);
   if (index) *index = ctx->n_layers;
@@ -132,9 +136,13 @@ curvd_role curvd_role_get(const curvd_ctx *ctx) {
   return ctx && ctx->is_planned && !cv_comm_is_worker(&ctx->comm) ? CURVD_ROLE_CURVATURE : CURVD_ROLE_WORKER;
 }
 
-int curvd_worker_count(const curvd_ctx *ctx) { return ctx ? ctx->comm.n_workers : 0; }
+int curvd_worker_count(const curvd_ctx *ctx) {
+  return ctx ? ctx->comm.n_workers : 0;
+}
 
-int curvd_worker_index(const curvd_ctx *ctx) { return ctx && cv_comm_is_worker(&ctx->comm) ? ctx->comm.rank : -1; }
+int curvd_worker_index(const curvd_ctx *ctx) {
+  return ctx && cv_comm_is_worker(&ctx->comm) ? ctx->comm.rank : -1;
+}
 
 /* ---- training ---- */
 
@@ -150,14 +158,15 @@ bool curvd_wants_capture(const curvd_ctx *ctx) {
   return ctx && ctx->is_planned && !ctx->is_broken && cv_comm_is_worker(&ctx->comm) && cv_step_wants_statistics(ctx);
 }
 
-static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda, const float *g,
-                                  int64_t ldg) {
+static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,
+                                  const float *g, int64_t ldg) {
   CV_TRY(check_running(ctx, true));
   if (index < 0 || index >= ctx->n_layers)
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no layer %d: %d were added", index, ctx->n_layers);
   const cv_layer *layer = &ctx->layer[index];
   if (rows < 0 || !cv_dense_fits(rows) || (a && lda < layer->d_in) || (g && ldg < layer->d_out)) {
-    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: capture of %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)",
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
+                   "layer %s: capture of %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)",
                    layer->name, (long long)rows, (long long)lda, (long long)layer->d_in, (long long)ldg,
                    (long long)layer->d_out);
   }
@@ -176,8 +185,8 @@ curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const fl
   return CURVD_OK;
 }
 
-curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda, const float *g,
-                                    int64_t ldg, float scale) {
+curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,
+                                    const float *g, int64_t ldg, float scale) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
   if (!a || !g) return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_capture_gradient needs both a and g");
@@ -192,14 +201,16 @@ curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows,
 static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
   if (n_layers != ctx->n_layers || !gradients)
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "curvd_step needs %d gradients, not %d", ctx->n_layers, n_layers);
-  if (!(lr >= 0) || !isfinite(lr)) return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "learning rate %g is not a number >= 0", lr);
+  if (!(lr >= 0) || !isfinite(lr))
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "learning rate %g is not a number >= 0", lr);
   for (int32_t i = 0; i < n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
     const curvd_gradient *g = &gradients[i];
     bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1 || (g->parameter && !g->parameter_bias));
     if (g->weight && g->ld >= layer->d_in && cv_dense_fits(g->ld) && !is_bias_bad) continue;
-    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s", layer->name,
-                   (long long)layer->d_in, layer->has_bias ? " and a bias with stride >= 1, the same for parameters" : "");
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s",
+                   layer->name, (long long)layer->d_in,
+                   layer->has_bias ? " and a bias with stride >= 1, the same for parameters" : "");
   }
   return CURVD_OK;
 }
@@ -228,13 +239,20 @@ curvd_status curvd_finish(curvd_ctx *ctx) {
 
 /* ---- errors and version ---- */
 
-const char *curvd_last_error(const curvd_ctx *ctx) { return ctx ? ctx->error.text : ""; }
+const char *curvd_last_error(const curvd_ctx *ctx) {
+  return ctx ? ctx->error.text : "";
+}
 
-const char *curvd_status_name(curvd_status code) { return cv_status_name(code); }
+const char *curvd_status_name(curvd_status code) {
+  return cv_status_name(code);
+}
 
-const char *curvd_status_text(curvd_status code) { return cv_status_text(code); }
+const char *curvd_status_text(curvd_status code) {
+  return cv_status_text(code);
+}
 
-curvd_status curvd_log_to(curvd_ctx *ctx, void (*write)(void *user, int level, const char *line), void *user, int level) {
+curvd_status curvd_log_to(curvd_ctx *ctx, void (*write)(void *user, int level, const char *line), void *user,
+                          int level) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   ctx->log = (cv_log){write, user, level};
   return CURVD_OK;

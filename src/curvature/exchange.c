@@ -1,4 +1,5 @@
-/* Every transfer of a step. A buffer per owner fuses what all its layers send; the order is that of the plan: owner 0, 1, 2, ... */
+/* Every transfer of a step. A buffer per owner fuses what all its layers send; the order is that of the plan: owner 0,
+ * 1, 2, ... */
 #include "curvature/exchange.h"
 
 #include "curvature/internal.h"
@@ -19,7 +20,8 @@ bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g) {
   return !layer->has_bias || (g->bias == g->weight + layer->d_in && g->bias_stride == g->ld);
 }
 
-void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *from, float keep, const curvd_gradient *to) {
+void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *from, float keep,
+                     const curvd_gradient *to) {
   bool is_one = cv_gradient_is_joined(layer, from) && cv_gradient_is_joined(layer, to);
   int64_t cols = is_one ? layer->n : layer->d_in;
   cv_mix(layer->m, cols, scale, from->weight, from->ld, keep, to->weight, to->ld);
@@ -49,7 +51,9 @@ static bool is_member(const curvd_ctx *ctx, int owner) {
   return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == owner;
 }
 
-static bool is_mine(const curvd_ctx *ctx, int owner) { return cv_comm_my_owner(&ctx->comm) == owner; }
+static bool is_mine(const curvd_ctx *ctx, int owner) {
+  return cv_comm_my_owner(&ctx->comm) == owner;
+}
 
 curvd_status cv_exchange_statistics(curvd_ctx *ctx) {
   bool is_worker = cv_comm_is_worker(&ctx->comm);
@@ -63,7 +67,8 @@ curvd_status cv_exchange_statistics(curvd_ctx *ctx) {
     }
     cv_transfer transfer;
     CV_TRY(cv_coll_begin_reduce(&ctx->comm, o, route->statistics, route->n_statistics, &transfer, &ctx->error));
-    if (is_worker && !is_mine(ctx, o)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += route->n_statistics * (int64_t)sizeof(float);
+    if (is_worker && !is_mine(ctx, o))
+      ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += route->n_statistics * (int64_t)sizeof(float);
     CV_TRY(cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error));
   }
   return CURVD_OK;
@@ -101,9 +106,13 @@ static void publish(cv_layer *layer, char *header, char *payload) {
   layer->method->publish(layer, payload);
 }
 
-static void measure(cv_layer *layer, char *header, char *payload) { (void)layer, (void)header, (void)payload; }
+static void measure(cv_layer *layer, char *header, char *payload) {
+  (void)layer, (void)header, (void)payload;
+}
 
-static void receive(cv_layer *layer, char *header, char *payload) { layer->method->receive(layer, header, payload); }
+static void receive(cv_layer *layer, char *header, char *payload) {
+  layer->method->receive(layer, header, payload);
+}
 
 curvd_status cv_exchange_preconditioners(curvd_ctx *ctx) {
   for (int o = 0; o < ctx->comm.n_owners; o++) {

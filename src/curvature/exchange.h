@@ -19,7 +19,9 @@ curvd_status cv_exchange_preconditioners(curvd_ctx *ctx);
 /* Is the bias the last column of the weight's array (or absent)? Then the gradient is one (m, n) matrix. */
 bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g);
 
-/* to = scale * from + keep * to, from one layout of a layer's gradient to another; with keep 0 `to` may hold anything, and may be from. */
-void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *from, float keep, const curvd_gradient *to);
+/* to = scale * from + keep * to, from one layout of a layer's gradient to another; with keep 0 `to` may hold anything,
+ * and may be from. */
+void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *from, float keep,
+                     const curvd_gradient *to);
 
 #endif

@@ -1,6 +1,6 @@
 /* Running averages of a factor (spec of the conventions: kfac-jax, kfac-pytorch, Puiu 2022, Martens and Grosse 2015).
- * Wire of a factor: packed lower triangle of the sum of outer products, then examples in it, number of workers whose statistic is not
- * finite, and the sum of (their number + 1). */
+ * Wire of a factor: packed lower triangle of the sum of outer products, then examples in it, number of workers whose
+ * statistic is not finite, and the sum of (their number + 1). */
 #include "curvature/internal.h"
 
 #include <math.h>
@@ -8,9 +8,13 @@
 
 enum { WIRE_ROWS, WIRE_BAD, WIRE_WHO, WIRE_EXTRA };
 
-static int64_t triangle(int64_t n) { return n * (n + 1) / 2; }
+static int64_t triangle(int64_t n) {
+  return n * (n + 1) / 2;
+}
 
-int64_t cv_factor_wire_floats(int64_t n) { return triangle(n) + WIRE_EXTRA; }
+int64_t cv_factor_wire_floats(int64_t n) {
+  return triangle(n) + WIRE_EXTRA;
+}
 
 /* By Cauchy-Schwarz, a sum of outer products is finite when its diagonal is; NaN or Inf in the data reaches it. */
 static bool diagonal_is_finite(const cv_factor *factor) {
@@ -46,11 +50,17 @@ static weights average_weights(const cv_settings *s, cv_factor *factor) {
   int64_t k = factor->updates + 1; /* this update, counted from 1 */
   switch ((cv_average)s->average) {
   case CV_AVERAGE_ID:
-  case CV_AVERAGE_ZERO: return (weights){rho, 1 - rho};
-  case CV_AVERAGE_FIRST: return k == 1 ? (weights){0, 1} : (weights){rho, 1 - rho};
-  case CV_AVERAGE_MG: eps = fmin(1 - 1 / (double)k, 0.95); return (weights){eps, 1 - eps};
-  case CV_AVERAGE_SUM: return (weights){rho, 1};
-  case CV_AVERAGE_NORM: break;
+  case CV_AVERAGE_ZERO:
+    return (weights){rho, 1 - rho};
+  case CV_AVERAGE_FIRST:
+    return k == 1 ? (weights){0, 1} : (weights){rho, 1 - rho};
+  case CV_AVERAGE_MG:
+    eps = fmin(1 - 1 / (double)k, 0.95);
+    return (weights){eps, 1 - eps};
+  case CV_AVERAGE_SUM:
+    return (weights){rho, 1};
+  case CV_AVERAGE_NORM:
+    break;
   }
   factor->weight = rho * factor->weight + 1;
   return (weights){1 - 1 / factor->weight, 1 / factor->weight};
@@ -61,8 +71,8 @@ static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, con
   ctx->my_events[CURVD_EVENT_REFUSED_STATISTICS]++;
   const char *which = factor == &layer->factor[CV_A] ? "A" : "G";
   if (extra[WIRE_BAD] == 1) {
-    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: statistics of %s in step %lld refused: not finite on rank %d", layer->name,
-                which, (long long)ctx->step, (int)extra[WIRE_WHO] - 1);
+    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: statistics of %s in step %lld refused: not finite on rank %d",
+                layer->name, which, (long long)ctx->step, (int)extra[WIRE_WHO] - 1);
   } else {
     cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: statistics of %s in step %lld refused: not finite on %d ranks",
                 layer->name, which, (long long)ctx->step, (int)extra[WIRE_BAD]);

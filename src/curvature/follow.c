@@ -1,6 +1,6 @@
-/* Projections of the momentum that follow it. The momentum is linear in the gradients, and a gradient is g^T [a 1] of a batch, so
- *   P = U_G X <- mu P + nu (g U_G^T)^T [a 1],   R = U_A X^T <- mu R + nu ([a 1] U_A^T)^T g
- * costs 2 rows (m + n) (r_G + r_A) flops in place of 2 m n (r_G + r_A): a gain for batches below m n / (m + n). After a refresh the
+/* Projections of the momentum that follow it. The momentum is linear in the gradients, and a gradient is g^T [a 1] of a
+ * batch, so P = U_G X <- mu P + nu (g U_G^T)^T [a 1],   R = U_A X^T <- mu R + nu ([a 1] U_A^T)^T g costs 2 rows (m + n)
+ * (r_G + r_A) flops in place of 2 m n (r_G + r_A): a gain for batches below m n / (m + n). After a refresh the
  * projections are computed whole once. One worker only: others would have to send their parts. */
 #include "curvature/internal.h"
 #include "linalg/dense.h"
@@ -22,8 +22,8 @@ static void decay(int64_t r, int64_t n, float mu, float *X, int64_t ldx) {
 }
 
 /* R (r_A, m) += nu ([a 1] U_A^T)^T g for one thin piece; T (rows, r_A). */
-static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg, float nu,
-                       float *T) {
+static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
+                       float nu, float *T) {
   const cv_lrps *A = &layer->factor[CV_A].side;
   for (int64_t i = 0; layer->has_bias && i < rows; i++) {
     for (int64_t j = 0; j < A->r; j++) T[i * A->r + j] = A->U[j * A->ld + layer->d_in];
@@ -33,8 +33,8 @@ static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int6
 }
 
 /* P (r_G, n) += nu (g U_G^T)^T [a 1]; T (rows, r_G). */
-static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg, float nu,
-                        float *T) {
+static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
+                        float nu, float *T) {
   const cv_lrps *G = &layer->factor[CV_G].side;
   int64_t ld = layer->factor[CV_A].ld;
   cv_gemm(CV_N, CV_T, rows, G->r, layer->m, 1, g, ldg, G->U, G->ld, 0, T, G->r);
@@ -44,8 +44,8 @@ static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int
   }
 }
 
-void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
-                        float scale) {
+void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                        int64_t ldg, float scale) {
   const cv_lrps *A = &layer->factor[CV_A].side, *G = &layer->factor[CV_G].side;
   double mu = cv_settings_of(ctx)->momentum, nu = (1 - cv_momentum_here(cv_settings_of(ctx))) * (double)scale;
   if (!layer->P || !layer->is_following || rows == 0) return;
@@ -65,9 +65,10 @@ void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const flo
   layer->followed_rows += rows;
 }
 
-/* |(sum of +-rows of U) X - (sum of +-rows of P)|^2, and the same of R with X transposed: every row takes part in one product. */
-static double probe(cv_trans trans, const cv_lrps *side, int64_t n, const float *X, int64_t ldx, const float *P, int64_t ldp,
-                    float *work) {
+/* |(sum of +-rows of U) X - (sum of +-rows of P)|^2, and the same of R with X transposed: every row takes part in one
+ * product. */
+static double probe(cv_trans trans, const cv_lrps *side, int64_t n, const float *X, int64_t ldx, const float *P,
+                    int64_t ldp, float *work) {
   float *w = work, *row = work + side->n;
   double defect = 0;
   memset(work, 0, (size_t)(side->n + n) * sizeof *work);
@@ -105,9 +106,10 @@ bool cv_follow_take(curvd_ctx *ctx, cv_layer *layer, const cv_pair *pair) {
   if (!layer->P) return false;
   if (has_followed && is_right(ctx, layer)) return true;
   if (has_followed) {
-    cv_log_line(&ctx->log, CV_LOG_WARNING,
-                "layer %s, step %lld: the captured gradient is not the one handed to the step; projections are computed whole",
-                layer->name, (long long)ctx->step);
+    cv_log_line(
+        &ctx->log, CV_LOG_WARNING,
+        "layer %s, step %lld: the captured gradient is not the one handed to the step; projections are computed whole",
+        layer->name, (long long)ctx->step);
   }
   cv_pair_projections(pair, layer->X, layer->ldx, layer->P, layer->R);
   layer->is_following = true;

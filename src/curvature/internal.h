@@ -12,7 +12,14 @@
 #include "linalg/eig.h"
 #include "linalg/pair.h"
 
-enum { CV_THIN_ROWS = 128, CV_NAME_MAX = 64, CV_A = 0, CV_G = 1, CV_FACTORS = 2, CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1 };
+enum {
+  CV_THIN_ROWS = 128,
+  CV_NAME_MAX = 64,
+  CV_A = 0,
+  CV_G = 1,
+  CV_FACTORS = 2,
+  CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1
+};
 
 typedef enum cv_factor_kind { CV_KIND_IDENTITY, CV_KIND_EIGEN, CV_KIND_INVERSE } cv_factor_kind;
 
@@ -24,64 +31,64 @@ typedef struct cv_factor_state {
   int64_t statistics_step; /* -1: no statistics yet */
   int64_t refused;
   double trace, lambda_max, lambda_min, tau, missing_trace;
-  double extra_damping;    /* rho^updates of average "zero", else 0 */
+  double extra_damping; /* rho^updates of average "zero", else 0 */
 } cv_factor_state;
 
 /* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. */
 typedef struct cv_factor {
   int64_t n, ld;
-  int64_t k_max;     /* most pairs that a refresh finds: n when it is decomposed exactly */
+  int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
   bool is_full;
   /* worker: this step's sum of outer products */
-  float *statistic;  /* (n, ld) lower triangle */
-  int64_t rows;      /* examples in it; 0: statistic holds anything */
+  float *statistic; /* (n, ld) lower triangle */
+  int64_t rows;     /* examples in it; 0: statistic holds anything */
   /* owner: running average and its decomposition */
-  float *average;    /* (n, ld) lower triangle, mirrored before a refresh */
-  double weight;     /* of EA_NORM */
+  float *average; /* (n, ld) lower triangle, mirrored before a refresh */
+  double weight;  /* of EA_NORM */
   int64_t updates;
-  float *basis;      /* (k_max, ld) pairs of the last refresh, start of the next; or the dense inverse (n, ld) */
-  float *eigenvalues; /* (k_max) */
-  int64_t found;     /* rows of basis in use */
-  int64_t eig_rank;  /* adaptive rank; 0: not yet chosen */
+  float *basis;          /* (k_max, ld) pairs of the last refresh, start of the next; or the dense inverse (n, ld) */
+  float *eigenvalues;    /* (k_max) */
+  int64_t found;         /* rows of basis in use */
+  int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
   cv_factor_state fresh; /* of the refresh being sent */
   /* worker: the preconditioner in force */
   cv_factor_state state;
-  cv_lrps side;      /* U of (k_max, ld) inside the layer's planes */
-  float *inverse;    /* (n, ld), form cholesky */
-  double damping;    /* of the last step */
+  cv_lrps side;   /* U of (k_max, ld) inside the layer's planes */
+  float *inverse; /* (n, ld), form cholesky */
+  double damping; /* of the last step */
 } cv_factor;
 
 struct cv_method;
 
 typedef struct cv_layer {
   char name[CV_NAME_MAX];
-  char reason[96];          /* why it is not preconditioned; "" when it is */
+  char reason[96];               /* why it is not preconditioned; "" when it is */
   int64_t d_in, d_out, m, n, ld; /* ld: of our own (m, n) buffers */
   bool has_bias;
   const struct cv_method *method; /* NULL: identity */
-  int owner;                /* owner number, -1 without */
-  int64_t bucket_at;        /* place of its gradient in the bucket */
-  int64_t statistics_at;    /* place of its statistic in its owner's route */
+  int owner;                      /* owner number, -1 without */
+  int64_t bucket_at;              /* place of its gradient in the bucket */
+  int64_t statistics_at;          /* place of its statistic in its owner's route */
   cv_factor factor[CV_FACTORS];
-  float *own;               /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
-  float *X;                 /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
+  float *own; /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
+  float *X;   /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
   int64_t ldx;
-  double squares_x;         /* sum of squares of X */
-  float *P, *R;             /* projections of X that follow it from step to step (follow.c); NULL where that is no gain */
-  bool is_following;        /* P and R are projections of X onto the bases in force */
-  int64_t followed_rows;    /* examples that this step's captured gradients have added to P and R */
-  float *rows_n, *rows_m;   /* planes of pair.h: room above U_A and below U_G */
-  float *H;                 /* spectral table */
-  bool table_is_due;        /* a refresh came since H was made */
-  double table_damping;     /* damping that H was made with */
-  cv_pair_sums sums;        /* of this step's unscaled direction */
-  double scale;             /* of it, by the clip or the normalisation */
+  double squares_x;       /* sum of squares of X */
+  float *P, *R;           /* projections of X that follow it from step to step (follow.c); NULL where that is no gain */
+  bool is_following;      /* P and R are projections of X onto the bases in force */
+  int64_t followed_rows;  /* examples that this step's captured gradients have added to P and R */
+  float *rows_n, *rows_m; /* planes of pair.h: room above U_A and below U_G */
+  float *H;               /* spectral table */
+  bool table_is_due;      /* a refresh came since H was made */
+  double table_damping;   /* damping that H was made with */
+  cv_pair_sums sums;      /* of this step's unscaled direction */
+  double scale;           /* of it, by the clip or the normalisation */
   double direction_rms;
 } cv_layer;
 
 /* Buffers of one owner: statistics to it, preconditioners from it. */
 typedef struct cv_route {
-  int64_t n_statistics;     /* floats */
+  int64_t n_statistics; /* floats */
   float *statistics;
   int64_t header_bytes, payload_bytes; /* most that a refresh sends */
   char *header, *payload;
@@ -97,11 +104,11 @@ struct curvd_ctx {
   bool is_planned, is_broken, is_finished;
   cv_layer *layer;
   int32_t n_layers, layers_room;
-  cv_route *route;          /* [n_owners] */
+  cv_route *route; /* [n_owners] */
   int64_t bucket_floats;
-  float *bucket;            /* every layer's gradient (m, n), one after the other; NULL with one worker */
+  float *bucket;                 /* every layer's gradient (m, n), one after the other; NULL with one worker */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
-  float *thin;              /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
+  float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   cv_eig_work eig_work;
   const cv_eig_ops *solver; /* first rung of the ladder */
   int64_t step;
@@ -111,7 +118,9 @@ struct curvd_ctx {
   double clip_scale;
 };
 
-static inline const cv_settings *cv_settings_of(const curvd_ctx *ctx) { return &ctx->book.values; }
+static inline const cv_settings *cv_settings_of(const curvd_ctx *ctx) {
+  return &ctx->book.values;
+}
 
 /* Value of a schedule in the current step. */
 static inline double cv_now(const curvd_ctx *ctx, const cv_schedule *schedule) {
@@ -141,19 +150,21 @@ void cv_factor_pack(cv_factor *factor, int worker, float *wire);
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
 
 /* refresh.c: new decompositions of a layer that this rank owns; index: the layer's number, part of the sketch's key. */
+curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work);
+void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work);
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
-/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = keep * out + scale * direction) of a layer's
- * direction from layer->X; damping of factor which. */
+/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = keep * out + scale *
+ * direction) of a layer's direction from layer->X; damping of factor which. */
 curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
 void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
-double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
-                     int64_t m, int which);
+double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G,
+                     int64_t n, int64_t m, int which);
 
 /* follow.c: projections that follow the momentum at a cost linear in the layer's width. */
 bool cv_follow_is_gain(const curvd_ctx *ctx, const cv_layer *layer, int64_t rows);
-void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
-                        float scale);
+void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                        int64_t ldg, float scale);
 void cv_follow_forget(curvd_ctx *ctx);
 bool cv_follow_take(curvd_ctx *ctx, cv_layer *layer, const cv_pair *pair);
 

@@ -1,8 +1,9 @@
 /* The seam: what a layer's method keeps, sends and does. Nothing outside a method's file knows which one runs.
  *
- * A worker captures into the statistic; pack writes it to the wire; wires of all workers are summed on the way; the owner absorbs the
- * sum, refreshes, and publishes; a worker receives and applies. To add a method: fill a cv_method in method_<name>.c, return it from
- * cv_method_find, and add its name to the tests of tests/unit/test_method.c, which every method passes. */
+ * A worker captures into the statistic; pack writes it to the wire; wires of all workers are summed on the way; the
+ * owner absorbs the sum, refreshes, and publishes; a worker receives and applies. To add a method: fill a cv_method in
+ * method_<name>.c, return it from cv_method_find, and add its name to the tests of tests/unit/test_method.c, which
+ * every method passes. */
 #ifndef CV_CURVATURE_METHOD_H
 #define CV_CURVATURE_METHOD_H
 
@@ -18,7 +19,8 @@ typedef struct cv_method {
   void (*release)(curvd_ctx *ctx, cv_layer *layer);
 
   /* Adds rows of a (rows, d_in) and g (rows, d_out), each of which may be NULL, to this step's statistic. */
-  void (*capture)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg);
+  void (*capture)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                  int64_t ldg);
   /* Statistic to the wire, statistics_floats floats that are summed over workers; the statistic is empty afterwards. */
   int64_t (*statistics_floats)(const cv_layer *layer);
   void (*pack)(curvd_ctx *ctx, cv_layer *layer, float *wire);
@@ -35,13 +37,14 @@ typedef struct cv_method {
   void (*publish)(const cv_layer *layer, char *payload);
   void (*receive)(cv_layer *layer, const char *header, const char *payload);
 
-  /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written already), NUMERIC when
-   * damping cannot make it finite; then, unless it was written, out = keep * out + scale * direction (keep 0: out holds anything). */
+  /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written
+   * already), NUMERIC when damping cannot make it finite; then, unless it was written, out = keep * out + scale *
+   * direction (keep 0: out holds anything). */
   curvd_status (*project)(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
   void (*expand)(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
   /* Worker, optional: the gradient to come contains scale * g^T [a 1]; lets the projections follow it. */
-  void (*follow)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
-                 float scale);
+  void (*follow)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                 int64_t ldg, float scale);
 } cv_method;
 
 extern const cv_method cv_method_kfac;

@@ -9,7 +9,9 @@
 
 #include <string.h>
 
-static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
+static int64_t smaller(int64_t x, int64_t y) {
+  return x < y ? x : y;
+}
 
 static int64_t largest_k(const cv_settings *s) {
   double rank = s->missing_trace > 0 ? (double)s->eig_rank_max : 0, scheduled = cv_schedule_max(&s->eig_rank);
@@ -39,20 +41,28 @@ static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
   return flops;
 }
 
-static bool is_inverse(const curvd_ctx *ctx) { return cv_settings_of(ctx)->form == CV_FORM_CHOLESKY; }
+static bool is_inverse(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->form == CV_FORM_CHOLESKY;
+}
 
 static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor) {
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->ld, "a running average", &factor->average, &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max * factor->ld, "a basis", &factor->basis, &ctx->error));
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->eigenvalues, &ctx->error);
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->ld, "a running average", &factor->average,
+                       &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max * factor->ld, "a basis", &factor->basis,
+                       &ctx->error));
+  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->eigenvalues,
+                       &ctx->error);
 }
 
 static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor) {
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->n * factor->ld, "a statistic", &factor->statistic, &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->n * factor->ld, "a statistic", &factor->statistic,
+                       &ctx->error));
   if (!is_inverse(ctx)) {
-    return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D, &ctx->error);
+    return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
+                         &ctx->error);
   }
-  return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse", &factor->inverse, &ctx->error);
+  return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse", &factor->inverse,
+                       &ctx->error);
 }
 
 /* U_A below room for r_G rows, U_G above room for r_A rows: the last product takes both as one (pair.h). */
@@ -61,13 +71,16 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   bool is_low = !A->is_full && !G->is_full;
   int64_t above = is_low ? G->k_max : 0, below = is_low ? A->k_max : 0;
   int64_t points = (A->k_max + 1) * (G->k_max + 1);
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (above + A->k_max) * A->ld, "a basis", &layer->rows_n, &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (below + G->k_max) * G->ld, "a basis", &layer->rows_m, &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (above + A->k_max) * A->ld, "a basis", &layer->rows_n,
+                       &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (below + G->k_max) * G->ld, "a basis", &layer->rows_m,
+                       &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
   A->side = (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n + above * A->ld, .D = A->side.D};
   G->side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->side.D};
   if (!is_low || !cv_follow_is_gain(ctx, layer, 0)) return CURVD_OK;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
+  CV_TRY(
+      cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, A->k_max * G->ld, "projections", &layer->R, &ctx->error);
 }
 
@@ -84,7 +97,8 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->average, &factor->basis, &factor->eigenvalues, &factor->statistic, &factor->side.D, &factor->inverse};
+    float **block[] = {&factor->average,   &factor->basis,  &factor->eigenvalues,
+                       &factor->statistic, &factor->side.D, &factor->inverse};
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }
   cv_floats_free(&ctx->memory, &layer->rows_n);
@@ -95,7 +109,8 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
-static void capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg) {
+static void capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                    int64_t ldg) {
   float scale = cv_settings_of(ctx)->loss_reduction == CV_LOSS_MEAN ? (float)rows * (float)rows : 1;
   if (a) cv_capture_add(&layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
   if (g) cv_capture_add(&layer->factor[CV_G], rows, g, ldg, false, scale);
@@ -115,7 +130,8 @@ static void absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
   cv_factor_absorb(ctx, layer, &layer->factor[CV_G], wire + cv_factor_wire_floats(layer->n));
 }
 
-/* ---- the wire of a preconditioner: two states; then of each factor D (r) and U (r, n), or the inverse's rows (n, n) ---- */
+/* ---- the wire of a preconditioner: two states; then of each factor D (r) and U (r, n), or the inverse's rows (n, n)
+ * ---- */
 
 static int64_t factor_floats(int64_t n, const cv_factor_state *state) {
   if (!state->is_new) return 0;
@@ -130,7 +146,8 @@ static int64_t payload_most(const cv_layer *layer) {
 }
 
 static void publish_header(const cv_layer *layer, char *header) {
-  for (int f = 0; f < CV_FACTORS; f++) memcpy(header + f * sizeof(cv_factor_state), &layer->factor[f].fresh, sizeof(cv_factor_state));
+  for (int f = 0; f < CV_FACTORS; f++)
+    memcpy(header + f * sizeof(cv_factor_state), &layer->factor[f].fresh, sizeof(cv_factor_state));
 }
 
 static cv_factor_state state_in(const char *header, int f) {
@@ -173,7 +190,8 @@ static const float *receive_factor(cv_factor *factor, cv_factor_state state, con
   if (!state.is_new) return from;
   factor->state = state;
   if (factor->state.kind == CV_KIND_INVERSE) {
-    for (int64_t i = 0; i < n; from += ++i) memcpy(factor->inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
+    for (int64_t i = 0; i < n; from += ++i)
+      memcpy(factor->inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
     cv_mirror(n, factor->inverse, factor->ld);
     return from;
   }
@@ -217,4 +235,6 @@ const cv_method cv_method_kfac = {
     .follow = cv_follow_gradient,
 };
 
-const cv_method *cv_method_find(cv_method_kind kind) { return kind == CV_METHOD_NONE ? NULL : &cv_method_kfac; }
+const cv_method *cv_method_find(cv_method_kind kind) {
+  return kind == CV_METHOD_NONE ? NULL : &cv_method_kfac;
+}

@@ -51,12 +51,13 @@ static curvd_status blame(curvd_ctx *ctx, const cv_layer *layer, const curvd_gra
   if (cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE) CV_TRY(cv_coll_min(&ctx->comm, who, &who, &ctx->error));
   if (who == INT_MAX) {
     return cv_fail(&ctx->error, CURVD_ERR_NUMERIC,
-                   "layer %s, step %lld: the combined gradient is too large for its squares: lower the learning rate", layer->name,
-                   (long long)ctx->step);
+                   "layer %s, step %lld: the combined gradient is too large for its squares: lower the learning rate",
+                   layer->name, (long long)ctx->step);
   }
-  return cv_fail(&ctx->error, CURVD_ERR_NUMERIC,
-                 "layer %s, step %lld: the gradient of rank %lld is not finite: lower the learning rate or look at the data",
-                 layer->name, (long long)ctx->step, (long long)who);
+  return cv_fail(
+      &ctx->error, CURVD_ERR_NUMERIC,
+      "layer %s, step %lld: the gradient of rank %lld is not finite: lower the learning rate or look at the data",
+      layer->name, (long long)ctx->step, (long long)who);
 }
 
 /* A bad gradient has entered the averages. */

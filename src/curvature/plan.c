@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
+static int64_t larger(int64_t x, int64_t y) {
+  return x > y ? x : y;
+}
 
 /* Does pattern match name? '*' stands for any characters. */
 static bool matches(const char *pattern, size_t length, const char *name) {
@@ -55,7 +57,8 @@ static curvd_status assign_owners(curvd_ctx *ctx) {
   void *numbers = NULL;
   curvd_status status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, n + owners, "the plan", &cost, &ctx->error);
   if (status == CURVD_OK) {
-    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * (int64_t)n, sizeof(int32_t), "the plan", &numbers, &ctx->error);
+    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
+                           &ctx->error);
   }
   if (status == CURVD_OK) {
     int32_t *which = numbers, *owner = which + n, *order = owner + n;
@@ -77,7 +80,8 @@ static curvd_status allocate_layers(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     if (is_worker && cv_settings_of(ctx)->method != CV_METHOD_NONE) {
-      CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ld, "momentum", &layer->own, &ctx->error));
+      CV_TRY(
+          cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ld, "momentum", &layer->own, &ctx->error));
     }
     if (layer->method) CV_TRY(layer->method->allocate(ctx, layer));
   }
@@ -106,28 +110,32 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   route->header_bytes += (int64_t)sizeof route->events;
   if (!cv_comm_is_worker(&ctx->comm) && cv_comm_my_owner(&ctx->comm) != owner) return CURVD_OK;
   if (larger(route->n_statistics * (int64_t)sizeof(float), payload) > CV_TRANSFER_MAX_BYTES) {
-    return cv_fail(&ctx->error, CURVD_ERR_SIZE, "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks",
-                   owner, (long long)larger(route->n_statistics * (int64_t)sizeof(float), payload),
+    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
+                   "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
+                   (long long)larger(route->n_statistics * (int64_t)sizeof(float), payload),
                    (long long)CV_TRANSFER_MAX_BYTES);
   }
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, route->n_statistics, "a transfer buffer", &route->statistics, &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, route->n_statistics, "a transfer buffer", &route->statistics,
+                       &ctx->error));
   CV_TRY(bytes_new(ctx, route->header_bytes, &route->header));
   return bytes_new(ctx, payload, &route->payload);
 }
 
 static curvd_status allocate_routes(curvd_ctx *ctx) {
   void *routes = NULL;
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes, &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes,
+                       &ctx->error));
   ctx->route = routes;
   for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
-  bool needs_bucket = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 &&
-                      cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
+  bool needs_bucket =
+      cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
-  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats, "the gradients", &ctx->bucket, &ctx->error);
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats, "the gradients", &ctx->bucket,
+                       &ctx->error);
 }
 
 /* Workspace of the applies: planes only where a side is full or a method works on dense inverses. */
@@ -150,11 +158,15 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
 
 static const cv_eig_ops *solver_of(const cv_settings *s) {
   switch ((cv_method_kind)s->method) {
-  case CV_METHOD_RS: return &cv_eig_rsvd;
-  case CV_METHOD_SRE: return &cv_eig_sre;
-  case CV_METHOD_NYSTROM: return &cv_eig_nystrom;
+  case CV_METHOD_RS:
+    return &cv_eig_rsvd;
+  case CV_METHOD_SRE:
+    return &cv_eig_sre;
+  case CV_METHOD_NYSTROM:
+    return &cv_eig_nystrom;
   case CV_METHOD_NONE:
-  case CV_METHOD_KFAC: break;
+  case CV_METHOD_KFAC:
+    break;
   }
   return &cv_eig_exact;
 }
@@ -172,12 +184,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
       most.ints = larger(most.ints, need.ints);
     }
   }
-  void *ints = NULL;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.floats, "the solver", &ctx->eig_work.floats, &ctx->error));
-  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.doubles, "the solver", &ctx->eig_work.doubles, &ctx->error));
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, most.ints, sizeof(int32_t), "the solver", &ints, &ctx->error));
-  ctx->eig_work.ints = ints;
-  return CURVD_OK;
+  return cv_solver_room_new(ctx, most, &ctx->eig_work);
 }
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
@@ -202,15 +209,12 @@ static void free_routes(curvd_ctx *ctx) {
 }
 
 void cv_plan_free(curvd_ctx *ctx) {
-  void *ints = ctx->eig_work.ints;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_floats_free(&ctx->memory, &ctx->layer[i].own);
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
   free_routes(ctx);
-  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->eig_work.floats};
+  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
-  cv_doubles_free(&ctx->memory, &ctx->eig_work.doubles);
-  cv_memory_free(&ctx->memory, &ints);
-  ctx->eig_work.ints = NULL;
+  cv_solver_room_free(ctx, &ctx->eig_work);
 }

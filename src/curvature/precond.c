@@ -5,7 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-static double mean_eigenvalue(const cv_factor_state *state, int64_t n) { return state->trace / (double)n; }
+static double mean_eigenvalue(const cv_factor_state *state, int64_t n) {
+  return state->trace / (double)n;
+}
 
 /* pi of factored Tikhonov by the trace norm; 1 where a factor is zero, kept within the bound. */
 static double pi_of(const cv_settings *s, double mean_a, double mean_g) {
@@ -13,18 +15,22 @@ static double pi_of(const cv_settings *s, double mean_a, double mean_g) {
   return fmin(fmax(sqrt(mean_a / mean_g), 1 / s->pi_bound), s->pi_bound);
 }
 
-double cv_damping_of(const cv_settings *s, double damping, const cv_factor_state *A, const cv_factor_state *G, int64_t n,
-                     int64_t m, int which) {
+double cv_damping_of(const cv_settings *s, double damping, const cv_factor_state *A, const cv_factor_state *G,
+                     int64_t n, int64_t m, int which) {
   const cv_factor_state *state = which == CV_A ? A : G;
   double mean_a = mean_eigenvalue(A, n), mean_g = mean_eigenvalue(G, m), pi;
   switch ((cv_damping_mode)s->damping_mode) {
-  case CV_DAMPING_RELATIVE_MEAN: return damping * (which == CV_A ? mean_a : mean_g) + state->extra_damping;
-  case CV_DAMPING_RELATIVE_MAX: return damping * state->lambda_max + state->extra_damping;
+  case CV_DAMPING_RELATIVE_MEAN:
+    return damping * (which == CV_A ? mean_a : mean_g) + state->extra_damping;
+  case CV_DAMPING_RELATIVE_MAX:
+    return damping * state->lambda_max + state->extra_damping;
   case CV_DAMPING_PI:
     pi = pi_of(s, mean_a, mean_g);
     return sqrt(damping) * (which == CV_A ? pi : 1 / pi) + state->extra_damping;
-  case CV_DAMPING_PRODUCT_MAX: return damping * A->lambda_max * G->lambda_max;
-  case CV_DAMPING_SCALAR: break;
+  case CV_DAMPING_PRODUCT_MAX:
+    return damping * A->lambda_max * G->lambda_max;
+  case CV_DAMPING_SCALAR:
+    break;
   }
   return damping;
 }

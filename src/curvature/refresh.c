@@ -1,15 +1,19 @@
 /* A new decomposition of a running average, with the ladder that it climbs when a solver fails:
- * the chosen solver, the exact one, the exact one in fp64, the previous preconditioner. Never an error: each rung is counted and told. */
+ * the chosen solver, the exact one, the exact one in fp64, the previous preconditioner. Never an error: each rung is
+ * counted and told. */
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Orthogonality beyond which a basis is useless, and the excess of eigenvalues over the trace that rounding may cause. */
+/* Orthogonality beyond which a basis is useless, and the excess of eigenvalues over the trace that rounding may cause.
+ */
 static const double ORTHOGONALITY_MAX = 1e-4, TRACE_EXCESS_MAX = 1e-3;
 
-static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
+static int64_t smaller(int64_t x, int64_t y) {
+  return x < y ? x : y;
+}
 
 /* Wanted pairs of this refresh: the schedule's, or the adaptive rank. */
 static int64_t wanted_rank(curvd_ctx *ctx, cv_factor *factor) {
@@ -18,8 +22,8 @@ static int64_t wanted_rank(curvd_ctx *ctx, cv_factor *factor) {
   int64_t scheduled = (int64_t)cv_now(ctx, &s->eig_rank);
   if (s->missing_trace == 0) return smaller(scheduled, factor->k_max);
   if (factor->eig_rank == 0) factor->eig_rank = scheduled;
-  factor->eig_rank = smaller(smaller(factor->eig_rank > s->eig_rank_min ? factor->eig_rank : s->eig_rank_min, s->eig_rank_max),
-                             factor->k_max);
+  factor->eig_rank = smaller(
+      smaller(factor->eig_rank > s->eig_rank_min ? factor->eig_rank : s->eig_rank_min, s->eig_rank_max), factor->k_max);
   return factor->eig_rank;
 }
 
@@ -35,16 +39,16 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
   bool is_warm = s->warm_start && factor->found > 0;
   int64_t rank = wanted_rank(ctx, factor), over = (int64_t)cv_now(ctx, &s->oversampling);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
-  return (cv_eig_problem){.n = factor->n,
-                          .M = factor->average,
-                          .ld = factor->ld,
-                          .trace = factor->fresh.trace,
-                          .eig_rank = rank,
-                          .oversampling = smaller(over, factor->k_max - rank),
-                          .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
-                          .orthonormalise = (cv_orthonormalise)s->orthonormalise,
-                          .n_start = is_warm ? factor->found : 0,
-                          .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
+  return (cv_eig_problem){
+      .n = factor->n,
+      .M = factor->average,
+      .ld = factor->ld,
+      .eig_rank = rank,
+      .oversampling = smaller(over, factor->k_max - rank),
+      .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
+      .orthonormalise = (cv_orthonormalise)s->orthonormalise,
+      .n_start = is_warm ? factor->found : 0,
+      .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
 }
 
 static double sum_of(int64_t r, const float *D) {
@@ -56,40 +60,55 @@ static double sum_of(int64_t r, const float *D) {
 /* Comparisons are written so that NaN is not sound. */
 static bool is_sound(const cv_factor *factor, const cv_eig_result *result) {
   double trace = factor->fresh.trace;
-  return result->orthogonality <= ORTHOGONALITY_MAX && sum_of(result->found, factor->eigenvalues) <= trace * (1 + TRACE_EXCESS_MAX);
+  return result->orthogonality <= ORTHOGONALITY_MAX &&
+         sum_of(result->found, factor->eigenvalues) <= trace * (1 + TRACE_EXCESS_MAX);
 }
 
-/* The exact rungs of a factor that is normally sketched need room for all n pairs; the only memory that a step ever makes. */
+curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work) {
+  void *ints = NULL;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.floats, "the solver", &work->floats, &ctx->error));
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.doubles, "the solver", &work->doubles, &ctx->error));
+  CV_TRY(
+      cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.ints, sizeof(int32_t), "the solver", &ints, &ctx->error));
+  work->ints = ints;
+  return CURVD_OK;
+}
+
+void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work) {
+  void *ints = work->ints;
+  cv_floats_free(&ctx->memory, &work->floats);
+  cv_doubles_free(&ctx->memory, &work->doubles);
+  cv_memory_free(&ctx->memory, &ints);
+  work->ints = NULL;
+}
+
+/* The exact rungs of a factor that is normally sketched need room for all n pairs; the only memory that a step ever
+ * makes. U: its last n floats take the eigenvalues. */
 static curvd_status solve_exactly(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
                                   cv_eig_result *result, cv_error *err) {
-  cv_eig_scratch need = ops->scratch(p->n, p->n);
-  float *floats = NULL, *U = NULL;
-  double *doubles = NULL;
-  void *ints = NULL;
-  curvd_status status = cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.floats, "an exact solver", &floats, err);
-  if (status == CURVD_OK) status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.doubles, "an exact solver", &doubles, err);
-  if (status == CURVD_OK) status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.ints, sizeof(int32_t), "an exact solver", &ints, err);
-  if (status == CURVD_OK) status = cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, p->n * (factor->ld + 1), "an exact solver", &U, err);
+  cv_eig_work work = {0};
+  float *U = NULL;
+  curvd_status status = cv_solver_room_new(ctx, ops->scratch(p->n, p->n), &work);
   if (status == CURVD_OK) {
-    cv_eig_work work = {floats, doubles, ints};
-    float *D = U + p->n * factor->ld;
-    status = ops->solve(p, &work, U, factor->ld, D, result, err);
-    result->found = smaller(result->found, factor->k_max);
-    if (status == CURVD_OK) {
-      memcpy(factor->basis, U, (size_t)(result->found * factor->ld) * sizeof *U);
-      memcpy(factor->eigenvalues, D, (size_t)result->found * sizeof *D);
-    }
+    status = cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, p->n * (factor->ld + 1), "the solver", &U, &ctx->error);
   }
-  cv_memory_free(&ctx->memory, &ints);
-  cv_doubles_free(&ctx->memory, &doubles);
-  cv_floats_free(&ctx->memory, &floats);
+  if (status != CURVD_OK) cv_fail(err, status, "%s", ctx->error.text);
+  float *D = U ? U + p->n * factor->ld : NULL;
+  if (status == CURVD_OK) status = ops->solve(p, &work, U, factor->ld, D, result, err);
+  if (status == CURVD_OK) {
+    result->found = smaller(result->found, factor->k_max);
+    memcpy(factor->basis, U, (size_t)(result->found * factor->ld) * sizeof *U);
+    memcpy(factor->eigenvalues, D, (size_t)result->found * sizeof *D);
+  }
+  ctx->error = (cv_error){0}; /* a rung that found no memory is one that failed, not an error of the step */
+  cv_solver_room_free(ctx, &work);
   cv_floats_free(&ctx->memory, &U);
   return status;
 }
 
 /* One rung: solved and sound, or the reason why not. */
-static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor, cv_eig_result *result,
-                       cv_error *why) {
+static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
+                       cv_eig_result *result, cv_error *why) {
   *why = (cv_error){0};
   *result = (cv_eig_result){0};
   bool has_room = ops == ctx->solver || (ops == &cv_eig_exact && factor->is_full);
@@ -103,7 +122,8 @@ static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_probl
   return why->code == CURVD_OK;
 }
 
-static bool climb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *p, cv_eig_result *result) {
+static bool climb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *p,
+                  cv_eig_result *result) {
   const cv_eig_ops *rung[] = {factor->is_full ? &cv_eig_exact : ctx->solver, &cv_eig_exact, &cv_eig_exact_f64};
   const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
   enum { RUNGS = sizeof rung / sizeof rung[0] };
@@ -160,7 +180,8 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
       M[i * factor->ld + i] += (float)damping;
     }
     why = (cv_error){0};
-    if (cv_spd_inverse(factor->n, M, factor->ld, &why) == CURVD_OK && isfinite(cv_sum_squares(factor->n, factor->n, M, factor->ld))) {
+    if (cv_spd_inverse(factor->n, M, factor->ld, &why) == CURVD_OK &&
+        isfinite(cv_sum_squares(factor->n, factor->n, M, factor->ld))) {
       factor->fresh.is_new = 1;
       factor->fresh.kind = CV_KIND_INVERSE;
       factor->fresh.r = factor->n;

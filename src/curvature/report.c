@@ -61,7 +61,9 @@ curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd
   return CURVD_OK;
 }
 
-int32_t curvd_layer_count(const curvd_ctx *ctx) { return ctx ? ctx->n_layers : 0; }
+int32_t curvd_layer_count(const curvd_ctx *ctx) {
+  return ctx ? ctx->n_layers : 0;
+}
 
 /* ---- texts of the public lists ---- */
 
@@ -71,24 +73,37 @@ static const char *const traffic_text[] = {CURVD_TRAFFIC_LIST(LIST_TEXT)};
 static const char *const memory_text[] = {CURVD_MEMORY_LIST(LIST_TEXT)};
 static const char *const event_text[] = {CURVD_EVENT_LIST(LIST_TEXT)};
 
-static const char *text_of(const char *const *list, int n, int i) { return i >= 0 && i < n ? list[i] : "?"; }
+static const char *text_of(const char *const *list, int n, int i) {
+  return i >= 0 && i < n ? list[i] : "?";
+}
 
-const char *curvd_stage_name(int stage) { return text_of(stage_text, CURVD_STAGES, stage); }
-const char *curvd_traffic_name(int traffic) { return text_of(traffic_text, CURVD_TRAFFICS, traffic); }
-const char *curvd_memory_name(int kind) { return text_of(memory_text, CURVD_MEMORIES, kind); }
-const char *curvd_event_name(int event) { return text_of(event_text, CURVD_EVENTS, event); }
+const char *curvd_stage_name(int stage) {
+  return text_of(stage_text, CURVD_STAGES, stage);
+}
+const char *curvd_traffic_name(int traffic) {
+  return text_of(traffic_text, CURVD_TRAFFICS, traffic);
+}
+const char *curvd_memory_name(int kind) {
+  return text_of(memory_text, CURVD_MEMORIES, kind);
+}
+const char *curvd_event_name(int event) {
+  return text_of(event_text, CURVD_EVENTS, event);
+}
 
 /* ---- options ---- */
 
-int curvd_option_count(void) { return cv_settings_count; }
+int curvd_option_count(void) {
+  return cv_settings_count;
+}
 
 curvd_status curvd_option_get(int index, curvd_option_info *info) {
   static char range[CV_SETTINGS_MAX][160];
   if (!info || index < 0 || index >= cv_settings_count) return CURVD_ERR_ARGUMENT;
   const cv_option *option = &cv_settings_table[index];
   cv_option_range(option, range[index], sizeof range[index]);
-  *info = (curvd_option_info){option->name, cv_option_type_name(option->type), option->group, option->unit,
-                              range[index], option->initial, option->help};
+  *info = (curvd_option_info){
+      option->name, cv_option_type_name(option->type), option->group, option->unit, range[index], option->initial,
+      option->help};
   return CURVD_OK;
 }
 

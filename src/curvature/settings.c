@@ -12,49 +12,55 @@ const cv_option cv_settings_table[] = {
      "how factors are decomposed: not at all, exactly, or by a randomized range finder", AT(method)},
     {"recipe", CV_OPTION_CHOICE, "curvature", "", 0, 0, "normalised|published", "normalised",
      "where defaults come from: the normalised root step, or the step that the method was published with", AT(recipe)},
-    {"seed", CV_OPTION_INTEGER, "curvature", "", 0, 9007199254740992.0, NULL, "1", "key of every random draw", AT(seed)},
+    {"seed", CV_OPTION_INTEGER, "curvature", "", 0, 9007199254740992.0, NULL, "1", "key of every random draw",
+     AT(seed)},
     {"curvature_ranks", CV_OPTION_INTEGER, "curvature", "ranks", 0, 1 << 20, NULL, "0",
      "ranks that only serve curvature; 0: workers own the factors", AT(curvature_ranks)},
     {"grad_reduction", CV_OPTION_CHOICE, "curvature", "", 0, 0, "sum|mean|none", "mean",
      "how the workers' gradients combine: contributions to a sum, equal shares of a mean, or combined already",
      AT(grad_reduction)},
     {"loss_reduction", CV_OPTION_CHOICE, "curvature", "", 0, 0, "sum|mean", "mean",
-     "scale of captured output gradients: of each example's loss, or of the mean over the captured rows", AT(loss_reduction)},
+     "scale of captured output gradients: of each example's loss, or of the mean over the captured rows",
+     AT(loss_reduction)},
     {"steps_per_epoch", CV_OPTION_REAL, "curvature", "steps", 0, 1e15, NULL, "0",
      "length of an epoch, for schedules with pieces in epochs", AT(steps_per_epoch)},
     {"skip", CV_OPTION_TEXT, "curvature", "", 0, 0, NULL, "",
      "layers left without preconditioning: names separated by commas, * matches any characters", AT(skip)},
     {"factor_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10", "interval of new statistics",
      AT(factor_update_steps)},
-    {"inv_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10", "interval of refreshed preconditioners",
-     AT(inv_update_steps)},
+    {"inv_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10",
+     "interval of refreshed preconditioners", AT(inv_update_steps)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",
      AT(average)},
-    {"factor_decay", CV_OPTION_REAL, "factors", "", 0, 0.999999, NULL, "0.95", "decay of the running average per update",
-     AT(factor_decay)},
-    {"damping", CV_OPTION_SCHEDULE, "damping", "", 0, 1e30, NULL, "0.1", "added to eigenvalues, in units of damping_mode",
-     AT(damping)},
-    {"damping_mode", CV_OPTION_CHOICE, "damping", "", 0, 0, "relative-mean|relative-max|product-max|pi|scalar", "relative-mean",
-     "unit of damping: each factor's mean or largest eigenvalue, the product of the largest ones, factored Tikhonov with pi, "
+    {"factor_decay", CV_OPTION_REAL, "factors", "", 0, 0.999999, NULL, "0.95",
+     "decay of the running average per update", AT(factor_decay)},
+    {"damping", CV_OPTION_SCHEDULE, "damping", "", 0, 1e30, NULL, "0.1",
+     "added to eigenvalues, in units of damping_mode", AT(damping)},
+    {"damping_mode", CV_OPTION_CHOICE, "damping", "", 0, 0, "relative-mean|relative-max|product-max|pi|scalar",
+     "relative-mean",
+     "unit of damping: each factor's mean or largest eigenvalue, the product of the largest ones, factored Tikhonov "
+     "with pi, "
      "or absolute on the product",
      AT(damping_mode)},
-    {"pi_bound", CV_OPTION_REAL, "damping", "", 1, 1e30, NULL, "1000", "pi is kept in [1 / bound, bound]", AT(pi_bound)},
-    {"exponent_a", CV_OPTION_REAL, "damping", "", 0, 1, NULL, "0.5", "power of the inverse of A: 1, 0.5, 0.25; 0 leaves A out",
-     AT(exponent_a)},
+    {"pi_bound", CV_OPTION_REAL, "damping", "", 1, 1e30, NULL, "1000", "pi is kept in [1 / bound, bound]",
+     AT(pi_bound)},
+    {"exponent_a", CV_OPTION_REAL, "damping", "", 0, 1, NULL, "0.5",
+     "power of the inverse of A: 1, 0.5, 0.25; 0 leaves A out", AT(exponent_a)},
     {"exponent_g", CV_OPTION_REAL, "damping", "", 0, 1, NULL, "0.5", "power of the inverse of G", AT(exponent_g)},
     {"form", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "eigen|cholesky", "eigen",
      "what kfac keeps of a factor: eigenbasis, or dense inverse by Cholesky", AT(form)},
-    {"eig_rank", CV_OPTION_SCHEDULE, "decomposition", "", 1, 1 << 20, NULL, "64", "eigenpairs kept by a randomized method",
-     AT(eig_rank)},
+    {"eig_rank", CV_OPTION_SCHEDULE, "decomposition", "", 1, 1 << 20, NULL, "64",
+     "eigenpairs kept by a randomized method", AT(eig_rank)},
     {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, NULL, "8", "further columns of the sketch",
      AT(oversampling)},
     {"power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "2", "power iterations of a cold start",
      AT(power_iters)},
     {"warm_power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "0",
      "power iterations from the previous basis (sre-kfac needs at least 1)", AT(warm_power_iters)},
-    {"warm_start", CV_OPTION_SWITCH, "decomposition", "", 0, 0, NULL, "true", "start from the previous basis", AT(warm_start)},
+    {"warm_start", CV_OPTION_SWITCH, "decomposition", "", 0, 0, NULL, "true", "start from the previous basis",
+     AT(warm_start)},
     {"orthonormalise", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "each|last", "each",
      "sre-kfac: after every product, or once at the end as published", AT(orthonormalise)},
     {"tail", CV_OPTION_CHOICE, "decomposition", "", 0, 0, "mean|zero|min", "mean",
@@ -62,7 +68,8 @@ const cv_option cv_settings_table[] = {
     {"full_share", CV_OPTION_REAL, "decomposition", "", 0, 1, NULL, "0.75",
      "a factor whose eig_rank + oversampling reaches this share of its size is decomposed exactly", AT(full_share)},
     {"missing_trace", CV_OPTION_REAL, "decomposition", "", 0, 1, NULL, "0",
-     "share of the trace that may be missing before eig_rank grows; below a quarter of it, it shrinks; 0: eig_rank is fixed",
+     "share of the trace that may be missing before eig_rank grows; below a quarter of it, it shrinks; 0: eig_rank is "
+     "fixed",
      AT(missing_trace)},
     {"eig_rank_min", CV_OPTION_INTEGER, "decomposition", "", 1, 1 << 20, NULL, "16", "smallest adaptive eig_rank",
      AT(eig_rank_min)},
@@ -76,7 +83,8 @@ const cv_option cv_settings_table[] = {
     {"momentum", CV_OPTION_REAL, "step", "", 0, 0.999999, NULL, "0.9",
      "averaging of gradients before they are preconditioned: M <- momentum M + (1 - momentum) V", AT(momentum)},
     {"momentum_place", CV_OPTION_CHOICE, "step", "", 0, 0, "step|caller", "step",
-     "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are left alone)",
+     "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are "
+     "left alone)",
      AT(momentum_place)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
@@ -130,8 +138,8 @@ curvd_status cv_settings_row(const char *key, int *row, cv_error *err) {
   const char *names[CV_SETTINGS_MAX];
   for (int i = 0; i < cv_settings_count; i++) names[i] = cv_settings_table[i].name;
   const char *near = key ? cv_nearest_name(key, names, cv_settings_count) : NULL;
-  return cv_fail(err, CURVD_ERR_OPTION, "unknown option '%.80s'%s%s%s", key ? key : "(null)", near ? "; did you mean '" : "",
-                 near ? near : "", near ? "'?" : "");
+  return cv_fail(err, CURVD_ERR_OPTION, "unknown option '%.80s'%s%s%s", key ? key : "(null)",
+                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err) {
@@ -141,14 +149,18 @@ curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value,
   return CURVD_OK;
 }
 
-static curvd_status refuse(cv_error *err, const char *why) { return cv_fail(err, CURVD_ERR_OPTION, "%s", why); }
+static curvd_status refuse(cv_error *err, const char *why) {
+  return cv_fail(err, CURVD_ERR_OPTION, "%s", why);
+}
 
 static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   bool is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX;
   if (is_joint && s->exponent_a != s->exponent_g)
     return refuse(err, "damping_mode scalar and product-max damp the product: exponent_a and exponent_g must be equal");
   if (is_joint && s->average == CV_AVERAGE_ZERO)
-    return refuse(err, "average zero moves the identity into each factor's damping, which scalar and product-max do not have: use id");
+    return refuse(
+        err,
+        "average zero moves the identity into each factor's damping, which scalar and product-max do not have: use id");
   if (s->eig_rank_min > s->eig_rank_max) return refuse(err, "eig_rank_min is above eig_rank_max");
   if (s->method == CV_METHOD_SRE && cv_schedule_min(&s->power_iters) < 1)
     return refuse(err, "sre-kfac with power_iters 0 never looks at the factor: use at least 1");

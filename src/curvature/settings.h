@@ -6,9 +6,22 @@
 
 #include <stdbool.h>
 
-typedef enum cv_method_kind { CV_METHOD_NONE, CV_METHOD_KFAC, CV_METHOD_RS, CV_METHOD_SRE, CV_METHOD_NYSTROM } cv_method_kind;
+typedef enum cv_method_kind {
+  CV_METHOD_NONE,
+  CV_METHOD_KFAC,
+  CV_METHOD_RS,
+  CV_METHOD_SRE,
+  CV_METHOD_NYSTROM
+} cv_method_kind;
 typedef enum cv_recipe { CV_RECIPE_NORMALISED, CV_RECIPE_PUBLISHED } cv_recipe;
-typedef enum cv_average { CV_AVERAGE_NORM, CV_AVERAGE_ID, CV_AVERAGE_ZERO, CV_AVERAGE_FIRST, CV_AVERAGE_MG, CV_AVERAGE_SUM } cv_average;
+typedef enum cv_average {
+  CV_AVERAGE_NORM,
+  CV_AVERAGE_ID,
+  CV_AVERAGE_ZERO,
+  CV_AVERAGE_FIRST,
+  CV_AVERAGE_MG,
+  CV_AVERAGE_SUM
+} cv_average;
 typedef enum cv_damping_mode {
   CV_DAMPING_RELATIVE_MEAN, /* damping * trace / n on each factor */
   CV_DAMPING_RELATIVE_MAX,  /* damping * largest eigenvalue on each factor */
@@ -17,7 +30,13 @@ typedef enum cv_damping_mode {
   CV_DAMPING_SCALAR         /* damping on the product: exact Tikhonov in the eigenbasis */
 } cv_damping_mode;
 typedef enum cv_form { CV_FORM_EIGEN, CV_FORM_CHOLESKY } cv_form;
-typedef enum cv_step_kind { CV_STEP_NORMALISED, CV_STEP_KL_CLIP, CV_STEP_NORM_CONSTRAINT, CV_STEP_RMS_CLIP, CV_STEP_PLAIN } cv_step_kind;
+typedef enum cv_step_kind {
+  CV_STEP_NORMALISED,
+  CV_STEP_KL_CLIP,
+  CV_STEP_NORM_CONSTRAINT,
+  CV_STEP_RMS_CLIP,
+  CV_STEP_PLAIN
+} cv_step_kind;
 typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_grad_reduction;
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;

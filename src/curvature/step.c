@@ -1,7 +1,8 @@
 /* The algorithm: one stage after the other, each timed.
  *
- *   worker:     gradients -> statistics -> [average, refresh of owned layers] -> preconditioners -> momentum -> precondition -> clip
- *   curvature:  idle until a step has something due -> statistics -> average -> refresh -> preconditioners
+ *   worker:     gradients -> statistics -> [average, refresh of owned layers] -> preconditioners -> momentum ->
+ * precondition -> clip curvature:  idle until a step has something due -> statistics -> average -> refresh ->
+ * preconditioners
  *
  * What is due depends on the step number alone, so every rank knows the order of the transfers. */
 #include "curvature/exchange.h"
@@ -36,7 +37,8 @@ static curvd_status timed(curvd_ctx *ctx, curvd_stage stage, curvd_status (*run)
 static curvd_status average(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (cv_owns(ctx, layer)) layer->method->absorb(ctx, layer, ctx->route[layer->owner].statistics + layer->statistics_at);
+    if (cv_owns(ctx, layer))
+      layer->method->absorb(ctx, layer, ctx->route[layer->owner].statistics + layer->statistics_at);
   }
   return CURVD_OK;
 }
@@ -77,10 +79,12 @@ static curvd_gradient whole(const curvd_ctx *ctx, const cv_layer *layer, const c
 
 /* The parameters in the layout of their gradient. */
 static curvd_gradient parameter_of(const curvd_gradient *g) {
-  return (curvd_gradient){.weight = g->parameter, .ld = g->ld, .bias = g->parameter_bias, .bias_stride = g->bias_stride};
+  return (curvd_gradient){
+      .weight = g->parameter, .ld = g->ld, .bias = g->parameter_bias, .bias_stride = g->bias_stride};
 }
 
-/* Where a direction that is made at once waits for its scale: own, or, while own is the momentum, the caller's gradient. */
+/* Where a direction that is made at once waits for its scale: own, or, while own is the momentum, the caller's
+ * gradient. */
 static curvd_gradient waiting_place(const curvd_ctx *ctx, const cv_layer *layer, const curvd_gradient *g) {
   return cv_momentum_here(cv_settings_of(ctx)) > 0 ? *g : matrix(layer->own, layer->ld, layer);
 }
@@ -88,7 +92,7 @@ static curvd_gradient waiting_place(const curvd_ctx *ctx, const cv_layer *layer,
 /* First half: how long each direction will be. */
 static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
   curvd_gradient place = waiting_place(ctx, layer, g), out = whole(ctx, layer, &place);
-  if (place.weight == layer->X) out = matrix(ctx->scatter, layer->ld, layer); /* X is read until the end */
+  if (place.weight == layer->X) out = matrix(ctx->scatter, layer->ld, layer);    /* X is read until the end */
   layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
   if (!layer->method) return CURVD_OK;
   CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
@@ -121,7 +125,8 @@ static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient
     status = project_layer(ctx, &ctx->layer[i], &gradients[i]);
   }
   if (status == CURVD_OK) cv_clip_scales(ctx, lr);
-  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) expand_layer(ctx, &ctx->layer[i], lr, &gradients[i]);
+  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++)
+    expand_layer(ctx, &ctx->layer[i], lr, &gradients[i]);
   cv_stage_end(&ctx->stage[CURVD_STAGE_PRECONDITION]);
   return status;
 }

@@ -24,7 +24,6 @@ typedef struct cv_eig_problem {
   int64_t n;
   const float *M; /* (n, n), both triangles, rows ld apart; not changed. Semidefinite up to rounding */
   int64_t ld;
-  double trace;
   int64_t eig_rank;     /* wanted eigenpairs, 1 .. n */
   int64_t oversampling; /* further columns of the sketch; eig_rank + oversampling <= n */
   int64_t power_iters;  /* further products with M; see each backend */

@@ -2,11 +2,17 @@
 
 #include <math.h>
 
-static bool is_full(const cv_lrps *side) { return side->r == side->n; }
+static bool is_full(const cv_lrps *side) {
+  return side->r == side->n;
+}
 
-int64_t cv_lrps_points(const cv_lrps *side) { return side->r + (is_full(side) ? 0 : 1); }
+int64_t cv_lrps_points(const cv_lrps *side) {
+  return side->r + (is_full(side) ? 0 : 1);
+}
 
-static double point(const cv_lrps *side, int64_t i) { return i < side->r ? side->D[i] : side->tau; }
+static double point(const cv_lrps *side, int64_t i) {
+  return i < side->r ? side->D[i] : side->tau;
+}
 
 /* x^-p; the exponents in use are powers of 1/2, where square roots are much cheaper than pow. */
 static double inverse_power(double x, double p) {

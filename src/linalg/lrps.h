@@ -1,5 +1,5 @@
-/* Low rank plus scalar: M = U^T diag(D) U + tau (I - U^T U), the rows of U orthonormal. What every method broadcasts and applies.
- * With r = n it is a full eigendecomposition and tau does not matter. */
+/* Low rank plus scalar: M = U^T diag(D) U + tau (I - U^T U), the rows of U orthonormal. What every method broadcasts
+ * and applies. With r = n it is a full eigendecomposition and tau does not matter. */
 #ifndef CV_LINALG_LRPS_H
 #define CV_LINALG_LRPS_H
 
@@ -10,10 +10,10 @@
 
 typedef struct cv_lrps {
   int64_t n, r;
-  int64_t ld;  /* of U */
-  float *U;    /* (r, n): row i is eigenvector i */
-  float *D;    /* (r) eigenvalues, descending, >= 0 */
-  double tau;  /* eigenvalue of the rest, >= 0 */
+  int64_t ld; /* of U */
+  float *U;   /* (r, n): row i is eigenvector i */
+  float *D;   /* (r) eigenvalues, descending, >= 0 */
+  double tau; /* eigenvalue of the rest, >= 0 */
 } cv_lrps;
 
 /* Points of the spectrum: r eigenvalues, and tau as one more unless the decomposition is full. */
@@ -21,7 +21,8 @@ int64_t cv_lrps_points(const cv_lrps *side);
 
 /* How damping enters the inverse power of the Kronecker product of two factors with eigenvalues x (of G) and y (of A):
  *   separable: (x + damping_g)^-exponent_g (y + damping_a)^-exponent_a;  joint: (x y + damping_joint)^-exponent_a.
- * An identity side (never refreshed, or zero) contributes the factor 1, and counts as eigenvalue 1 in the joint form. */
+ * An identity side (never refreshed, or zero) contributes the factor 1, and counts as eigenvalue 1 in the joint form.
+ */
 typedef struct cv_spectral {
   bool is_joint;
   double damping_g, damping_a, damping_joint;

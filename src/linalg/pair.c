@@ -8,8 +8,9 @@
 /* Below this share of h^2 |X|^2 the subtraction in the tail's energy has eaten too many digits of fp32 products. */
 static const double CERTAIN_SHARE = 1e-3;
 
-static bool is_full(const cv_lrps *side) { return side->r == side->n; }
-
+static bool is_full(const cv_lrps *side) {
+  return side->r == side->n;
+}
 
 /* S (m, n) <- S .* H with the sums over the result: rotations keep both. */
 static cv_pair_sums multiply(int64_t m, int64_t n, float *S, int64_t ld, const float *H) {
@@ -116,8 +117,12 @@ static cv_pair_sums project_full_a(const cv_pair *pair, const float *X, int64_t 
 
 /* ---- both sides of low rank ---- */
 
-static float *rows_p(const cv_pair *pair) { return pair->A->U - pair->G->r * pair->A->ld; } /* (r_G, n) */
-static float *rows_r(const cv_pair *pair) { return pair->G->U + pair->G->r * pair->G->ld; } /* (r_A, m) */
+static float *rows_p(const cv_pair *pair) {
+  return pair->A->U - pair->G->r * pair->A->ld;
+} /* (r_G, n) */
+static float *rows_r(const cv_pair *pair) {
+  return pair->G->U + pair->G->r * pair->G->ld;
+} /* (r_A, m) */
 
 void cv_pair_projections(const cv_pair *pair, const float *X, int64_t ldx, float *P, float *R) {
   const cv_lrps *G = pair->G, *A = pair->A;
@@ -133,7 +138,8 @@ static double scale_row(int64_t n, float scale, const float *in, float *out) {
 }
 
 /* P and R become the rows of the last product, Z its share of R. */
-static cv_pair_sums weigh(const cv_pair *pair, double squares_x, const float *P_in, const float *R_in, float *P, float *R) {
+static cv_pair_sums weigh(const cv_pair *pair, double squares_x, const float *P_in, const float *R_in, float *P,
+                          float *R) {
   const cv_lrps *G = pair->G, *A = pair->A;
   int64_t cols = A->r + 1;
   float *Z = pair->core;
@@ -180,8 +186,8 @@ static cv_pair_sums project_low(const cv_pair *pair, const float *X, int64_t ldx
   return sums;
 }
 
-cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, double squares_x, const float *P, const float *R,
-                             float *out, int64_t ldo) {
+cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, double squares_x, const float *P,
+                             const float *R, float *out, int64_t ldo) {
   bool full_g = is_full(pair->G), full_a = is_full(pair->A);
   if (full_g && full_a) return project_full(pair, X, ldx, out, ldo);
   if (full_g) return project_full_g(pair, X, ldx, out, ldo);
@@ -189,7 +195,8 @@ cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, d
   return project_low(pair, X, ldx, squares_x, P, R);
 }
 
-void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo) {
+void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float keep, float *out,
+                    int64_t ldo) {
   const cv_lrps *G = pair->G, *A = pair->A;
   int64_t r = G->r + A->r;
   float h = pair->H[(G->r + 1) * (A->r + 1) - 1];

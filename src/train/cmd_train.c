@@ -75,8 +75,9 @@ static curvd_status train_worker(loop *l, cv_error *err) {
       loss = trainer_loss(t);
       report_step(t, &l->run, loss);
       if (!isfinite(loss)) {
-        return cv_fail(err, CURVD_ERR_NUMERIC, "the loss is not finite in step %lld or shortly before: lower lr (%g now)",
-                       (long long)t->step, t->lr);
+        return cv_fail(err, CURVD_ERR_NUMERIC,
+                       "the loss is not finite in step %lld or shortly before: lower lr (%g now)", (long long)t->step,
+                       t->lr);
       }
     }
     show(l, loss, is_due);

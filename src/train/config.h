@@ -41,7 +41,7 @@ typedef struct train_config {
   double weight_decay;       /* -1: auto */
   int32_t weight_decay_kind; /* decoupled, coupled (before preconditioning), coupled-after */
   int32_t fisher;            /* empirical, sampled */
-  int64_t fisher_stride; /* statistics from every so many-th example */
+  int64_t fisher_stride;     /* statistics from every so many-th example */
   int64_t curvature_ranks;   /* -1: auto */
   int64_t validation_images; /* taken from the end of the training images and evaluated instead of the test images */
   double eval_every;         /* epochs */

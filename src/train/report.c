@@ -58,7 +58,8 @@ static void set_factor(json_t *record, const char *key, const curvd_factor_metri
   json_t *object = json_object();
   json_object_set_new(object, "n", json_integer(factor->n));
   json_object_set_new(object, "eig_rank", json_integer(factor->eig_rank));
-  json_object_set_new(object, "age", factor->statistics_step < 0 ? json_null() : json_integer(step - factor->statistics_step));
+  json_object_set_new(object, "age",
+                      factor->statistics_step < 0 ? json_null() : json_integer(step - factor->statistics_step));
   json_object_set_new(object, "refused", json_integer(factor->refused));
   run_record_real(object, "trace", factor->trace);
   run_record_real(object, "lambda_max", factor->lambda_max);
@@ -102,7 +103,9 @@ void report_epoch(const trainer *t, run *out, const trainer_score *score) {
   }
 }
 
-void report_goal(const trainer *t, train_goal *goal) { *goal = (train_goal){true, t->step}; }
+void report_goal(const trainer *t, train_goal *goal) {
+  *goal = (train_goal){true, t->step};
+}
 
 /* ---- every rank's numbers on rank 0 ---- */
 
@@ -137,7 +140,8 @@ static rank_numbers numbers_of(const trainer *t) {
   return mine;
 }
 
-/* [collective over world] On rank 0 an array of all ranks' numbers, to be freed; NULL elsewhere and when memory is out. */
+/* [collective over world] On rank 0 an array of all ranks' numbers, to be freed; NULL elsewhere and when memory is out.
+ */
 static rank_numbers *gather(const trainer *t) {
   rank_numbers mine = numbers_of(t), *all = NULL;
   if (t->rank == 0) all = calloc((size_t)t->n_ranks, sizeof *all);
@@ -167,8 +171,8 @@ static void stage_table(const rank_numbers *rank, int n_ranks, run *out, json_t 
     if (having == 0) continue;
     row[n++] = (run_stage){stage_text(i), least, sum / having, most, sum / having / rank[0].wall_s};
     json_object_set_new(stages, stage_text(i),
-                        json_pack("{s:f,s:f,s:f,s:f}", "wall_min_s", least, "wall_mean_s", sum / having, "wall_max_s", most,
-                                  "cpu_sum_s", cpu));
+                        json_pack("{s:f,s:f,s:f,s:f}", "wall_min_s", least, "wall_mean_s", sum / having, "wall_max_s",
+                                  most, "cpu_sum_s", cpu));
   }
   run_stages(out, row, n, rank[0].wall_s);
   json_object_set_new(record, "stages", stages);
@@ -212,8 +216,9 @@ static void memory_table(const rank_numbers *rank, int n_ranks, run *out, json_t
 }
 
 static void peak_line(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
-  json_object_set_new(record, "memory_peak_bytes",
-                      spread(rank, n_ranks, offsetof(rank_numbers, memory_peak_bytes), out, "peak memory per rank (MB)"));
+  json_object_set_new(
+      record, "memory_peak_bytes",
+      spread(rank, n_ranks, offsetof(rank_numbers, memory_peak_bytes), out, "peak memory per rank (MB)"));
 }
 
 static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
@@ -234,9 +239,10 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   json_object_set_new(record, "total_steps", json_integer(t->total_steps));
   json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
   run_line(out, "%s", curvd_build_info());
-  run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s", t->config->method,
-           v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch, (long long)t->total_steps,
-           t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers, t->n_ranks - t->n_workers == 1 ? "" : "s");
+  run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s",
+           t->config->method, v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch,
+           (long long)t->total_steps, t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers,
+           t->n_ranks - t->n_workers == 1 ? "" : "s");
   coverage(t, out);
   memory_table(rank, t->n_ranks, out, record);
   run_record(out, record);

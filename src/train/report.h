@@ -11,7 +11,8 @@ typedef struct train_goal {
   int64_t step;
 } train_goal;
 
-/* [collective over world] Header lines: ranks, model, where each layer's curvature is (coverage table), memory. Record "run". */
+/* [collective over world] Header lines: ranks, model, where each layer's curvature is (coverage table), memory. Record
+ * "run". */
 void report_begin(const trainer *t, run *out);
 
 /* Record "step"; loss: mean per example since the last one. */

@@ -3,15 +3,21 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const stage_name[] = {"make batch", "forward", "backward", "backward for sampled targets", "update weights",
-                                         "evaluate"};
+static const char *const stage_name[] = {"make batch",     "forward", "backward", "backward for sampled targets",
+                                         "update weights", "evaluate"};
 
-const char *trainer_stage_name(int stage) { return stage >= 0 && stage < TRAINER_STAGES ? stage_name[stage] : "?"; }
+const char *trainer_stage_name(int stage) {
+  return stage >= 0 && stage < TRAINER_STAGES ? stage_name[stage] : "?";
+}
 
-bool trainer_is_worker(const trainer *t) { return t->worker >= 0; }
+bool trainer_is_worker(const trainer *t) {
+  return t->worker >= 0;
+}
 
 /* Part p of n things cut into `parts` nearly equal pieces. */
-static int64_t cut(int64_t n, int64_t parts, int64_t p) { return n * p / parts; }
+static int64_t cut(int64_t n, int64_t parts, int64_t p) {
+  return n * p / parts;
+}
 
 static void fill_labels(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
   if (t->model.spec.loss == NN_SOFTMAX_CE) {
@@ -29,28 +35,32 @@ static void load_batch(trainer *t, const data_set *set, const int64_t *index, in
 static void capture(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
-  curvd_capture(t->ctx, layer, t->rows_fisher, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out));
+  curvd_capture(t->ctx, layer, t->rows_fisher, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
+                nn_ld(l->d_out));
 }
 
-/* The mean over the global batch, entering the average where the gradient's buffer is one. Plain SGD's momentum is a sum. */
+/* The mean over the global batch, entering the average where the gradient's buffer is one. Plain SGD's momentum is a
+ * sum. */
 static float gradient_scale(const trainer *t) {
   bool is_average = t->gradient_momentum > 0 && t->config->values.method != TRAIN_METHOD_SGD;
   return (is_average ? 1 - t->gradient_momentum : 1) / (float)t->config->values.batch;
 }
 
-/* During the backward pass of the real loss. Coupled decay changes the gradient later, so nothing is told of it then. */
+/* During the backward pass of the real loss. Coupled decay changes the gradient later, so nothing is told of it then.
+ */
 static void gradient_ready(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
   bool is_sampled = t->config->values.fisher == 1;
   if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
   if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return;
-  curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out),
-                         gradient_scale(t));
+  curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
+                         nn_ld(l->d_out), gradient_scale(t));
 }
 
-/* Examples first .. first + rows - 1 of the batch: those of the statistics (every stride-th of the whole batch, whichever worker has
- * them) in front, so that they are one block of rows. Returns the number in the strided batch of the first of them. */
+/* Examples first .. first + rows - 1 of the batch: those of the statistics (every stride-th of the whole batch,
+ * whichever worker has them) in front, so that they are one block of rows. Returns the number in the strided batch of
+ * the first of them. */
 static int64_t arrange(trainer *t, const int64_t *batch, int64_t first, int64_t rows) {
   int64_t stride = t->config->values.fisher_stride, front = 0, back = 0;
   int64_t number = (first + stride - 1) / stride;
@@ -79,8 +89,8 @@ static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
   cv_stage_end(&t->stage[TRAINER_BACKWARD]);
   if (!wants || !is_sampled) return;
   cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
-  nn_loss_sampled(m->spec.loss, t->rows_fisher, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step, number,
-                  m->g[top]);
+  nn_loss_sampled(m->spec.loss, t->rows_fisher, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step,
+                  number, m->g[top]);
   model_backward(m, t->rows_fisher, false, 0, 0, capture, t);
   cv_stage_end(&t->stage[TRAINER_SAMPLED]);
 }

@@ -1,5 +1,5 @@
-/* One training run on one rank: model, data, optimizer and curvd context, joined by the configuration. An embedder of the library
- * like any other. Every function that talks to other ranks says so. */
+/* One training run on one rank: model, data, optimizer and curvd context, joined by the configuration. An embedder of
+ * the library like any other. Every function that talks to other ranks says so. */
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
@@ -25,8 +25,8 @@ typedef enum trainer_stage {
 const char *trainer_stage_name(int stage);
 
 typedef struct trainer {
-  config *config;  /* borrowed; automatic values are resolved in it */
-  MPI_Comm world;  /* borrowed */
+  config *config;   /* borrowed; automatic values are resolved in it */
+  MPI_Comm world;   /* borrowed */
   MPI_Comm workers; /* MPI_COMM_NULL on a curvature rank */
   int rank, n_ranks, worker, n_workers;
   cv_memory memory;
@@ -36,23 +36,23 @@ typedef struct trainer {
   curvd_ctx *ctx;
   curvd_gradient gradient[MODEL_LAYERS_MAX];
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
-  int64_t *order;       /* (n) of epoch order_epoch, or of an evaluation */
-  int64_t *piece;       /* (rows_max) examples of the piece in the model */
+  int64_t *order;          /* (n) of epoch order_epoch, or of an evaluation */
+  int64_t *piece;          /* (rows_max) examples of the piece in the model */
   int64_t order_epoch;
-  int32_t *labels;      /* (rows_max) */
-  float *targets;       /* (rows_max, nn_ld(d_out)) */
+  int32_t *labels; /* (rows_max) */
+  float *targets;  /* (rows_max, nn_ld(d_out)) */
   int64_t steps_per_epoch, total_steps, step;
-  double loss_sum;      /* of this rank's examples since trainer_loss */
+  double loss_sum; /* of this rank's examples since trainer_loss */
   int64_t loss_rows;
-  int64_t rows_now;     /* of the piece in the model */
-  int64_t rows_fisher;  /* the first so many of them serve the statistics */
-  double lr;            /* of the last step */
+  int64_t rows_now;                 /* of the piece in the model */
+  int64_t rows_fisher;              /* the first so many of them serve the statistics */
+  double lr;                        /* of the last step */
   double cpu_begin_s, wall_begin_s; /* start of training */
   cv_stage stage[TRAINER_STAGES];
 } trainer;
 
-/* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model, optimizer and plan.
- * On failure every rank returns the code of the first rank that failed, with its sentence. */
+/* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model,
+ * optimizer and plan. On failure every rank returns the code of the first rank that failed, with its sentence. */
 curvd_status trainer_create(config *c, MPI_Comm world, trainer *run, cv_error *err);
 void trainer_free(trainer *run);
 

@@ -22,7 +22,9 @@ static bool is_first_order(const config *c) {
   return c->values.method == TRAIN_METHOD_SGD || c->values.method == TRAIN_METHOD_ADAMW;
 }
 
-static bool is_published(const config *c) { return strcmp(config_text(c, "recipe"), "published") == 0; }
+static bool is_published(const config *c) {
+  return strcmp(config_text(c, "recipe"), "published") == 0;
+}
 
 /* Automatic values: what the recipe's authors use, else the field's common choice. */
 static double auto_lr(const config *c, const model_spec *spec) {
@@ -38,7 +40,8 @@ static double auto_momentum(const config *c) {
   return c->values.method == TRAIN_METHOD_SGD || (is_kfac && is_published(c)) ? 0.9 : 0;
 }
 
-/* The normalised step never shrinks weights by itself; classifiers grow over-confident within a few epochs without decay. */
+/* The normalised step never shrinks weights by itself; classifiers grow over-confident within a few epochs without
+ * decay. */
 static double auto_weight_decay(const config *c, const model_spec *spec) {
   return !is_first_order(c) && !is_published(c) && spec->loss == NN_SOFTMAX_CE ? 2 : 0;
 }
@@ -107,13 +110,14 @@ static curvd_status check_shapes(const trainer *t, const model_spec *spec, cv_er
   const data_set *set = &t->data.train;
   int64_t outputs = spec->is_autoencoder ? set->d_in : set->d_out, batch = t->config->values.batch;
   if (set->d_in != spec->width[0] || outputs != spec->width[spec->n_layers]) {
-    return cv_fail(err, CURVD_ERR_OPTION, "network %s takes %lld inputs to %lld outputs, the data set %s has %lld and %lld",
+    return cv_fail(err, CURVD_ERR_OPTION,
+                   "network %s takes %lld inputs to %lld outputs, the data set %s has %lld and %lld",
                    t->config->values.network, (long long)spec->width[0], (long long)spec->width[spec->n_layers],
                    t->config->values.data, (long long)set->d_in, (long long)outputs);
   }
   if (batch > set->n) {
-    return cv_fail(err, CURVD_ERR_OPTION, "batch %lld is larger than the data set's %lld training examples", (long long)batch,
-                   (long long)set->n);
+    return cv_fail(err, CURVD_ERR_OPTION, "batch %lld is larger than the data set's %lld training examples",
+                   (long long)batch, (long long)set->n);
   }
   return CURVD_OK;
 }
@@ -131,8 +135,8 @@ static curvd_status set_number(trainer *t, const char *key, double value, cv_err
   return from_library(t, curvd_set(t->ctx, key, text), err);
 }
 
-/* Can gradients be added into their own decayed average by the products that make them? Not where coupled decay would enter the
- * average, nor where an optimizer needs the direction in the gradient's place. */
+/* Can gradients be added into their own decayed average by the products that make them? Not where coupled decay would
+ * enter the average, nor where an optimizer needs the direction in the gradient's place. */
 static bool averages_gradients(const train_config *v) {
   bool is_decay_apart = v->weight_decay == 0 || v->weight_decay_kind == OPTIM_DECOUPLED;
   bool is_subtracted = v->optimizer == TRAIN_SGD && v->sgd_momentum == 0;
@@ -237,7 +241,8 @@ static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *e
   t->piece = piece;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->labels, "labels", &labels, err));
   t->labels = labels;
-  return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_ld(spec->width[spec->n_layers]), "targets", &t->targets, err);
+  return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_ld(spec->width[spec->n_layers]), "targets", &t->targets,
+                       err);
 }
 
 static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *err) {

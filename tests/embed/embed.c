@@ -1,5 +1,5 @@
-/* A user's own trainer, in a few lines that are C and C++ alike: fits y = W x with the installed library and nothing else.
- * Exit 0 when the loss fell a hundredfold on every rank. */
+/* A user's own trainer, in a few lines that are C and C++ alike: fits y = W x with the installed library and nothing
+ * else. Exit 0 when the loss fell a hundredfold on every rank. */
 #include <curvd.h>
 
 #include <math.h>

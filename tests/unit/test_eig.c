@@ -130,7 +130,6 @@ static cv_eig_problem problem_of(const matrix *a, int64_t eig_rank, int64_t over
   return (cv_eig_problem){.n = a->n,
                           .M = a->M,
                           .ld = a->ld,
-                          .trace = a->trace,
                           .eig_rank = eig_rank,
                           .oversampling = oversampling,
                           .power_iters = power_iters,
