@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dry_run=0
 
 # Debian 12 names.
-packages=(cmake ninja-build gcc libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
+packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev dataset-fashion-mnist
   python3)
 # What the build looks for, where packages have other names.
