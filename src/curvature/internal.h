@@ -171,6 +171,11 @@ bool cv_follow_take(curvd_ctx *ctx, cv_layer *layer, const cv_pair *pair);
 /* momentum.c: X <- momentum X + (1 - momentum) gradient; NUMERIC when that is not finite. */
 curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients);
 
+/* direction.c: every layer's direction, scaled by the clip, in place of its gradient or subtracted from its parameters;
+ * and, for method none, the combined gradient as the direction. */
+curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
+void cv_direction_hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
+
 /* clip.c: scale of each layer's direction from the sums of all. */
 void cv_clip_scales(curvd_ctx *ctx, double lr);
 
