@@ -292,6 +292,33 @@ static void check_wrong(const char *options) {
   close_pair(&p);
 }
 
+/* One row of P or R of the layer "wide" goes wrong in step 2: the check looks at every row of both. */
+static void check_spoilt_row(bool in_p, bool is_last) {
+  pair_of_runs p = open_pair(settings[0]);
+  double distance[LAYERS];
+  dense V[LAYERS];
+  for (int step = 0; step < REFRESH; step++) {
+    capture_statistics(p.told, step);
+    capture_statistics(p.twin, step);
+    next_gradients(&p, step, FEW, V);
+    for (int l = 0; l < LAYERS; l++) tell_as(p.told, FEED_WHOLE, step, l, FEW);
+    step_both(&p, V, distance);
+    ck_assert_int_eq(n_lines, step >= CHECK_STEP);
+    if (step >= CHECK_STEP) ck_assert_double_le(distance[0], rounding(0, FEW));
+    if (step != WRONG_STEP) continue;
+    const cv_layer *layer = &p.told->layer[0];
+    const cv_factor *rows = &layer->factor[in_p ? CV_G : CV_A], *columns = &layer->factor[in_p ? CV_A : CV_G];
+    float *row = (in_p ? layer->P : layer->R) + (is_last ? rows->side.r - 1 : 0) * columns->ld;
+    for (int64_t j = 0; j < columns->n; j++) row[j] += 1;
+  }
+  close_pair(&p);
+}
+
+START_TEST(spoilt_projection_is_noticed_and_repaired) {
+  for (int i = 0; i < 4; i++) check_spoilt_row(i % 2, i / 2);
+}
+END_TEST
+
 /* That it shows is the proof that P and R follow what is captured and nothing else. */
 START_TEST(wrong_gradient_is_noticed_and_repaired) {
   check_wrong(settings[0]);
@@ -381,10 +408,16 @@ START_TEST(arguments_are_checked) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {
-      told_context_steps_like_its_twin, projections_are_those_of_the_momentum_in_fp64, what_is_no_gain_is_ignored,
-      pieces_of_which_one_is_no_gain,   wrong_gradient_is_noticed_and_repaired,        refused_step_is_made_again,
-      bad_gradient_is_not_followed,     step_without_a_direction_is_followed,          arguments_are_checked};
+  const TTest *const tests[] = {told_context_steps_like_its_twin,
+                                projections_are_those_of_the_momentum_in_fp64,
+                                what_is_no_gain_is_ignored,
+                                pieces_of_which_one_is_no_gain,
+                                wrong_gradient_is_noticed_and_repaired,
+                                spoilt_projection_is_noticed_and_repaired,
+                                refused_step_is_made_again,
+                                bad_gradient_is_not_followed,
+                                step_without_a_direction_is_followed,
+                                arguments_are_checked};
   return service_suite("follow", tests, COUNT(tests));
 }
 
