@@ -2,14 +2,40 @@
 #include "base/rng.h"
 
 #include <Random123/philox.h>
-#include <math.h>
+
+static philox4x32_key_t key_of(const cv_rng *rng) {
+  return (philox4x32_key_t){{(uint32_t)rng->seed, (uint32_t)(rng->seed >> 32)}};
+}
+
+static philox4x32_ctr_t counter_of(const cv_rng *rng, uint64_t index) {
+  uint32_t high = ((uint32_t)(index >> 32) & 0xffffff) | (uint32_t)rng->stream << 24;
+  return (philox4x32_ctr_t){{(uint32_t)index, high, rng->a, rng->b}};
+}
 
 void cv_rng_block(const cv_rng *rng, uint64_t index, uint32_t out[4]) {
-  uint32_t high = ((uint32_t)(index >> 32) & 0xffffff) | (uint32_t)rng->stream << 24;
-  philox4x32_ctr_t counter = {{(uint32_t)index, high, rng->a, rng->b}};
-  philox4x32_key_t key = {{(uint32_t)rng->seed, (uint32_t)(rng->seed >> 32)}};
-  philox4x32_ctr_t random = philox4x32(counter, key);
+  philox4x32_ctr_t random = philox4x32(counter_of(rng, index), key_of(rng));
   for (int i = 0; i < 4; i++) out[i] = random.v[i];
+}
+
+/* Round by round over all lanes, so that the loops vectorise and no lane waits for its own multiplications. */
+void cv_rng_words(const cv_rng *rng, uint64_t first, uint32_t word[CV_RNG_BATCH]) {
+  philox4x32_key_t key = key_of(rng);
+  uint32_t v[4][CV_RNG_LANES];
+  for (int i = 0; i < CV_RNG_LANES; i++) {
+    philox4x32_ctr_t x = counter_of(rng, first + (uint64_t)i);
+    for (int j = 0; j < 4; j++) v[j][i] = x.v[j];
+  }
+  for (int round = 0; round < philox4x32_rounds; round++) {
+    for (int i = 0; i < CV_RNG_LANES; i++) {
+      philox4x32_ctr_t x = {{v[0][i], v[1][i], v[2][i], v[3][i]}};
+      x = philox4x32_R(1, x, key);
+      for (int j = 0; j < 4; j++) v[j][i] = x.v[j];
+    }
+    key.v[0] += PHILOX_W32_0;
+    key.v[1] += PHILOX_W32_1;
+  }
+  for (int i = 0; i < CV_RNG_LANES; i++)
+    for (int j = 0; j < 4; j++) word[4 * i + j] = v[j][i];
 }
 
 static uint64_t join(uint32_t low, uint32_t high) {
@@ -42,28 +68,4 @@ static uint64_t multiply_high(uint64_t x, uint64_t y) {
 
 uint64_t cv_rng_below(const cv_rng *rng, uint64_t index, uint64_t bound) {
   return multiply_high(word_at(rng, index), bound);
-}
-
-/* Normal numbers 2 * index and 2 * index + 1. */
-static void normal_pair(const cv_rng *rng, uint64_t index, float pair[2]) {
-  uint32_t out[4];
-  cv_rng_block(rng, index, out);
-  double radius = sqrt(-2 * log(unit(join(out[0], out[1]))));
-  double angle = 0x1.921fb54442d18p+2 * unit(join(out[2], out[3])); /* 2 pi u */
-  pair[0] = (float)(radius * cos(angle));
-  pair[1] = (float)(radius * sin(angle));
-}
-
-void cv_rng_normal(const cv_rng *rng, uint64_t first, int64_t count, float *x) {
-  float pair[2];
-  int64_t i = 0;
-  if (first % 2 == 1 && count > 0) {
-    normal_pair(rng, first / 2, pair);
-    x[i++] = pair[1];
-  }
-  for (; i + 1 < count; i += 2) normal_pair(rng, (first + (uint64_t)i) / 2, x + i);
-  if (i < count) {
-    normal_pair(rng, (first + (uint64_t)i) / 2, pair);
-    x[i] = pair[0];
-  }
 }

@@ -31,8 +31,18 @@ double cv_rng_uniform(const cv_rng *rng, uint64_t index);
 /* Uniform integer in [0, bound), bound >= 1, without modulo bias (bias < 2^-64 * bound). */
 uint64_t cv_rng_below(const cv_rng *rng, uint64_t index, uint64_t bound);
 
-/* x[i] = standard normal number of index first + i, i < count; Box-Muller in fp64, rounded to fp32.
- * The value of an index does not depend on first or count. */
+/* x[i] = standard normal number of index first + i, i < count; |x| < 6.8. Numbers 4 k to 4 k + 3 come from block k.
+ * The bits of a number depend on rng and its index alone: not on first, on count or on the vectors of the processor. */
 void cv_rng_normal(const cv_rng *rng, uint64_t first, int64_t count, float *x);
+
+/* What normal numbers are made of, a batch at a time. */
+enum { CV_RNG_LANES = 32, CV_RNG_BATCH = 4 * CV_RNG_LANES };
+
+/* The words of CV_RNG_LANES blocks from block `first` on, four to a block: what cv_rng_block gives. */
+void cv_rng_words(const cv_rng *rng, uint64_t first, uint32_t word[CV_RNG_BATCH]);
+
+/* x[i], x[i + 1] = r cos t, r sin t for even i, where r^2 = -2 ln u(word[i]), t = 2 pi u(word[i + 1]) and
+ * u(w) = (w + 1/2) 2^-32; in fp32, to 1e-6 absolute. */
+void cv_rng_box_muller(const uint32_t word[restrict CV_RNG_BATCH], float x[restrict CV_RNG_BATCH]);
 
 #endif

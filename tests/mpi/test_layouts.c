@@ -98,8 +98,13 @@ END_TEST
 
 enum { TRAIN_STEPS = 50, WEIGHTS_MAX = 8192 };
 
+/* The loss of one batch after another tells little of learning: at this learning rate 50 examples scatter more than 50
+ * steps gain. That of the whole test set does not scatter: over 300 seeds it fell by 1.2 % at least (sgd). */
+static const double LEARNT = 0.995;
+
 typedef struct training {
   double loss[TRAIN_STEPS];
+  double before, after; /* of the test set */
   float weight[WEIGHTS_MAX];
 } training;
 
@@ -125,10 +130,12 @@ static void copy_weights(const trainer *t, float *to) {
 }
 
 static curvd_status train_worker(trainer *t, training *out, cv_error *err) {
+  out->before = trainer_evaluate(t).loss;
   for (int i = 0; i < TRAIN_STEPS; i++) {
     CV_TRY(trainer_step(t, err));
     out->loss[i] = trainer_loss(t);
   }
+  out->after = trainer_evaluate(t).loss;
   copy_weights(t, out->weight);
   return trainer_finish(t, err);
 }
@@ -183,8 +190,8 @@ START_TEST(training_does_not_depend_on_the_split) {
     bool is_in = run_rank(MPI_COMM_WORLD) < split[0] + split[1];
     MPI_Comm_split(MPI_COMM_WORLD, is_in ? 0 : MPI_UNDEFINED, 0, &comm);
     mpi_assert(train(MPI_COMM_SELF, some[i % COUNT(some)], 0, &reference) == CURVD_OK);
-    mpi_assert_msg(reference.loss[TRAIN_STEPS - 1] < reference.loss[0] && reference.loss[TRAIN_STEPS - 1] > 0,
-                   "the loss went from %g to %g", reference.loss[0], reference.loss[TRAIN_STEPS - 1]);
+    mpi_assert_msg(reference.after < LEARNT * reference.before && reference.after > 0, "the loss went from %g to %g",
+                   reference.before, reference.after);
     check_training(comm, some[i % COUNT(some)], split[0], split[1]);
     if (comm != MPI_COMM_NULL) MPI_Comm_free(&comm);
   }

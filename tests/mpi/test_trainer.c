@@ -14,8 +14,13 @@ enum { STEPS = 20, LAYERS = 2, WORKERS_MAX = 3 };
 static const char base[] = "--data teacher --teacher-samples 600 --network 16-24-5 --activation tanh --steps 20 "
                            "--seed 3 --lr-decay constant --curvature-ranks 0 --eig-rank 6 --oversampling 2 --batch ";
 
+/* The loss of a batch of 25 scatters by more than 20 such steps gain; that of the whole test set does not: over 300
+ * seeds it fell by 0.8 % at least (coupled decay; 1.7 % without). */
+static const double LEARNT = 0.995;
+
 typedef struct curve {
   double loss[STEPS];
+  double before, after;                 /* of the test set */
   double trace[LAYERS][2], first_trace; /* of A and G at the end; of the first layer's A after one step */
   double expected_trace;                /* of the latter, from the data */
 } curve;
@@ -44,11 +49,13 @@ static double expected_trace(const trainer *t) {
 
 static curvd_status train(trainer *t, curve *out, cv_error *err) {
   out->expected_trace = expected_trace(t);
+  out->before = trainer_evaluate(t).loss;
   for (int i = 0; i < STEPS; i++) {
     CV_TRY(trainer_step(t, err));
     out->loss[i] = trainer_loss(t);
     if (i == 0) out->first_trace = service_factor(t->ctx, 0, 0).trace;
   }
+  out->after = trainer_evaluate(t).loss;
   for (int i = 0; i < 2 * LAYERS; i++) out->trace[i / 2][i % 2] = service_factor(t->ctx, i / 2, i % 2).trace;
   return trainer_finish(t, err);
 }
@@ -154,7 +161,8 @@ START_TEST(pieces_of_a_batch_do_not_matter) {
     curve x = run(options, w), y = run(four, w), z = run(twenty, w);
     mpi_assert_msg(distance(&x, &y) < 1e-4, "%s, %d workers: %.1e", four, w, distance(&x, &y));
     mpi_assert_msg(distance(&x, &z) < 1e-4, "%s, %d workers: %.1e", twenty, w, distance(&x, &z));
-    mpi_assert(x.loss[STEPS - 1] < x.loss[0]);
+    mpi_assert_msg(x.after < LEARNT * x.before && x.after > 0, "%s: the loss went from %g to %g", options, x.before,
+                   x.after);
   }
 }
 END_TEST
