@@ -69,6 +69,7 @@ CURVD_API curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t
                                        int32_t *layer);
 
 /* [collective, all ranks] Splits the ranks, assigns the layers to owners, sizes all memory. Nothing is allocated later.
+ * With dry_run nothing is allocated now, either: layer and memory metrics tell what would be, and nothing can be run.
  * Errors: LAYOUT (no worker left), MISMATCH (ranks differ in options or layers), OPTION, SIZE, MEMORY, MPI.
  * After an error only curvd_last_error and curvd_destroy may be called. */
 CURVD_API curvd_status curvd_plan(curvd_ctx *ctx);
@@ -93,7 +94,8 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  *   g: (rows, d_out) gradients in the layer's outputs;     ldg >= d_out. NULL: leaves G alone.
  *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
  * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
- * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan). Statistics are as before. */
+ * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan), SIZE (more than capture_rows rows
+ * in a step, of a layer with a factor that is spread over the owners). Statistics are as before. */
 CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                      const float *g, int64_t ldg);
 
@@ -173,6 +175,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
 /* X(name, text): events, all owners together as far as this rank has heard of them */
 #define CURVD_EVENT_LIST(X)                                                                                            \
   X(CURVD_EVENT_REFRESHES, "factors refreshed")                                                                        \
+  X(CURVD_EVENT_SKIPPED, "refreshes skipped because the old preconditioner still fits")                                \
   X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")                                                 \
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
@@ -213,8 +216,17 @@ typedef struct curvd_factor_metrics {
   double lambda_min;       /* smallest kept eigenvalue */
   double tau;              /* eigenvalue assumed outside the kept span */
   double missing_trace;    /* share of the trace outside the kept span, [0, 1] */
-  double damping;          /* added to its eigenvalues in the last step; 0 before any */
-  int64_t refused;         /* statistics refused so far */
+  /* How well {U, D, tau} fits the average that it was made from, E being the difference: */
+  double error_bound;   /* the spectral norm of E is below it, but for a chance of 2^-10 */
+  double error_norm;    /* estimate of the Frobenius norm of E */
+  double residual;      /* of the kept pairs: ||U M - D U|| over ||D U||, an estimate */
+  double orthogonality; /* largest row norm of U U^T - I, an estimate */
+  double drift;         /* share of the last product with the factor outside the span it began with (nystrom-kfac) */
+  int64_t products;     /* with the factor, in its last refresh */
+  double refresh_s;     /* process CPU seconds of its last refresh, on the rank that sent it */
+  int ranks;            /* that hold it: 1, or all owners; 0 without an owner */
+  double damping;       /* added to its eigenvalues in the last step; 0 before any */
+  int64_t refused;      /* statistics refused so far */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {

@@ -11,7 +11,7 @@ packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-
   python3)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
-modules=(openblas yaml-0.1 jansson zlib check)
+modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib check)
 
 die() { # die STATUS TEXT
   printf 'launch: %s\n' "$2" >&2

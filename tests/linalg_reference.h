@@ -79,6 +79,17 @@ static inline void ref_basis(uint64_t seed, int64_t k, int64_t n, double *Q) {
   }
 }
 
+/* Q (n, n): orthonormal rows, none of them sparse: cosines with random signs. Much faster than ref_basis. */
+static inline void ref_cosines(uint64_t seed, int64_t n, double *Q) {
+  const double pi = 3.14159265358979323846, size = sqrt(2 / (double)n);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < n; j++) {
+      double x = i > 0 ? size * cos(pi * (double)(i * (2 * j + 1) % (4 * n)) / (double)(2 * n)) : size / sqrt(2);
+      Q[i * n + j] = ref_random(seed, j) < 0 ? -x : x;
+    }
+  }
+}
+
 /* M (n, n) = Q^T diag(lambda) Q with Q (k, n). */
 static inline void ref_compose(int64_t k, int64_t n, const double *Q, const double *lambda, double *M) {
   for (int64_t i = 0; i < n * n; i++) M[i] = 0;
@@ -90,22 +101,40 @@ static inline void ref_compose(int64_t k, int64_t n, const double *Q, const doub
   }
 }
 
+/* rows (n, n) <- eigenvectors, or with job "N" anything; w ascending. */
+static inline void ref_dsyevd(const char *job, int64_t n, double *rows, double *w) {
+  int nn = (int)n, lwork = (int)(1 + 6 * n + 2 * n * n), liwork = (int)(3 + 5 * n), info = 0;
+  double *work = ref_doubles(lwork);
+  int *iwork = ref_block(liwork, sizeof *iwork);
+  dsyevd_(job, "U", &nn, rows, &nn, w, work, &lwork, iwork, &liwork, &info, 1, 1);
+  ck_assert_int_eq(info, 0);
+  free(iwork);
+  free(work);
+}
+
 /* w (n) descending, row i of V (n, n) the eigenvector of w[i]. */
 static inline void ref_eig(int64_t n, const double *M, double *V, double *w) {
-  int nn = (int)n, lwork = (int)(1 + 6 * n + 2 * n * n), liwork = (int)(3 + 5 * n), info = 0;
-  double *work = ref_doubles(lwork), *ascending = ref_doubles(n), *rows = ref_doubles(n * n);
-  int *iwork = calloc((size_t)liwork, sizeof *iwork);
+  double *ascending = ref_doubles(n), *rows = ref_doubles(n * n);
   for (int64_t i = 0; i < n * n; i++) rows[i] = M[i];
-  dsyevd_("V", "U", &nn, rows, &nn, ascending, work, &lwork, iwork, &liwork, &info, 1, 1);
-  ck_assert_int_eq(info, 0);
+  ref_dsyevd("V", n, rows, ascending);
   for (int64_t i = 0; i < n; i++) {
     w[i] = ascending[n - 1 - i];
     for (int64_t j = 0; j < n; j++) V[i * n + j] = rows[(n - 1 - i) * n + j];
   }
-  free(iwork);
   free(rows);
   free(ascending);
-  free(work);
+}
+
+/* w (n) descending. */
+static inline void ref_eigenvalues(int64_t n, const double *M, double *w) {
+  double *rows = ref_doubles(n * n);
+  for (int64_t i = 0; i < n * n; i++) rows[i] = M[i];
+  ref_dsyevd("N", n, rows, w);
+  for (int64_t i = 0; i < n / 2; i++) {
+    double t = w[i];
+    w[i] = w[n - 1 - i], w[n - 1 - i] = t;
+  }
+  free(rows);
 }
 
 /* Largest entry of |Q Q^T - I|, Q (k, n) in fp32. */

@@ -157,6 +157,25 @@ static inline curvd_factor_metrics service_factor(const curvd_ctx *ctx, int32_t 
   return metrics.factor[which];
 }
 
+/* ---- captures whose statistic has a spectrum that the test lays down ---- */
+
+typedef double (*service_spectrum)(int64_t i); /* eigenvalue number i, from 0 */
+
+/* Random orthonormal columns. */
+static inline dense service_basis(uint64_t seed, int64_t n) {
+  dense R = dense_random(seed, n, n);
+  return dense_eig(dense_sum(1, R, 1, dense_transposed(R))).V;
+}
+
+/* X (rows, n) in fp32 with X^T X / rows = Q diag(lambda) Q^T; rows beyond n are zero. */
+static inline dense service_rows_of(int64_t rows, dense Q, service_spectrum lambda) {
+  dense X = dense_zero(rows, Q.n);
+  for (int64_t i = 0; i < Q.n; i++) {
+    for (int64_t j = 0; j < Q.n; j++) X.x[i][j] = (float)(sqrt((double)rows * lambda(i)) * Q.x[j][i]);
+  }
+  return X;
+}
+
 static inline Suite *service_suite(const char *name, const TTest *const *tests, size_t n) {
   Suite *suite = suite_create(name);
   TCase *tcase = tcase_create(name);

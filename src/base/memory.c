@@ -29,15 +29,19 @@ curvd_status cv_memory_new(cv_memory *memory, cv_memory_kind kind, int64_t count
   bool fits = count >= 0 && size >= 1 && count <= bytes_max / size;
   int64_t bytes = !fits ? 0 : count == 0 ? 1 : count * size;
   size_t padded = ((size_t)bytes + BORDER - 1) / BORDER * BORDER;
-  char *base = fits ? aligned_alloc(BORDER, BORDER + padded) : NULL;
-  if (base == NULL)
+  bool is_dry = fits && memory->is_dry;
+  char *base = fits && !is_dry ? aligned_alloc(BORDER, BORDER + padded) : NULL;
+  if (base == NULL && !is_dry)
     return cv_fail(err, CURVD_ERR_MEMORY,
                    "no memory for %s: %" PRId64 " x %" PRId64 " bytes, with %" PRId64
                    " bytes in use; use smaller layers or batches, or more ranks",
                    what, count, size, live_bytes(memory));
-  memset(base, 0, BORDER + padded);
-  *block = base + BORDER;
-  *header_of(*block) = (header){.bytes = bytes, .kind = kind};
+  *block = NULL;
+  if (!is_dry) {
+    memset(base, 0, BORDER + padded);
+    *block = base + BORDER;
+    *header_of(*block) = (header){.bytes = bytes, .kind = kind};
+  }
   memory->bytes[kind] += bytes;
   memory->n_allocations++;
   int64_t live = live_bytes(memory);

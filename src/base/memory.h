@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum cv_memory_kind {
@@ -24,9 +25,10 @@ typedef struct cv_memory {
   int64_t bytes[CV_MEMORY_KINDS]; /* live now */
   int64_t peak_bytes;             /* of the sum over kinds */
   int64_t n_allocations;          /* ever made */
+  bool is_dry;                    /* blocks are counted, not made: NULL */
 } cv_memory;
 
-/* count * size zeroed bytes on a 64-byte border, never NULL on success (count 0 gives one byte).
+/* count * size zeroed bytes on a 64-byte border, never NULL on success (count 0 gives one byte) unless memory is dry.
  * CURVD_ERR_MEMORY (also on overflow of count * size) names `what`. */
 curvd_status cv_memory_new(cv_memory *memory, cv_memory_kind kind, int64_t count, int64_t size, const char *what,
                            void **block, cv_error *err);

@@ -16,7 +16,7 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
   int is_up = 0, is_down = 0;
   MPI_Initialized(&is_up);
   if (is_up) MPI_Finalized(&is_down);
-  *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL};
+  *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL, .owners = MPI_COMM_NULL};
   if (!is_up || is_down)
     return cv_fail(err, CURVD_ERR_STATE, "MPI is not running: call MPI_Init_thread before curvd_create");
   CV_TRY(cv_comm_check(MPI_Comm_dup(user, &comm->world), "MPI_Comm_dup", err));
@@ -44,6 +44,13 @@ curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory
   int color = cv_comm_is_worker(comm) ? 0 : MPI_UNDEFINED;
   CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->workers), "MPI_Comm_split of the workers",
                        err));
+  if (comm->n_curvature == 0) {
+    comm->owners = comm->workers;
+  } else {
+    color = cv_comm_is_worker(comm) ? MPI_UNDEFINED : 0;
+    CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->owners),
+                         "MPI_Comm_split of the curvature ranks", err));
+  }
   int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
   void *block = NULL;
   CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, n_owners, sizeof *comm->group, "communicators", &block, err));
@@ -64,6 +71,7 @@ void cv_comm_free(cv_comm *comm, cv_memory *memory) {
   void *block = comm->group;
   cv_memory_free(memory, &block);
   comm->group = NULL;
+  if (comm->n_curvature > 0) free_comm(&comm->owners);
   free_comm(&comm->workers);
   free_comm(&comm->world);
 }

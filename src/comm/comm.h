@@ -16,6 +16,7 @@
 typedef struct cv_comm {
   MPI_Comm world;   /* our own duplicate, errors returned */
   MPI_Comm workers; /* MPI_COMM_NULL on a curvature rank */
+  MPI_Comm owners;  /* all owners, by number: the curvature ranks, or the workers; MPI_COMM_NULL elsewhere */
   MPI_Comm *group;  /* [n_owners]: workers and that owner; MPI_COMM_NULL where this rank is not in it */
   int rank, n_ranks;
   int n_workers, n_curvature;

@@ -149,6 +149,8 @@ int curvd_worker_index(const curvd_ctx *ctx) {
 static curvd_status check_running(curvd_ctx *ctx, bool worker_only) {
   ctx->error = (cv_error){0};
   if (!ctx->is_planned || ctx->is_broken) return fail(ctx, CURVD_ERR_STATE, "curvd_plan must succeed first");
+  if (cv_settings_of(ctx)->dry_run)
+    return fail(ctx, CURVD_ERR_STATE, "this is a plan without memory (dry_run): nothing can be run");
   if (worker_only && !cv_comm_is_worker(&ctx->comm))
     return fail(ctx, CURVD_ERR_STATE, "this is a curvature rank: it calls curvd_serve");
   return CURVD_OK;
@@ -180,9 +182,9 @@ curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const fl
   cv_layer *layer = &ctx->layer[index];
   if (!layer->method || !cv_step_wants_statistics(ctx)) return CURVD_OK;
   cv_stage_begin(&ctx->stage[CURVD_STAGE_CAPTURE]);
-  layer->method->capture(ctx, layer, rows, a, lda, g, ldg);
+  curvd_status status = layer->method->capture(ctx, layer, rows, a, lda, g, ldg);
   cv_stage_end(&ctx->stage[CURVD_STAGE_CAPTURE]);
-  return CURVD_OK;
+  return status;
 }
 
 curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,

@@ -41,9 +41,10 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
 }
 
 static void pack_route(curvd_ctx *ctx, int owner) {
+  float *wire = ctx->route[owner].statistics;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (layer->owner == owner) layer->method->pack(ctx, layer, ctx->route[owner].statistics + layer->statistics_at);
+    if (cv_holds(layer, owner)) wire = layer->method->pack(ctx, layer, owner, wire);
   }
 }
 
@@ -74,6 +75,47 @@ curvd_status cv_exchange_statistics(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
+/* One block of a spread factor to its owner. A curvature rank has nothing to add. */
+static curvd_status exchange_block(curvd_ctx *ctx, cv_factor *factor, int owner, const cv_cyclic *piece,
+                                   int64_t local) {
+  int64_t floats = cv_spread_block_floats(piece, local);
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
+  if (is_worker) {
+    cv_spread_pack(factor, piece, local, ctx->block);
+  } else {
+    memset(ctx->block, 0, (size_t)floats * sizeof *ctx->block);
+  }
+  cv_transfer transfer;
+  CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, ctx->block, floats, &transfer, &ctx->error));
+  if (is_worker && !is_mine(ctx, owner))
+    ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += floats * (int64_t)sizeof *ctx->block;
+  CV_TRY(cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error));
+  if (is_mine(ctx, owner)) cv_spread_absorb(factor, piece, local, ctx->block);
+  return CURVD_OK;
+}
+
+static curvd_status exchange_factor(curvd_ctx *ctx, cv_factor *factor) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    if (!is_member(ctx, o)) continue;
+    cv_cyclic piece = cv_spread_piece(ctx, factor, o);
+    int64_t count = cv_cyclic_count(&piece);
+    for (int64_t local = 0; local < count; local += cv_cyclic_run(&piece, local))
+      CV_TRY(exchange_block(ctx, factor, o, &piece, local));
+  }
+  cv_factor_forget(factor);
+  return CURVD_OK;
+}
+
+curvd_status cv_exchange_blocks(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS; f++) {
+      cv_factor *factor = &ctx->layer[i].factor[f];
+      if (factor->is_spread) CV_TRY(exchange_factor(ctx, factor));
+    }
+  }
+  return CURVD_OK;
+}
+
 static curvd_status broadcast(curvd_ctx *ctx, int owner, char *bytes, int64_t n, cv_wait how) {
   cv_transfer transfer;
   CV_TRY(cv_coll_begin_broadcast(&ctx->comm, owner, bytes, n, &transfer, &ctx->error));
@@ -81,37 +123,38 @@ static curvd_status broadcast(curvd_ctx *ctx, int owner, char *bytes, int64_t n,
   return cv_coll_end(&transfer, how, &ctx->error);
 }
 
-/* Calls with each layer of an owner and its places in header and payload; returns the bytes of the payload. */
-typedef void (*visit_layer)(cv_layer *layer, char *header, char *payload);
+/* Calls with each layer of which the owner holds a factor, and its places in header and payload; returns the bytes of
+ * the payload. */
+typedef void (*visit_layer)(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload);
 
 static int64_t visit(curvd_ctx *ctx, int owner, visit_layer each) {
   char *header = ctx->route[owner].header, *payload = ctx->route[owner].payload;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (layer->owner != owner) continue;
-    each(layer, header, payload);
-    payload += layer->method->payload_bytes(layer, header);
+    if (!cv_holds(layer, owner)) continue;
+    each(ctx, layer, owner, header, payload);
+    payload += layer->method->payload_bytes(ctx, layer, owner, header);
     header += layer->method->header_bytes;
   }
   return payload - ctx->route[owner].payload;
 }
 
-static void publish_header(cv_layer *layer, char *header, char *payload) {
-  (void)payload;
-  layer->method->publish_header(layer, header);
+static void publish_header(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)payload;
+  layer->method->publish_header(layer, owner, header);
 }
 
-static void publish(cv_layer *layer, char *header, char *payload) {
-  (void)header;
-  layer->method->publish(layer, payload);
+static void publish(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)header;
+  layer->method->publish(layer, owner, payload);
 }
 
-static void measure(cv_layer *layer, char *header, char *payload) {
-  (void)layer, (void)header, (void)payload;
+static void measure(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)layer, (void)owner, (void)header, (void)payload;
 }
 
-static void receive(cv_layer *layer, char *header, char *payload) {
-  layer->method->receive(layer, header, payload);
+static void receive(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  layer->method->receive(ctx, layer, owner, header, payload);
 }
 
 curvd_status cv_exchange_preconditioners(curvd_ctx *ctx) {

@@ -13,6 +13,9 @@ curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, cons
 /* Statistics of all layers, summed over the workers, in the owners' routes. */
 curvd_status cv_exchange_statistics(curvd_ctx *ctx);
 
+/* Statistics of spread factors, block by block: summed over the workers, into the owners' averages. */
+curvd_status cv_exchange_blocks(curvd_ctx *ctx);
+
 /* Refreshed preconditioners from their owners to all workers. */
 curvd_status cv_exchange_preconditioners(curvd_ctx *ctx);
 

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "comm/coll.h"
 #include "comm/comm.h"
+#include "comm/grid.h"
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/eig.h"
@@ -30,26 +31,38 @@ typedef struct cv_factor_state {
   int64_t r;               /* eigenpairs that follow */
   int64_t statistics_step; /* -1: no statistics yet */
   int64_t refused;
-  double trace, lambda_max, lambda_min, tau, missing_trace;
+  int64_t products; /* with the factor, by the refresh */
+  double trace, lambda_max, lambda_min, tau;
+  double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
   double extra_damping; /* rho^updates of average "zero", else 0 */
 } cv_factor_state;
 
-/* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. */
+/* M <- keep M + add S */
+typedef struct cv_weights {
+  double keep, add;
+} cv_weights;
+
+/* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. A spread factor lies over all owners
+ * (comm/grid.h, one grid column): no rank holds it, or its statistic, as a whole (spread.c). */
 typedef struct cv_factor {
   int64_t n, ld;
   int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
-  bool is_full;
-  /* worker: this step's sum of outer products */
-  float *statistic; /* (n, ld) lower triangle */
+  bool is_full, is_spread;
+  /* worker: this step's sum of outer products; of a spread factor the rows that it is the product of */
+  float *statistic; /* (n, ld) lower triangle; (capture_rows, ld) */
   int64_t rows;     /* examples in it; 0: statistic holds anything */
+  bool is_bad;      /* what was captured is not finite: it goes nowhere */
   /* owner: running average and its decomposition */
-  float *average; /* (n, ld) lower triangle, mirrored before a refresh */
+  int64_t mine;   /* columns of average and basis on this rank: n, or its share */
+  int64_t own_ld; /* of them */
+  float *average; /* (n, mine) lower triangle (spread: upper), mirrored before a refresh */
   double weight;  /* of EA_NORM */
   int64_t updates;
-  float *basis;          /* (k_max, ld) pairs of the last refresh, start of the next; or the dense inverse (n, ld) */
+  cv_weights due;        /* of a spread factor's blocks that are on their way; add 0: refused, or none */
+  float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
-  int64_t found;         /* rows of basis in use */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
+  cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   /* worker: the preconditioner in force */
   cv_factor_state state;
@@ -68,13 +81,13 @@ typedef struct cv_layer {
   const struct cv_method *method; /* NULL: identity */
   int owner;                      /* owner number, -1 without */
   int64_t bucket_at;              /* place of its gradient in the bucket */
-  int64_t statistics_at;          /* place of its statistic in its owner's route */
   cv_factor factor[CV_FACTORS];
   float *own; /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
   float *X;   /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
   int64_t ldx;
   double squares_x;       /* sum of squares of X */
-  float *P, *R;           /* projections of X that follow it from step to step (follow.c); NULL where that is no gain */
+  bool follows;           /* it is a gain that projections of X follow it from step to step (follow.c) */
+  float *P, *R;           /* those projections; NULL without */
   bool is_following;      /* P and R are projections of X onto the bases in force */
   int64_t followed_rows;  /* examples that this step's captured gradients have added to P and R */
   float *rows_n, *rows_m; /* planes of pair.h: room above U_A and below U_G */
@@ -109,8 +122,11 @@ struct curvd_ctx {
   float *bucket;                 /* every layer's gradient (m, n), one after the other; NULL with one worker */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
+  bool has_grid;                 /* some factor is spread */
+  cv_grid grid;                  /* owners only */
+  float *block;                  /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
   cv_eig_work eig_work;
-  const cv_eig_ops *solver; /* first rung of the ladder */
+  const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
   cv_stage stage[CURVD_STAGES];
@@ -141,17 +157,41 @@ curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradie
 curvd_status cv_step_serve(curvd_ctx *ctx);
 curvd_status cv_step_finish(curvd_ctx *ctx);
 
+/* Does owner o hold the factor, or a piece of it? And some factor of the layer? */
+static inline bool cv_holds_factor(const cv_layer *layer, const cv_factor *factor, int o) {
+  return layer->method && o >= 0 && (factor->is_spread || layer->owner == o);
+}
+
+static inline bool cv_holds(const cv_layer *layer, int o) {
+  return cv_holds_factor(layer, &layer->factor[CV_A], o) || cv_holds_factor(layer, &layer->factor[CV_G], o);
+}
+
 /* capture.c */
 void cv_capture_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
 
 /* factors.c: statistics on the wire, and running averages. */
-int64_t cv_factor_wire_floats(int64_t n);
+int64_t cv_factor_wire_floats(const cv_factor *factor);
 void cv_factor_pack(cv_factor *factor, int worker, float *wire);
+void cv_factor_forget(cv_factor *factor); /* what was captured has gone */
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
 
-/* refresh.c: new decompositions of a layer that this rank owns; index: the layer's number, part of the sketch's key. */
+/* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
+bool cv_spread_has_room(const curvd_ctx *ctx, const cv_factor *factor, int64_t rows);
+void cv_spread_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
+cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
+int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local);
+void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
+void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block);
+
+/* solve.c: one decomposition, with the ladder that it climbs when a solver fails. false: the previous one stays. */
 curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work);
 void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work);
+const cv_eig_ops *cv_solver_of(const curvd_ctx *ctx, const cv_factor *factor);
+bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem);
+void cv_count(curvd_ctx *ctx, const cv_layer *layer, curvd_event event);
+
+/* refresh.c: new preconditioners of the factors of a layer that this rank holds; index: the layer's number, part of the
+ * sketch's key. [collective over the owners where a factor is spread] */
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
 /* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = keep * out + scale *

@@ -18,24 +18,27 @@ typedef struct cv_method {
   curvd_status (*allocate)(curvd_ctx *ctx, cv_layer *layer);
   void (*release)(curvd_ctx *ctx, cv_layer *layer);
 
-  /* Adds rows of a (rows, d_in) and g (rows, d_out), each of which may be NULL, to this step's statistic. */
-  void (*capture)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
-                  int64_t ldg);
-  /* Statistic to the wire, statistics_floats floats that are summed over workers; the statistic is empty afterwards. */
-  int64_t (*statistics_floats)(const cv_layer *layer);
-  void (*pack)(curvd_ctx *ctx, cv_layer *layer, float *wire);
-  /* Owner: the summed wire into the running averages; refuses what is not finite. */
-  void (*absorb)(curvd_ctx *ctx, cv_layer *layer, const float *wire);
+  /* Adds rows of a (rows, d_in) and g (rows, d_out), each of which may be NULL, to this step's statistic. SIZE: no room
+   * for so many. */
+  curvd_status (*capture)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                          int64_t ldg);
+  /* Of the factors that an owner holds: statistic to the wire, statistics_floats floats that are summed over workers;
+   * returns the place behind them. */
+  int64_t (*statistics_floats)(const cv_layer *layer, int owner);
+  float *(*pack)(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire);
+  /* Owner: the summed wire into the running averages; refuses what is not finite. Returns the place behind it. */
+  const float *(*absorb)(curvd_ctx *ctx, cv_layer *layer, const float *wire);
   /* Owner: a new preconditioner from the averages; keeps the previous one when all fails. */
   void (*refresh)(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
-  /* Owner to worker: a header of fixed size, then a payload whose size the header tells. */
+  /* Owner to worker, of the factors that this owner holds: a header of fixed size, then a payload whose size the header
+   * tells. */
   int64_t header_bytes;
-  int64_t (*payload_most)(const cv_layer *layer);
-  void (*publish_header)(const cv_layer *layer, char *header);
-  int64_t (*payload_bytes)(const cv_layer *layer, const char *header);
-  void (*publish)(const cv_layer *layer, char *payload);
-  void (*receive)(cv_layer *layer, const char *header, const char *payload);
+  int64_t (*payload_most)(const curvd_ctx *ctx, const cv_layer *layer, int owner);
+  void (*publish_header)(const cv_layer *layer, int owner, char *header);
+  int64_t (*payload_bytes)(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header);
+  void (*publish)(const cv_layer *layer, int owner, char *payload);
+  void (*receive)(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload);
 
   /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written
    * already), NUMERIC when damping cannot make it finite; then, unless it was written, out = keep * out + scale *

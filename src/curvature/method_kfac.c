@@ -5,9 +5,8 @@
  * Bad when inputs and output gradients are far from independent; then F is not near A (x) G. */
 #include "curvature/method.h"
 #include "curvature/planner.h"
+#include "curvature/wire.h"
 #include "linalg/dense.h"
-
-#include <string.h>
 
 static int64_t smaller(int64_t x, int64_t y) {
   return x < y ? x : y;
@@ -26,16 +25,19 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
     factor->ld = cv_dense_ld(factor->n);
     int64_t k = smaller(largest_k(s), factor->n);
     factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
+    factor->is_spread = ctx->comm.n_owners > 1 && factor->n >= s->grid_min_n && s->form == CV_FORM_EIGEN;
     factor->k_max = factor->is_full ? factor->n : k;
     factor->fresh.statistics_step = factor->state.statistics_step = -1;
   }
 }
 
+/* A spread factor costs every owner the same. */
 static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
   int64_t q = (int64_t)cv_settings_of(ctx)->warm_power_iters.piece[0].value;
   double flops = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
     const cv_factor *factor = &layer->factor[f];
+    if (factor->is_spread) continue;
     flops += cv_plan_refresh_flops(factor->n, factor->k_max, q, factor->is_full);
   }
   return flops;
@@ -46,16 +48,20 @@ static bool is_inverse(const curvd_ctx *ctx) {
 }
 
 static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor) {
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->ld, "a running average", &factor->average,
-                       &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max * factor->ld, "a basis", &factor->basis,
-                       &ctx->error));
+  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
+  factor->mine = cv_cyclic_count(&piece);
+  factor->own_ld = cv_dense_ld(factor->mine);
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->own_ld, "a running average",
+                       &factor->average, &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, (factor->k_max + CV_EIG_PROBES) * factor->own_ld, "a basis",
+                       &factor->basis, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->eigenvalues,
                        &ctx->error);
 }
 
 static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor) {
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->n * factor->ld, "a statistic", &factor->statistic,
+  int64_t rows = factor->is_spread ? cv_settings_of(ctx)->capture_rows : factor->n;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, rows * factor->ld, "a statistic", &factor->statistic,
                        &ctx->error));
   if (!is_inverse(ctx)) {
     return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
@@ -76,9 +82,11 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (below + G->k_max) * G->ld, "a basis", &layer->rows_m,
                        &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
-  A->side = (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n + above * A->ld, .D = A->side.D};
+  A->side =
+      (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n ? layer->rows_n + above * A->ld : NULL, .D = A->side.D};
   G->side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->side.D};
-  if (!is_low || !cv_follow_is_gain(ctx, layer, 0)) return CURVD_OK;
+  layer->follows = is_low && cv_follow_is_gain(ctx, layer, 0);
+  if (!layer->follows) return CURVD_OK;
   CV_TRY(
       cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, A->k_max * G->ld, "projections", &layer->R, &ctx->error);
@@ -86,7 +94,8 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
 
 static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
-    if (cv_owns(ctx, layer)) CV_TRY(allocate_owner(ctx, &layer->factor[f]));
+    if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
+      CV_TRY(allocate_owner(ctx, &layer->factor[f]));
     if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, &layer->factor[f]));
   }
   layer->table_is_due = true;
@@ -108,110 +117,61 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
   cv_floats_free(&ctx->memory, &layer->R);
 }
 
+static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, int64_t rows) {
+  if (cv_spread_has_room(ctx, factor, rows)) return CURVD_OK;
+  return cv_fail(
+      &ctx->error, CURVD_ERR_SIZE,
+      "layer %s, rank %d: %lld rows captured in step %lld, its factor of n = %lld is spread over the owners and "
+      "has room for %lld: raise capture_rows, or grid_min_n",
+      layer->name, ctx->comm.rank, (long long)(factor->rows + rows), (long long)ctx->step, (long long)factor->n,
+      (long long)cv_settings_of(ctx)->capture_rows);
+}
+
+static void add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
+  if (factor->is_spread) {
+    cv_spread_add(factor, rows, x, ldx, has_one, scale);
+  } else {
+    cv_capture_add(factor, rows, x, ldx, has_one, scale);
+  }
+}
+
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
-static void capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
-                    int64_t ldg) {
+static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
+                            int64_t ldg) {
   float scale = cv_settings_of(ctx)->loss_reduction == CV_LOSS_MEAN ? (float)rows * (float)rows : 1;
-  if (a) cv_capture_add(&layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
-  if (g) cv_capture_add(&layer->factor[CV_G], rows, g, ldg, false, scale);
+  if (a) CV_TRY(check_room(ctx, layer, &layer->factor[CV_A], rows));
+  if (g) CV_TRY(check_room(ctx, layer, &layer->factor[CV_G], rows));
+  if (a) add(&layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
+  if (g) add(&layer->factor[CV_G], rows, g, ldg, false, scale);
+  return CURVD_OK;
 }
 
-static int64_t statistics_floats(const cv_layer *layer) {
-  return cv_factor_wire_floats(layer->n) + cv_factor_wire_floats(layer->m);
-}
-
-static void pack(curvd_ctx *ctx, cv_layer *layer, float *wire) {
-  cv_factor_pack(&layer->factor[CV_A], ctx->comm.rank, wire);
-  cv_factor_pack(&layer->factor[CV_G], ctx->comm.rank, wire + cv_factor_wire_floats(layer->n));
-}
-
-static void absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
-  cv_factor_absorb(ctx, layer, &layer->factor[CV_A], wire);
-  cv_factor_absorb(ctx, layer, &layer->factor[CV_G], wire + cv_factor_wire_floats(layer->n));
-}
-
-/* ---- the wire of a preconditioner: two states; then of each factor D (r) and U (r, n), or the inverse's rows (n, n)
- * ---- */
-
-static int64_t factor_floats(int64_t n, const cv_factor_state *state) {
-  if (!state->is_new) return 0;
-  if (state->kind == CV_KIND_INVERSE) return n * (n + 1) / 2;
-  return state->kind == CV_KIND_EIGEN ? state->r * (n + 1) : 0;
-}
-
-static int64_t payload_most(const cv_layer *layer) {
-  int64_t floats = 0;
-  for (int f = 0; f < CV_FACTORS; f++) floats += layer->factor[f].k_max * (layer->factor[f].n + 1);
-  return floats * (int64_t)sizeof(float);
-}
-
-static void publish_header(const cv_layer *layer, char *header) {
-  for (int f = 0; f < CV_FACTORS; f++)
-    memcpy(header + f * sizeof(cv_factor_state), &layer->factor[f].fresh, sizeof(cv_factor_state));
-}
-
-static cv_factor_state state_in(const char *header, int f) {
-  cv_factor_state state;
-  memcpy(&state, header + f * sizeof state, sizeof state);
-  return state;
-}
-
-static int64_t payload_bytes(const cv_layer *layer, const char *header) {
+static int64_t statistics_floats(const cv_layer *layer, int owner) {
   int64_t floats = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor_state state = state_in(header, f);
-    floats += factor_floats(layer->factor[f].n, &state);
+    if (cv_holds_factor(layer, &layer->factor[f], owner)) floats += cv_factor_wire_floats(&layer->factor[f]);
   }
-  return floats * (int64_t)sizeof(float);
+  return floats;
 }
 
-static float *publish_factor(const cv_factor *factor, float *to) {
-  int64_t n = factor->n, r = factor->fresh.r;
-  if (!factor->fresh.is_new) return to;
-  if (factor->fresh.kind == CV_KIND_INVERSE) {
-    for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
-    return to;
-  }
-  if (factor->fresh.kind != CV_KIND_EIGEN) return to;
-  memcpy(to, factor->eigenvalues, (size_t)r * sizeof *to);
-  to += r;
-  for (int64_t i = 0; i < r; i++, to += n) memcpy(to, factor->basis + i * factor->ld, (size_t)n * sizeof *to);
-  return to;
-}
-
-static void publish(const cv_layer *layer, char *payload) {
-  float *to = (float *)(void *)payload;
-  for (int f = 0; f < CV_FACTORS; f++) to = publish_factor(&layer->factor[f], to);
-}
-
-static const float *receive_factor(cv_factor *factor, cv_factor_state state, const float *from) {
-  int64_t n = factor->n, r = state.r;
-  factor->state.refused = state.refused;
-  if (!state.is_new) return from;
-  factor->state = state;
-  if (factor->state.kind == CV_KIND_INVERSE) {
-    for (int64_t i = 0; i < n; from += ++i)
-      memcpy(factor->inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
-    cv_mirror(n, factor->inverse, factor->ld);
-    return from;
-  }
-  factor->side.r = 0;
-  factor->side.tau = factor->state.tau;
-  if (factor->state.kind != CV_KIND_EIGEN) return from;
-  factor->side.r = r;
-  memcpy(factor->side.D, from, (size_t)r * sizeof *from);
-  from += r;
-  for (int64_t i = 0; i < r; i++, from += n) memcpy(factor->side.U + i * factor->ld, from, (size_t)n * sizeof *from);
-  return from;
-}
-
-static void receive(cv_layer *layer, const char *header, const char *payload) {
-  const float *from = (const float *)(const void *)payload;
+static float *pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire) {
   for (int f = 0; f < CV_FACTORS; f++) {
-    from = receive_factor(&layer->factor[f], state_in(header, f), from);
+    cv_factor *factor = &layer->factor[f];
+    if (!cv_holds_factor(layer, factor, owner)) continue;
+    cv_factor_pack(factor, ctx->comm.rank, wire);
+    wire += cv_factor_wire_floats(factor);
   }
-  layer->table_is_due = true;
-  layer->is_following = false;
+  return wire;
+}
+
+static const float *absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor *factor = &layer->factor[f];
+    if (!cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm))) continue;
+    cv_factor_absorb(ctx, layer, factor, wire);
+    wire += cv_factor_wire_floats(factor);
+  }
+  return wire;
 }
 
 const cv_method cv_method_kfac = {
@@ -224,12 +184,12 @@ const cv_method cv_method_kfac = {
     .pack = pack,
     .absorb = absorb,
     .refresh = cv_refresh_layer,
-    .header_bytes = CV_FACTORS * sizeof(cv_factor_state),
-    .payload_most = payload_most,
-    .publish_header = publish_header,
-    .payload_bytes = payload_bytes,
-    .publish = publish,
-    .receive = receive,
+    .header_bytes = CV_WIRE_HEADER_BYTES,
+    .payload_most = cv_wire_payload_most,
+    .publish_header = cv_wire_publish_header,
+    .payload_bytes = cv_wire_payload_bytes,
+    .publish = cv_wire_publish,
+    .receive = cv_wire_receive,
     .project = cv_precond_project,
     .expand = cv_precond_expand,
     .follow = cv_follow_gradient,

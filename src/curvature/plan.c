@@ -100,11 +100,10 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   int64_t payload = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (layer->owner != owner) continue;
-    layer->statistics_at = route->n_statistics;
-    route->n_statistics += layer->method->statistics_floats(layer);
+    if (!cv_holds(layer, owner)) continue;
+    route->n_statistics += layer->method->statistics_floats(layer, owner);
     route->header_bytes += layer->method->header_bytes;
-    payload += layer->method->payload_most(layer);
+    payload += layer->method->payload_most(ctx, layer, owner);
   }
   if (route->n_statistics == 0) return CURVD_OK;
   route->header_bytes += (int64_t)sizeof route->events;
@@ -126,6 +125,7 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes,
                        &ctx->error));
   ctx->route = routes;
+  ctx->memory.is_dry = cv_settings_of(ctx)->dry_run;
   for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
   bool needs_bucket =
       cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
@@ -148,7 +148,7 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     scatter = larger(scatter, layer->m * layer->ld);
     if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ld);
     core = larger(core, A->k_max * G->k_max);
-    if (layer->P) thin = larger(thin, larger(CV_THIN_ROWS * larger(A->k_max, G->k_max), layer->m + layer->n));
+    if (layer->follows) thin = larger(thin, larger(CV_THIN_ROWS * larger(A->k_max, G->k_max), layer->m + layer->n));
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, thin, "workspace", &ctx->thin, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));
@@ -156,42 +156,78 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
   return cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, scatter, "workspace", &ctx->scatter, &ctx->error);
 }
 
-static const cv_eig_ops *solver_of(const cv_settings *s) {
-  switch ((cv_method_kind)s->method) {
-  case CV_METHOD_RS:
-    return &cv_eig_rsvd;
-  case CV_METHOD_SRE:
-    return &cv_eig_sre;
-  case CV_METHOD_NYSTROM:
-    return &cv_eig_nystrom;
-  case CV_METHOD_NONE:
-  case CV_METHOD_KFAC:
-    break;
+/* ---- solvers ---- */
+
+/* Any factor of any layer that has a method. */
+static bool is_any_spread(const curvd_ctx *ctx, int64_t *n_max, int64_t *k_max) {
+  bool is_any = false;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS; f++) {
+      const cv_factor *factor = &ctx->layer[i].factor[f];
+      if (!factor->is_spread) continue;
+      is_any = true;
+      *n_max = larger(*n_max, factor->n);
+      *k_max = larger(*k_max, factor->k_max);
+    }
   }
-  return &cv_eig_exact;
+  return is_any;
+}
+
+static void choose_solvers(curvd_ctx *ctx, int64_t n, int64_t k) {
+  const cv_settings *s = cv_settings_of(ctx);
+  bool is_slab = s->grid_product == CV_PRODUCT_SLAB ||
+                 (s->grid_product == CV_PRODUCT_AUTO && cv_plan_slab_is_faster(n, k, ctx->comm.n_owners));
+  ctx->solver = s->method == CV_METHOD_KFAC ? &cv_eig_exact : &cv_eig_rand;
+  ctx->spread_solver = s->method == CV_METHOD_KFAC ? &cv_eig_exact_dist
+                       : is_slab                   ? &cv_eig_rand_slab
+                                                   : &cv_eig_rand_dist;
+}
+
+static curvd_status make_grid(curvd_ctx *ctx) {
+  int64_t n = 0, k = 0;
+  ctx->has_grid = is_any_spread(ctx, &n, &k);
+  choose_solvers(ctx, n, k);
+  if (!ctx->has_grid || cv_comm_my_owner(&ctx->comm) < 0) return CURVD_OK;
+  return cv_grid_create(ctx->comm.owners, ctx->comm.n_owners, 1, &ctx->memory, &ctx->grid, &ctx->error);
+}
+
+/* Room of a factor's solver; a spread one's average is mirrored in the same floats. */
+static curvd_status solver_needs(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, cv_eig_scratch *most) {
+  const cv_eig_ops *ops = cv_solver_of(ctx, factor);
+  const cv_grid *grid = factor->is_spread ? &ctx->grid : NULL;
+  cv_error why = {0};
+  if (ops->fits(factor->n, factor->k_max, grid, &why) != CURVD_OK)
+    return cv_fail(&ctx->error, why.code, "layer %s: %s", layer->name, why.text);
+  cv_eig_scratch need = ops->scratch(factor->n, factor->k_max, grid);
+  if (factor->is_spread) need.floats = larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  most->floats = larger(most->floats, need.floats);
+  most->doubles = larger(most->doubles, need.doubles);
+  most->ints = larger(most->ints, need.ints);
+  return CURVD_OK;
 }
 
 static curvd_status allocate_solver(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
-  ctx->solver = solver_of(cv_settings_of(ctx));
+  int64_t block = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method && cv_owns(ctx, &ctx->layer[i]); f++) {
+    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
-      if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) continue;
-      cv_eig_scratch need = (factor->is_full ? &cv_eig_exact : ctx->solver)->scratch(factor->n, factor->k_max);
-      most.floats = larger(most.floats, need.floats);
-      most.doubles = larger(most.doubles, need.doubles);
-      most.ints = larger(most.ints, need.ints);
+      if (factor->is_spread) block = larger(block, CV_GRID_BLOCK * factor->n);
+      bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
+      if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
+        CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));
     }
   }
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
   return cv_solver_room_new(ctx, most, &ctx->eig_work);
 }
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
   choose_methods(ctx);
   CV_TRY(assign_owners(ctx));
-  CV_TRY(allocate_layers(ctx));
+  CV_TRY(make_grid(ctx));
   CV_TRY(allocate_routes(ctx));
+  CV_TRY(allocate_layers(ctx));
   if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_apply(ctx));
   return allocate_solver(ctx);
 }
@@ -216,5 +252,7 @@ void cv_plan_free(curvd_ctx *ctx) {
   free_routes(ctx);
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+  cv_floats_free(&ctx->memory, &ctx->block);
   cv_solver_room_free(ctx, &ctx->eig_work);
+  cv_grid_free(&ctx->grid, &ctx->memory);
 }

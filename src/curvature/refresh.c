@@ -1,167 +1,130 @@
-/* A new decomposition of a running average, with the ladder that it climbs when a solver fails:
- * the chosen solver, the exact one, the exact one in fp64, the previous preconditioner. Never an error: each rung is
- * counted and told. */
+/* New preconditioners from running averages. Certificates (linalg/certify.h) drive it: how many pairs are kept, how
+ * many products are spent, and whether the old pairs still do. */
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Orthogonality beyond which a basis is useless, and the excess of eigenvalues over the trace that rounding may cause.
- */
-static const double ORTHOGONALITY_MAX = 1e-4, TRACE_EXCESS_MAX = 1e-3;
-
 static int64_t smaller(int64_t x, int64_t y) {
   return x < y ? x : y;
+}
+
+static int64_t larger(int64_t x, int64_t y) {
+  return x > y ? x : y;
 }
 
 /* Wanted pairs of this refresh: the schedule's, or the adaptive rank. */
 static int64_t wanted_rank(curvd_ctx *ctx, cv_factor *factor) {
   const cv_settings *s = cv_settings_of(ctx);
-  if (factor->is_full) return factor->n;
   int64_t scheduled = (int64_t)cv_now(ctx, &s->eig_rank);
+  if (factor->is_full) return factor->n;
   if (s->missing_trace == 0) return smaller(scheduled, factor->k_max);
   if (factor->eig_rank == 0) factor->eig_rank = scheduled;
-  factor->eig_rank = smaller(
-      smaller(factor->eig_rank > s->eig_rank_min ? factor->eig_rank : s->eig_rank_min, s->eig_rank_max), factor->k_max);
+  factor->eig_rank = smaller(smaller(larger(factor->eig_rank, s->eig_rank_min), s->eig_rank_max), factor->k_max);
   return factor->eig_rank;
 }
 
-/* Grows by half when too much of the trace is missing, shrinks by a quarter when nearly nothing is. */
+/* The next refresh begins with what this one kept; with half as much again where that left too much of the trace. */
 static void adapt_rank(const cv_settings *s, cv_factor *factor) {
   if (s->missing_trace == 0 || factor->is_full) return;
-  if (factor->fresh.missing_trace > s->missing_trace) factor->eig_rank += (factor->eig_rank + 1) / 2;
-  if (factor->fresh.missing_trace < s->missing_trace / 4) factor->eig_rank -= factor->eig_rank / 4;
+  factor->eig_rank = factor->last.kept;
+  if (factor->last.missing_trace > s->missing_trace) factor->eig_rank += (factor->eig_rank + 1) / 2;
+}
+
+static cv_eig_method eig_method_of(const cv_settings *s) {
+  switch ((cv_method_kind)s->method) {
+  case CV_METHOD_RS:
+    return CV_EIG_RSVD;
+  case CV_METHOD_SRE:
+    return CV_EIG_SRE;
+  case CV_METHOD_NYSTROM:
+  case CV_METHOD_KFAC:
+  case CV_METHOD_NONE:
+    break;
+  }
+  return s->range_finder == CV_RANGE_KRYLOV ? CV_EIG_KRYLOV : CV_EIG_NYSTROM;
 }
 
 static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   const cv_settings *s = cv_settings_of(ctx);
-  bool is_warm = s->warm_start && factor->found > 0;
-  int64_t rank = wanted_rank(ctx, factor), over = (int64_t)cv_now(ctx, &s->oversampling);
+  bool is_warm = s->warm_start && factor->last.found > 0;
+  int64_t rank = wanted_rank(ctx, factor), over = smaller((int64_t)cv_now(ctx, &s->oversampling), factor->k_max - rank);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
   return (cv_eig_problem){
       .n = factor->n,
+      .grid = factor->is_spread ? &ctx->grid : NULL,
       .M = factor->average,
-      .ld = factor->ld,
+      .ld = factor->own_ld,
+      .method = eig_method_of(s),
       .eig_rank = rank,
-      .oversampling = smaller(over, factor->k_max - rank),
+      .oversampling = over,
+      .k_max = factor->k_max,
+      .tolerance = factor->is_full ? 0 : s->missing_trace,
+      .kept_min = smaller(s->eig_rank_min, factor->k_max),
+      .kept_max = smaller(s->eig_rank_max, factor->k_max),
       .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
+      .settle = s->drift_max,
+      .products_more = s->drift_products,
       .orthonormalise = (cv_orthonormalise)s->orthonormalise,
-      .n_start = is_warm ? factor->found : 0,
+      .tail = (cv_tail)s->tail,
+      .n_start = is_warm ? smaller(factor->last.found, rank + over) : 0,
       .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
 }
 
-static double sum_of(int64_t r, const float *D) {
-  double sum = 0;
-  for (int64_t i = 0; i < r; i++) sum += D[i];
-  return sum;
-}
-
-/* Comparisons are written so that NaN is not sound. */
-static bool is_sound(const cv_factor *factor, const cv_eig_result *result) {
-  double trace = factor->fresh.trace;
-  return result->orthogonality <= ORTHOGONALITY_MAX &&
-         sum_of(result->found, factor->eigenvalues) <= trace * (1 + TRACE_EXCESS_MAX);
-}
-
-curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work) {
-  void *ints = NULL;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.floats, "the solver", &work->floats, &ctx->error));
-  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.doubles, "the solver", &work->doubles, &ctx->error));
-  CV_TRY(
-      cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.ints, sizeof(int32_t), "the solver", &ints, &ctx->error));
-  work->ints = ints;
-  return CURVD_OK;
-}
-
-void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work) {
-  void *ints = work->ints;
-  cv_floats_free(&ctx->memory, &work->floats);
-  cv_doubles_free(&ctx->memory, &work->doubles);
-  cv_memory_free(&ctx->memory, &ints);
-  work->ints = NULL;
-}
-
-/* The exact rungs of a factor that is normally sketched need room for all n pairs; the only memory that a step ever
- * makes. U: its last n floats take the eigenvalues. */
-static curvd_status solve_exactly(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
-                                  cv_eig_result *result, cv_error *err) {
-  cv_eig_work work = {0};
-  float *U = NULL;
-  curvd_status status = cv_solver_room_new(ctx, ops->scratch(p->n, p->n), &work);
-  if (status == CURVD_OK) {
-    status = cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, p->n * (factor->ld + 1), "the solver", &U, &ctx->error);
-  }
-  if (status != CURVD_OK) cv_fail(err, status, "%s", ctx->error.text);
-  float *D = U ? U + p->n * factor->ld : NULL;
-  if (status == CURVD_OK) status = ops->solve(p, &work, U, factor->ld, D, result, err);
-  if (status == CURVD_OK) {
-    result->found = smaller(result->found, factor->k_max);
-    memcpy(factor->basis, U, (size_t)(result->found * factor->ld) * sizeof *U);
-    memcpy(factor->eigenvalues, D, (size_t)result->found * sizeof *D);
-  }
-  ctx->error = (cv_error){0}; /* a rung that found no memory is one that failed, not an error of the step */
-  cv_solver_room_free(ctx, &work);
-  cv_floats_free(&ctx->memory, &U);
-  return status;
-}
-
-/* One rung: solved and sound, or the reason why not. */
-static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
-                       cv_eig_result *result, cv_error *why) {
-  *why = (cv_error){0};
-  *result = (cv_eig_result){0};
-  bool has_room = ops == ctx->solver || (ops == &cv_eig_exact && factor->is_full);
-  curvd_status status = has_room
-                            ? ops->solve(p, &ctx->eig_work, factor->basis, factor->ld, factor->eigenvalues, result, why)
-                            : solve_exactly(ctx, ops, p, factor, result, why);
-  if (status == CURVD_OK && !is_sound(factor, result)) {
-    cv_fail(why, CURVD_ERR_NUMERIC, "orthogonality %.1e, sum of eigenvalues %.6e, trace %.6e", result->orthogonality,
-            sum_of(result->found, factor->eigenvalues), factor->fresh.trace);
-  }
-  return why->code == CURVD_OK;
-}
-
-static bool climb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *p,
-                  cv_eig_result *result) {
-  const cv_eig_ops *rung[] = {factor->is_full ? &cv_eig_exact : ctx->solver, &cv_eig_exact, &cv_eig_exact_f64};
-  const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
-  enum { RUNGS = sizeof rung / sizeof rung[0] };
-  cv_error why = {0};
-  for (int i = 0; i < RUNGS; i++) {
-    if (i > 0 && rung[i] == rung[i - 1]) continue;
-    if (i > 0) ctx->my_events[event[i]]++;
-    if (try_solver(ctx, rung[i], p, factor, result, &why)) return true;
-    factor->found = 0; /* the failed solver may have spoilt the basis: no warm start from it */
-    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %c, step %lld, solver %s: %s", layer->name,
-                factor == &layer->factor[CV_A] ? 'A' : 'G', (long long)ctx->step, rung[i]->name, why.text);
-  }
-  ctx->my_events[CURVD_EVENT_KEPT_PREVIOUS]++;
-  return false;
-}
-
-static void describe(const cv_settings *s, cv_factor *factor, int64_t rank) {
+static void describe(cv_factor *factor) {
+  const cv_eig_result *r = &factor->last;
   cv_factor_state *fresh = &factor->fresh;
-  int64_t r = smaller(rank, factor->found), n = factor->n;
-  double kept = sum_of(r, factor->eigenvalues), rest = fmax(fresh->trace - kept, 0);
   fresh->is_new = 1;
   fresh->kind = CV_KIND_EIGEN;
-  fresh->r = r;
-  fresh->lambda_max = r > 0 ? factor->eigenvalues[0] : 0;
-  fresh->lambda_min = r > 0 ? factor->eigenvalues[r - 1] : 0;
-  fresh->missing_trace = r < n && fresh->trace > 0 ? rest / fresh->trace : 0;
-  fresh->tau = 0;
-  if (r < n && s->tail == CV_TAIL_MEAN) fresh->tau = rest / (double)(n - r);
-  if (r < n && s->tail == CV_TAIL_MIN) fresh->tau = fresh->lambda_min;
+  fresh->r = r->kept;
+  fresh->lambda_max = r->kept > 0 ? factor->eigenvalues[0] : 0;
+  fresh->lambda_min = r->kept > 0 ? factor->eigenvalues[r->kept - 1] : 0;
+  fresh->tau = r->tau;
+  fresh->missing_trace = r->missing_trace;
+  fresh->error_bound = r->error_bound;
+  fresh->error_norm = r->error_norm;
+  fresh->residual = r->residual;
+  fresh->orthogonality = r->orthogonality;
+  fresh->drift = r->drift;
+  fresh->products = r->products;
+  fresh->seconds = r->seconds;
+}
+
+static double norm_of(int64_t r, const float *D) {
+  double sum = 0;
+  for (int64_t i = 0; i < r; i++) sum += (double)D[i] * D[i];
+  return sqrt(sum);
+}
+
+/* Do the pairs in force still fit the average? Costs products of a few random vectors. */
+static bool still_fits(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem) {
+  double allowed = cv_settings_of(ctx)->skip_error * norm_of(factor->last.kept, factor->eigenvalues);
+  cv_eig_result now = factor->last;
+  cv_error why = {0};
+  if (allowed == 0 || factor->last.found == 0) return false;
+  curvd_status status =
+      cv_solver_of(ctx, factor)
+          ->check(problem, &ctx->eig_work, factor->basis, factor->own_ld, factor->eigenvalues, &now, &why);
+  return status == CURVD_OK && now.error_norm <= factor->last.error_norm + allowed;
 }
 
 static void refresh_eigen(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_eig_problem problem = problem_of(ctx, layer, factor, index);
-  cv_eig_result result;
-  cv_mirror(factor->n, factor->average, factor->ld);
-  if (!climb(ctx, layer, factor, &problem, &result)) return;
-  factor->found = result.found;
-  describe(cv_settings_of(ctx), factor, problem.eig_rank);
+  cv_error why = {0};
+  if (!factor->is_spread) {
+    cv_mirror(factor->n, factor->average, factor->own_ld);
+  } else if (cv_grid_mirror(&ctx->grid, factor->n, factor->average, factor->own_ld, ctx->eig_work.floats, &why) !=
+             CURVD_OK) {
+    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: %s", layer->name, why.text);
+    return;
+  }
+  if (still_fits(ctx, factor, &problem)) {
+    cv_count(ctx, layer, CURVD_EVENT_SKIPPED);
+    return;
+  }
+  if (!cv_solve(ctx, layer, factor, &problem)) return;
+  describe(factor);
   adapt_rank(cv_settings_of(ctx), factor);
 }
 
@@ -194,20 +157,25 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
               (long long)ctx->step, damping, why.text);
 }
 
+static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+  factor->fresh.is_new = 0;
+  if (factor->updates == 0) return;
+  if (factor->fresh.trace <= 0) { /* a dead factor: its side is the identity */
+    factor->fresh.is_new = 1;
+    factor->fresh.kind = CV_KIND_IDENTITY;
+    factor->fresh.r = 0;
+    factor->last.found = 0;
+  } else if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
+    refresh_inverse(ctx, layer, factor);
+  } else {
+    refresh_eigen(ctx, layer, factor, index);
+  }
+  if (factor->fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);
+}
+
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index) {
+  int me = cv_comm_my_owner(&ctx->comm);
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor *factor = &layer->factor[f];
-    factor->fresh.is_new = 0;
-    if (factor->updates == 0) continue;
-    if (factor->fresh.trace <= 0) { /* a dead factor: its side is the identity */
-      factor->fresh.is_new = 1;
-      factor->fresh.kind = CV_KIND_IDENTITY;
-      factor->fresh.r = 0;
-    } else if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
-      refresh_inverse(ctx, layer, factor);
-    } else {
-      refresh_eigen(ctx, layer, factor, index);
-    }
-    ctx->my_events[CURVD_EVENT_REFRESHES] += factor->fresh.is_new;
+    if (cv_holds_factor(layer, &layer->factor[f], me)) refresh_factor(ctx, layer, &layer->factor[f], index);
   }
 }

@@ -28,7 +28,7 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
   return CURVD_OK;
 }
 
-static curvd_factor_metrics factor_metrics(const cv_factor *factor) {
+static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor) {
   const cv_factor_state *s = &factor->state;
   return (curvd_factor_metrics){.n = factor->n,
                                 .eig_rank = s->r,
@@ -38,6 +38,16 @@ static curvd_factor_metrics factor_metrics(const cv_factor *factor) {
                                 .lambda_min = s->lambda_min,
                                 .tau = s->tau,
                                 .missing_trace = s->missing_trace,
+                                .error_bound = s->error_bound,
+                                .error_norm = s->error_norm,
+                                .residual = s->residual,
+                                .orthogonality = s->orthogonality,
+                                .drift = s->drift,
+                                .products = s->products,
+                                .refresh_s = s->seconds,
+                                .ranks = layer->owner < 0    ? 0
+                                         : factor->is_spread ? ctx->comm.n_owners
+                                                             : 1,
                                 .damping = factor->damping,
                                 .refused = s->refused};
 }
@@ -57,7 +67,7 @@ curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd
                                .owner = layer->owner < 0 ? -1 : cv_comm_owner_rank(&ctx->comm, layer->owner),
                                .share = (double)layer->m * (double)layer->n / all,
                                .direction_rms = layer->direction_rms};
-  for (int f = 0; f < CV_FACTORS; f++) out->factor[f] = factor_metrics(&layer->factor[f]);
+  for (int f = 0; f < CV_FACTORS; f++) out->factor[f] = factor_metrics(ctx, layer, &layer->factor[f]);
   return CURVD_OK;
 }
 

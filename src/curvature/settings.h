@@ -40,7 +40,8 @@ typedef enum cv_step_kind {
 typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_grad_reduction;
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
-typedef enum cv_tail { CV_TAIL_MEAN, CV_TAIL_ZERO, CV_TAIL_MIN } cv_tail;
+typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
+typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
 typedef struct cv_settings {
   int32_t method, recipe;
@@ -57,9 +58,18 @@ typedef struct cv_settings {
   cv_schedule eig_rank, oversampling, power_iters, warm_power_iters;
   int32_t orthonormalise; /* cv_orthonormalise */
   bool warm_start;
-  int32_t tail;
-  double full_share, missing_trace;
+  int32_t tail; /* cv_tail */
+  double full_share;
+  int32_t range_finder;
+  double missing_trace;
   int64_t eig_rank_min, eig_rank_max;
+  double drift_max;
+  int64_t drift_products;
+  double skip_error;
+  int64_t grid_min_n;
+  int32_t grid_product;
+  int64_t capture_rows;
+  bool dry_run;
   int32_t step;
   double kl_clip, momentum;
   int32_t momentum_place;

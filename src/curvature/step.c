@@ -4,6 +4,7 @@
  * precondition -> clip curvature:  idle until a step has something due -> statistics -> average -> refresh ->
  * preconditioners
  *
+ * Blocks of spread factors follow the other statistics, once the averages know their weights.
  * What is due depends on the step number alone, so every rank knows the order of the transfers. */
 #include "curvature/exchange.h"
 #include "curvature/internal.h"
@@ -35,17 +36,19 @@ static curvd_status timed(curvd_ctx *ctx, curvd_stage stage, curvd_status (*run)
 }
 
 static curvd_status average(curvd_ctx *ctx) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  const float *wire = ctx->route[me].statistics;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (cv_owns(ctx, layer))
-      layer->method->absorb(ctx, layer, ctx->route[layer->owner].statistics + layer->statistics_at);
+    if (cv_holds(layer, me)) wire = layer->method->absorb(ctx, layer, wire);
   }
   return CURVD_OK;
 }
 
 static curvd_status refresh(curvd_ctx *ctx) {
+  int me = cv_comm_my_owner(&ctx->comm);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    if (cv_owns(ctx, &ctx->layer[i])) ctx->layer[i].method->refresh(ctx, &ctx->layer[i], i);
+    if (cv_holds(&ctx->layer[i], me)) ctx->layer[i].method->refresh(ctx, &ctx->layer[i], i);
   }
   return CURVD_OK;
 }
@@ -56,6 +59,7 @@ static curvd_status run_service(curvd_ctx *ctx) {
   if (cv_step_wants_statistics(ctx)) {
     CV_TRY(timed(ctx, CURVD_STAGE_STATISTICS, cv_exchange_statistics));
     if (is_owner) CV_TRY(timed(ctx, CURVD_STAGE_AVERAGE, average));
+    if (ctx->has_grid) CV_TRY(timed(ctx, CURVD_STAGE_STATISTICS, cv_exchange_blocks));
   }
   if (!wants_refresh(ctx)) return CURVD_OK;
   if (is_owner) CV_TRY(timed(ctx, CURVD_STAGE_REFRESH, refresh));

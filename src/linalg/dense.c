@@ -4,6 +4,7 @@
 #include <cblas.h>
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 /* LAPACK's Fortran symbols: Debian's OpenBLAS has no LAPACKE. String lengths trail as size_t (gfortran's ABI). */
 void ssyevd_(const char *jobz, const char *uplo, const int *n, float *a, const int *lda, float *w, float *work,
@@ -14,16 +15,11 @@ void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t);
 void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info, size_t, size_t);
 void spotri_(const char *uplo, const int *n, float *a, const int *lda, int *info, size_t);
-void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float *tau, float *work, const int *lwork,
-             int *info);
-void sorgqr_(const int *m, const int *n, const int *k, float *a, const int *lda, const float *tau, float *work,
-             const int *lwork, int *info);
 
 enum {
   WIDE_BLOCK = 512, /* columns converted to fp64 at a time */
   STRIP = 96,       /* rows of a symmetric product at a time */
   MIRROR_BLOCK = 32,
-  QR_BLOCK = 64,
   SUM_CHUNK = 512,
   SUM_LANES = 32
 };
@@ -43,7 +39,7 @@ bool cv_dense_fits(int64_t n) {
 }
 
 int64_t cv_dense_ld(int64_t n) {
-  int64_t ld = (n + 15) / 16 * 16;
+  int64_t ld = n > 0 ? (n + 15) / 16 * 16 : 16; /* BLAS refuses 0 even where there is nothing */
   return ld % 512 == 0 ? ld + 16 : ld;
 }
 
@@ -78,6 +74,7 @@ int64_t cv_gram_rows_scratch(int64_t k) {
 
 void cv_gram_rows(int64_t k, int64_t n, const float *X, int64_t ldx, double *C, double *block) {
   int kk = narrow(k);
+  if (n == 0) memset(C, 0, (size_t)(k * k) * sizeof *C);
   for (int64_t j = 0; j < n; j += WIDE_BLOCK) {
     int64_t cols = n - j < WIDE_BLOCK ? n - j : WIDE_BLOCK;
     widen(k, cols, X + j, ldx, block);
@@ -171,14 +168,11 @@ int64_t cv_syev_iscratch(int64_t n) {
   return 3 + 5 * n;
 }
 
-/* Largest n whose workspace length, 1 + 6 n + 2 n^2, is a 32-bit int. */
-enum { SYEV_MAX = 32766 };
-
-static curvd_status check_syev_size(int64_t n, cv_error *err) {
-  if (n <= SYEV_MAX) return CURVD_OK;
+curvd_status cv_syev_fits(int64_t n, cv_error *err) {
+  if (n <= CV_SYEV_MAX) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_SIZE,
-                 "the exact eigensolver takes at most n = %d on one rank, not %lld: use a randomized method", SYEV_MAX,
-                 (long long)n);
+                 "the exact eigensolver takes at most n = %d on one rank, not %lld: use a randomized method",
+                 CV_SYEV_MAX, (long long)n);
 }
 
 /* zero: sum of x - x over the entries that the solver reads. With infinity or NaN among them LAPACK might not return.
@@ -196,7 +190,7 @@ static curvd_status check_syev_info(int64_t n, int info, cv_error *err) {
 
 /* Column-major 'U' is our row-major lower triangle; LAPACK's eigenvector columns are our rows. */
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err) {
-  CV_TRY(check_syev_size(n, err));
+  CV_TRY(cv_syev_fits(n, err));
   int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
       info = 0;
   float zero = 0;
@@ -209,7 +203,7 @@ curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work
 }
 
 curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *work, int32_t *iwork, cv_error *err) {
-  CV_TRY(check_syev_size(n, err));
+  CV_TRY(cv_syev_fits(n, err));
   int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
       info = 0;
   double zero = 0;
@@ -238,12 +232,34 @@ curvd_status cv_cholesky_f64(int64_t n, double *A, int64_t lda, cv_error *err) {
   return check_definite(n, info, sum, err);
 }
 
-void cv_solve_lower(int64_t k, int64_t n, double *L, float *T, float *X, int64_t ldx) {
+bool cv_cholesky_matches(int64_t k, const double *L, const double *d, int64_t stride, double shift) {
+  bool matches = true;
+  for (int64_t i = 0; i < k && matches; i++) {
+    double sum = 0;
+    for (int64_t j = 0; j <= i; j++) sum += L[i * k + j] * L[i * k + j];
+    matches = fabs(sum - d[i * stride] - shift) <= 1e-12 * (double)k * sum;
+  }
+  return matches;
+}
+
+void cv_invert_lower_f64(int64_t k, double *L) {
   int kk = narrow(k), info = 0;
   dtrtri_("U", "N", &kk, L, &kk, &info, 1, 1);
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j <= i; j++) T[i * k + j] = (float)L[i * k + j];
-  }
+}
+
+void cv_congruence_f64(int64_t k, const double *T, double *C) {
+  int kk = narrow(k);
+  cblas_dtrmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, kk, 1, T, kk, C, kk);
+  cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, kk, kk, 1, T, kk, C, kk);
+}
+
+void cv_times_lower_f64(int64_t m, int64_t k, const double *T, double *X, int64_t ldx) {
+  cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, narrow(m), narrow(k), 1, T, narrow(k),
+              X, narrow(ldx));
+}
+
+void cv_lower_times(int64_t k, int64_t n, const float *T, float *X, int64_t ldx) {
+  int kk = narrow(k);
   cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, narrow(n), 1, T, kk, X,
               narrow(ldx));
 }
@@ -258,19 +274,6 @@ curvd_status cv_spd_inverse(int64_t n, float *A, int64_t lda, cv_error *err) {
   CV_TRY(check_definite(n, info, 0, err));
   cv_mirror(n, A, lda);
   return CURVD_OK;
-}
-
-int64_t cv_householder_scratch(int64_t k) {
-  return k * QR_BLOCK;
-}
-
-curvd_status cv_householder_rows(int64_t k, int64_t n, float *Q, int64_t ldq, float *tau, float *work, cv_error *err) {
-  int nn = narrow(n), kk = narrow(k), ld = narrow(ldq), lwork = narrow(cv_householder_scratch(k)), info = 0;
-  sgeqrf_(&nn, &kk, Q, &ld, tau, work, &lwork, &info);
-  if (info == 0) sorgqr_(&nn, &kk, &kk, Q, &ld, tau, work, &lwork, &info);
-  if (info == 0) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC, "QR of a %lld x %lld matrix returned info %d", (long long)n, (long long)k,
-                 info);
 }
 
 const char *cv_blas_name(void) {

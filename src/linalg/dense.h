@@ -57,6 +57,8 @@ double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y,
  * work, iwork: scratch of cv_syev_scratch(n) numbers of the type, and cv_syev_iscratch(n) ints. SIZE: n > 32766, the
  * 32-bit border of LAPACK's workspace. NUMERIC: the triangle is not finite (it is looked at first: LAPACK might not
  * return), or LAPACK's info > 0. */
+enum { CV_SYEV_MAX = 32766 }; /* the workspace length, 1 + 6 n + 2 n^2, is a 32-bit int */
+curvd_status cv_syev_fits(int64_t n, cv_error *err);
 int64_t cv_syev_scratch(int64_t n);
 int64_t cv_syev_iscratch(int64_t n);
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err);
@@ -65,17 +67,25 @@ curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *w
 /* Cholesky A = L L^T, lower triangle, in place. NUMERIC when A is not positive definite or not finite. */
 curvd_status cv_cholesky_f64(int64_t n, double *A, int64_t lda, cv_error *err);
 
-/* In place X (k, n) <- L^-1 X; L (k, k) lower with a non-zero diagonal. By the inverse, which replaces L: a product
- * with a triangle is twice as fast as a solve. T: scratch, k * k floats. */
-void cv_solve_lower(int64_t k, int64_t n, double *L, float *T, float *X, int64_t ldx);
+/* Is L (k, k) lower a Cholesky factor of a matrix with the diagonal d + shift, d being every stride-th number, to
+ * rounding? A look at what a library returned: k^2 flops. */
+bool cv_cholesky_matches(int64_t k, const double *L, const double *d, int64_t stride, double shift);
+
+/* L <- L^-1, L (k, k) lower with a non-zero diagonal; what lies above it stays. */
+void cv_invert_lower_f64(int64_t k, double *L);
+
+/* C <- T C T^T, C (k, k) symmetric, both triangles; T lower. */
+void cv_congruence_f64(int64_t k, const double *T, double *C);
+
+/* X (m, k) <- X T, T (k, k) lower. */
+void cv_times_lower_f64(int64_t m, int64_t k, const double *T, double *X, int64_t ldx);
+
+/* X (k, n) <- T X, T (k, k) lower. */
+void cv_lower_times(int64_t k, int64_t n, const float *T, float *X, int64_t ldx);
 
 /* Inverse of symmetric positive definite A (n, n), lower triangle in, both triangles out. NUMERIC when not positive
  * definite or not finite. */
 curvd_status cv_spd_inverse(int64_t n, float *A, int64_t lda, cv_error *err);
-
-/* Orthonormalises the rows of Q (k, n), k <= n, by Householder QR; tau: k floats, work: cv_householder_scratch(k). */
-int64_t cv_householder_scratch(int64_t k);
-curvd_status cv_householder_rows(int64_t k, int64_t n, float *Q, int64_t ldq, float *tau, float *work, cv_error *err);
 
 /* The BLAS in this process and how it was built: "OpenBLAS 0.3.21 ... SkylakeX MAX_THREADS=64". */
 const char *cv_blas_name(void);

@@ -115,17 +115,11 @@ static curvd_status train(loop *l, config *c, cv_error *err) {
   return status;
 }
 
-int cmd_train(int argc, char **argv) {
-  int provided = 0, rank = 0, code = EXIT_CODE_OK;
-  cv_error err = {0};
-  config c = {0};
+static curvd_status train_once(config *c, cv_error *err) {
   static loop l;
-  if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return EXIT_CODE_MPI;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  curvd_status status = trainer_agree(MPI_COMM_WORLD, config_load(argc, argv, &c, &err), &err);
-  if (status == CURVD_OK) status = train(&l, &c, &err);
-  if (status != CURVD_OK) code = rank == 0 ? command_failed(&err) : exit_code_of(status);
-  config_free(&c);
-  MPI_Finalize();
-  return code;
+  return train(&l, c, err);
+}
+
+int cmd_train(int argc, char **argv) {
+  return command_under_mpi(argc, argv, train_once);
 }

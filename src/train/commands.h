@@ -3,6 +3,7 @@
 #define TRAIN_COMMANDS_H
 
 #include "base/status.h"
+#include "train/config.h"
 
 #include <stdio.h>
 
@@ -29,8 +30,12 @@ int command_failed(const cv_error *err);
 /* The whole program: finds the command, answers --help and --version. */
 int commands_run(int argc, char **argv);
 
+/* A command of all ranks: starts MPI, loads the configuration, runs, ends MPI; rank 0 tells what failed. */
+int command_under_mpi(int argc, char **argv, curvd_status (*run)(config *c, cv_error *err));
+
 /* Commands: argv are the words after the command; they return an exit code. */
-int cmd_train(int argc, char **argv);   /* the only one that uses MPI */
+int cmd_train(int argc, char **argv);   /* under MPI */
+int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run, without making it */
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
 

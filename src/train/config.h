@@ -64,8 +64,8 @@ typedef struct config_entry {
 } config_entry;
 
 /* Options that both tables have (method, seed, curvature_ranks) are listed once, as the program's: the program hands
- * the resolved value on. The library's grad_reduction, loss_reduction, steps_per_epoch and momentum_place are not
- * listed: they describe what the program hands over, so it sets them itself. */
+ * the resolved value on. The library's grad_reduction, loss_reduction, steps_per_epoch, momentum_place and dry_run are
+ * not listed: they describe what the program hands over, so it sets them itself. */
 typedef struct config {
   train_config values;
   config_entry *entry; /* n of them, in the order of help: group by group */

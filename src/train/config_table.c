@@ -85,7 +85,8 @@ const cv_option *config_table(int *n) {
 }
 
 bool config_is_reserved(const char *name) {
-  static const char *const reserved[] = {"grad_reduction", "loss_reduction", "steps_per_epoch", "momentum_place"};
+  static const char *const reserved[] = {"grad_reduction", "loss_reduction", "steps_per_epoch", "momentum_place",
+                                         "dry_run"};
   for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
     if (strcmp(reserved[i], name) == 0) return true;
   return false;

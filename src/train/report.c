@@ -29,9 +29,11 @@ static void coverage(const trainer *t, run *out) {
   run_line(out, "%-8s %14s  %-13s %6s  %s", "layer", "shape", "method", "share", "owner");
   for (int32_t i = 0; i < curvd_layer_count(t->ctx); i++) {
     curvd_layer_metrics layer = layer_of(t, i);
-    char shape[48], owner[128];
+    char shape[48], owner[160];
+    const char *spread[] = {"", "; A over all owners", "; G over all owners", "; A and G over all owners"};
     snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.d_out, (long long)layer.d_in + layer.has_bias);
-    snprintf(owner, sizeof owner, "rank %d", layer.owner);
+    snprintf(owner, sizeof owner, "rank %d%s", layer.owner,
+             spread[(layer.factor[0].ranks > 1) + 2 * (layer.factor[1].ranks > 1)]);
     run_line(out, "%-8s %14s  %-13s %5.1f%%  %s", layer.name, shape, layer.method, 100 * layer.share,
              layer.owner >= 0 ? owner : layer.reason);
     if (layer.owner >= 0) covered += layer.share;
@@ -66,6 +68,14 @@ static void set_factor(json_t *record, const char *key, const curvd_factor_metri
   run_record_real(object, "lambda_min", factor->lambda_min);
   run_record_real(object, "tau", factor->tau);
   run_record_real(object, "missing_trace", factor->missing_trace);
+  run_record_real(object, "error_bound", factor->error_bound);
+  run_record_real(object, "error_norm", factor->error_norm);
+  run_record_real(object, "residual", factor->residual);
+  run_record_real(object, "orthogonality", factor->orthogonality);
+  run_record_real(object, "drift", factor->drift);
+  run_record_real(object, "refresh_s", factor->refresh_s);
+  json_object_set_new(object, "products", json_integer(factor->products));
+  json_object_set_new(object, "ranks", json_integer(factor->ranks));
   run_record_real(object, "damping", factor->damping);
   json_object_set_new(record, key, object);
 }

@@ -29,6 +29,7 @@ typedef struct trainer {
   MPI_Comm world;   /* borrowed */
   MPI_Comm workers; /* MPI_COMM_NULL on a curvature rank */
   int rank, n_ranks, worker, n_workers;
+  bool is_dry; /* only planned */
   cv_memory memory;
   data_pair data;
   model model;
@@ -54,6 +55,9 @@ typedef struct trainer {
 /* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model,
  * optimizer and plan. On failure every rank returns the code of the first rank that failed, with its sentence. */
 curvd_status trainer_create(config *c, MPI_Comm world, trainer *run, cv_error *err);
+
+/* [collective over world] Only the service's plan, without memory and data: nothing can be run. */
+curvd_status trainer_plan(config *c, MPI_Comm world, trainer *run, cv_error *err);
 void trainer_free(trainer *run);
 
 /* [local] Is this rank a worker? A curvature rank calls trainer_serve instead of trainer_step. */

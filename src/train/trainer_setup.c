@@ -151,8 +151,16 @@ static double momentum_in_gradient(const trainer *t) {
   return strtod(curvd_get(t->ctx, "momentum"), NULL);
 }
 
+/* A worker's share of the batch, which it captures in one step; unless the user says otherwise. */
+static curvd_status set_capture_rows(trainer *t, cv_error *err) {
+  const train_config *v = &t->config->values;
+  int64_t workers = t->n_ranks - v->curvature_ranks;
+  return set_number(t, "capture_rows", (double)(workers > 1 ? (v->batch + workers - 1) / workers : v->batch), err);
+}
+
 static curvd_status set_options(trainer *t, cv_error *err) {
   const config *c = t->config;
+  CV_TRY(set_capture_rows(t, err));
   for (int i = 0; i < c->n; i++) {
     const config_entry *entry = &c->entry[i];
     if (!entry->is_library || !entry->is_set) continue;
@@ -162,6 +170,7 @@ static curvd_status set_options(trainer *t, cv_error *err) {
   CV_TRY(from_library(t, curvd_set(t->ctx, "grad_reduction", "sum"), err));
   CV_TRY(from_library(t, curvd_set(t->ctx, "loss_reduction", "sum"), err));
   CV_TRY(from_library(t, curvd_set(t->ctx, "momentum_place", averages_gradients(&c->values) ? "caller" : "step"), err));
+  if (t->is_dry) CV_TRY(from_library(t, curvd_set(t->ctx, "dry_run", "true"), err));
   CV_TRY(set_number(t, "seed", (double)c->values.seed, err));
   CV_TRY(set_number(t, "curvature_ranks", (double)c->values.curvature_ranks, err));
   return set_number(t, "steps_per_epoch", (double)t->steps_per_epoch, err);
@@ -251,11 +260,16 @@ static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *er
   return make_batches(t, spec, err);
 }
 
+static curvd_status parse(trainer *t, model_spec *spec, cv_error *err) {
+  const train_config *v = &t->config->values;
+  CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, spec, err));
+  return resolve(t->config, spec, t->n_ranks, err);
+}
+
 static curvd_status create(trainer *t, cv_error *err) {
   model_spec spec;
   train_config *v = &t->config->values;
-  CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, &spec, err));
-  CV_TRY(resolve(t->config, &spec, t->n_ranks, err));
+  CV_TRY(parse(t, &spec, err));
   CV_TRY(load_data(t, &spec, err));
   CV_TRY(check_shapes(t, &spec, err));
   t->steps_per_epoch = t->data.train.n / v->batch;
@@ -264,10 +278,25 @@ static curvd_status create(trainer *t, cv_error *err) {
   return trainer_agree(t->world, make_worker(t, &spec, err), err);
 }
 
-curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err) {
+static void begin(config *c, MPI_Comm world, trainer *t) {
   *t = (trainer){.config = c, .world = world, .workers = MPI_COMM_NULL};
   MPI_Comm_rank(world, &t->rank);
   MPI_Comm_size(world, &t->n_ranks);
+}
+
+curvd_status trainer_plan(config *c, MPI_Comm world, trainer *t, cv_error *err) {
+  model_spec spec;
+  begin(c, world, t);
+  t->steps_per_epoch = 1; /* there is no data set to know it from */
+  curvd_status status = parse(t, &spec, err);
+  t->is_dry = true;
+  if (status == CURVD_OK) status = make_plan(t, &spec, err);
+  if (status != CURVD_OK) trainer_free(t);
+  return status;
+}
+
+curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err) {
+  begin(c, world, t);
   curvd_status status = create(t, err);
   if (status != CURVD_OK) trainer_free(t);
   t->cpu_begin_s = cv_cpu_s();

@@ -10,10 +10,11 @@ trap 'rm -rf "$prefix"' EXIT
 cmake --install "$build" --prefix "$prefix" >"$prefix/install.log"
 lib=$(dirname "$(find "$prefix" -name libcurvd.so)")
 flags=(-Wall -Wextra -Werror -DOMPI_SKIP_MPICXX -I"$prefix/include")
+scalapack=$(sed -n 's/^SCALAPACK_LIBRARY:FILEPATH=//p' "$build/CMakeCache.txt")
 read -r -a blas < <(pkg-config --libs openblas)
 
 mpicc -std=c11 "${flags[@]}" "$here/embed.c" -L"$lib" -lcurvd -Wl,-rpath,"$lib" -lm -o "$prefix/c_shared"
-mpicc -std=c11 "${flags[@]}" "$here/embed.c" "$lib/libcurvd.a" "${blas[@]}" -lm -o "$prefix/c_static"
+mpicc -std=c11 "${flags[@]}" "$here/embed.c" "$lib/libcurvd.a" "$scalapack" "${blas[@]}" -lm -o "$prefix/c_static"
 mpicxx -x c++ -std=c++11 "${flags[@]}" "$here/embed.c" -x none -L"$lib" -lcurvd -Wl,-rpath,"$lib" -lm -o "$prefix/cpp_shared"
 
 # only the public functions leave the shared library

@@ -58,7 +58,7 @@ static int64_t rows_of(int l, int f) {
   return f == CV_A ? service_columns(&run_layer[l]) : run_layer[l].d_out;
 }
 
-/* Bytes that this rank hands to MPI: gradients (m n) a step; packed triangles and three numbers a factor to each other
+/* Bytes that this rank hands to MPI: gradients (m n) a step; packed triangles and four numbers a factor to each other
  * owner; a state, and r pairs of (eigenvector, eigenvalue) a factor from an owner, with its events; one command word.
  */
 static void expect_bytes(const curvd_ctx *ctx, int c, int n_steps, int n_statistics, int n_refreshes, int n_services,
@@ -73,7 +73,7 @@ static void expect_bytes(const curvd_ctx *ctx, int c, int n_steps, int n_statist
     if (worker && size - c > 1) bytes[CURVD_TRAFFIC_GRADIENTS] += 4 * n_steps * rows_of(l, CV_A) * rows_of(l, CV_G);
     for (int f = 0; f < CV_FACTORS; f++) {
       int64_t n = rows_of(l, f), r = (double)r_max >= 0.75 * (double)n ? n : r_max;
-      if (worker && !is_mine) bytes[CURVD_TRAFFIC_STATISTICS] += 4 * n_statistics * (triangle(n) + 3);
+      if (worker && !is_mine) bytes[CURVD_TRAFFIC_STATISTICS] += 4 * n_statistics * (triangle(n) + 4);
       int64_t refresh = (int64_t)sizeof(cv_factor_state) + 4 * r * (n + 1);
       if (is_mine && size > 1) bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n_refreshes * refresh;
     }

@@ -62,8 +62,8 @@ START_TEST(test_nothing_is_one_byte) {
 }
 END_TEST
 
-static void assert_refused(int64_t count, int64_t size) {
-  cv_memory memory = {.n_allocations = 0};
+static void assert_refused_by(bool is_dry, int64_t count, int64_t size) {
+  cv_memory memory = {.is_dry = is_dry};
   cv_error err = {.code = CURVD_OK};
   void *block = &memory;
   ck_assert_int_eq(cv_memory_new(&memory, CV_MEMORY_FACTORS, count, size, "factor A of fc1", &block, &err),
@@ -74,6 +74,11 @@ static void assert_refused(int64_t count, int64_t size) {
   ck_assert_int_eq(memory.peak_bytes, 0);
 }
 
+static void assert_refused(int64_t count, int64_t size) {
+  assert_refused_by(false, count, size);
+  assert_refused_by(true, count, size);
+}
+
 START_TEST(test_impossible_sizes_are_refused) {
   assert_refused(INT64_MAX, 1);
   assert_refused(INT64_MAX / 2, 4);
@@ -82,9 +87,49 @@ START_TEST(test_impossible_sizes_are_refused) {
   assert_refused(-1, 4);
   assert_refused(4, -1);
   assert_refused(4, 0);
-#ifndef __SANITIZE_ADDRESS__ /* which ends the process instead of returning NULL */
-  assert_refused((int64_t)1 << 58, 4);
+#ifndef __SANITIZE_ADDRESS__                     /* which ends the process instead of returning NULL */
+  assert_refused_by(false, (int64_t)1 << 58, 4); /* fits into 64 bits, not into the machine */
 #endif
+}
+END_TEST
+
+/* A plan of any size on any machine: the numbers of a true one, and nothing made. */
+START_TEST(test_dry_memory_is_counted_not_made) {
+  const int64_t n = (int64_t)1 << 30;
+  cv_memory dry = {.is_dry = true}, wet = {0};
+  cv_error err = {.code = CURVD_OK};
+  float mark = 0, *x = &mark;
+  double *y = NULL;
+  void *block = &mark;
+  ck_assert_int_eq(cv_floats_new(&dry, CV_MEMORY_FACTORS, n * n / 4, "x", &x, &err), CURVD_OK);
+  ck_assert_int_eq(cv_doubles_new(&dry, CV_MEMORY_WORKSPACE, n, "y", &y, &err), CURVD_OK);
+  ck_assert_ptr_null(x);
+  ck_assert_ptr_null(y);
+  ck_assert_int_eq(dry.bytes[CV_MEMORY_FACTORS], n * n);
+  ck_assert_int_eq(dry.bytes[CV_MEMORY_WORKSPACE], 8 * n);
+  ck_assert_int_eq(dry.peak_bytes, n * n + 8 * n);
+  ck_assert_int_eq(dry.n_allocations, 2);
+  cv_floats_free(&dry, &x); /* there is nothing to free, and nothing to know its size by */
+  cv_doubles_free(&dry, &y);
+  ck_assert_int_eq(dry.bytes[CV_MEMORY_FACTORS], n * n);
+  ck_assert_int_eq(cv_memory_new(&dry, CV_MEMORY_DATA, 0, 8, "nothing", &block, &err), CURVD_OK);
+  ck_assert_ptr_null(block);
+  ck_assert_int_eq(cv_memory_new(&wet, CV_MEMORY_DATA, 0, 8, "nothing", &block, &err), CURVD_OK);
+  ck_assert_int_eq(dry.bytes[CV_MEMORY_DATA], wet.bytes[CV_MEMORY_DATA]);
+  cv_memory_free(&wet, &block);
+}
+END_TEST
+
+/* Made before the memory went dry: freed and counted as ever. */
+START_TEST(test_blocks_outlive_a_change_to_dry) {
+  cv_memory memory = {0};
+  float *made = NULL, *counted = NULL;
+  ck_assert_int_eq(cv_floats_new(&memory, CV_MEMORY_FACTORS, 3, "made", &made, NULL), CURVD_OK);
+  memory.is_dry = true;
+  ck_assert_int_eq(cv_floats_new(&memory, CV_MEMORY_FACTORS, 5, "counted", &counted, NULL), CURVD_OK);
+  cv_floats_free(&memory, &made);
+  ck_assert_int_eq(memory.bytes[CV_MEMORY_FACTORS], 20);
+  ck_assert_int_eq(memory.peak_bytes, 32);
 }
 END_TEST
 
@@ -103,6 +148,8 @@ int main(void) {
       test_used_memory_comes_back_zeroed,
       test_nothing_is_one_byte,
       test_impossible_sizes_are_refused,
+      test_dry_memory_is_counted_not_made,
+      test_blocks_outlive_a_change_to_dry,
       test_kinds_have_names,
   };
   return suite_run("memory", tests, sizeof tests / sizeof tests[0], NULL);

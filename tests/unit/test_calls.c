@@ -134,6 +134,30 @@ START_TEST(bias_that_is_missing) {
 }
 END_TEST
 
+/* The plan without memory is that with it, in numbers, and refuses to run. */
+START_TEST(plan_without_memory) {
+  static const char *const methods[] = {"kfac", "nystrom-kfac", "rs-kfac"};
+  for (size_t i = 0; i < COUNT(methods); i++) {
+    char options[64];
+    snprintf(options, sizeof options, "dry_run=true method=%s", methods[i]);
+    curvd_ctx *dry = service_open(MPI_COMM_SELF, options, 1, &fc),
+              *wet = service_open(MPI_COMM_SELF, options + strlen("dry_run=true "), 1, &fc);
+    curvd_metrics counted = service_metrics(dry), made = service_metrics(wet);
+    ck_assert_mem_eq(counted.memory_bytes, made.memory_bytes, sizeof made.memory_bytes);
+    ck_assert_int_eq(counted.memory_peak_bytes, made.memory_peak_bytes);
+    dense V = dense_random(3, M, N);
+    float x[N] = {0};
+    ck_assert_int_eq(curvd_capture(dry, 0, 1, x, N, NULL, 0), CURVD_ERR_STATE);
+    ck_assert_int_eq(service_try(dry, 1, SERVICE_JOINED, 1, &fc, &V), CURVD_ERR_STATE);
+    ck_assert_ptr_nonnull(strstr(curvd_last_error(dry), "dry_run"));
+    ck_assert_int_eq(curvd_serve(dry), CURVD_ERR_STATE);
+    ck_assert_int_eq(curvd_finish(dry), CURVD_ERR_STATE);
+    curvd_destroy(&dry);
+    service_close(&wet);
+  }
+}
+END_TEST
+
 START_TEST(null_arguments) {
   curvd_ctx *ctx = service_open(MPI_COMM_SELF, "method=kfac", 1, &fc);
   curvd_layer_metrics layer;
@@ -160,13 +184,10 @@ START_TEST(null_arguments) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {create_needs_mpi_and_a_place,
-                                half_made_contexts_are_destroyed,
-                                calls_in_the_wrong_order,
-                                layers_that_cannot_be_added,
-                                arguments_that_are_refused,
-                                bias_that_is_missing,
-                                null_arguments};
+  const TTest *const tests[] = {create_needs_mpi_and_a_place, half_made_contexts_are_destroyed,
+                                calls_in_the_wrong_order,     layers_that_cannot_be_added,
+                                arguments_that_are_refused,   bias_that_is_missing,
+                                plan_without_memory,          null_arguments};
   return service_suite("calls", tests, COUNT(tests));
 }
 

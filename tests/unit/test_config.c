@@ -97,10 +97,11 @@ START_TEST(test_every_option_is_listed_once_and_explained) {
       ck_assert_msg(curvd_option_check(entry->name, entry->info.initial, NULL, 0) == CURVD_OK,
                     "the default of %s is refused", entry->name);
   }
-  ck_assert_int_eq(n_library, curvd_option_count() - 3 - 4); /* three shared names, four reserved ones */
+  ck_assert_int_eq(n_library, curvd_option_count() - 3 - 5); /* three shared names, five reserved ones */
   ck_assert(!entry_of("method")->is_library && !entry_of("seed")->is_library);
   ck_assert(entry_of("damping")->is_library && entry_of("momentum")->is_library);
   ck_assert_ptr_null(config_text(&loaded, "loss_reduction"));
+  ck_assert_ptr_null(config_text(&loaded, "dry_run"));
   config_free(&loaded);
 }
 END_TEST

@@ -201,38 +201,58 @@ static curvd_status fails(const cv_eig_problem *problem, const cv_eig_work *work
   return cv_fail(err, CURVD_ERR_NUMERIC, "the stub fails");
 }
 
-static curvd_status garbage(const cv_eig_problem *p, float *U, int64_t ldu, float *D, cv_eig_result *result, float fill,
-                            double orthogonality) {
-  for (int64_t i = 0; i < p->eig_rank; i++) {
-    for (int64_t j = 0; j < p->n; j++) U[i * ldu + j] = fill;
-    D[i] = 1;
+/* What a stub does to a sound decomposition, and the certificate of the ladder (solve.c) that must show it. */
+typedef enum fault { NOT_ORTHOGONAL, NOT_ITS_PAIRS, TAIL_TOO_LARGE, TRACE_EXCEEDED, CERTIFICATES } fault;
+
+static fault fault_now;
+static bool fault_is_nan; /* the certificate itself is NaN */
+
+/* Leaves U orthonormal but for NOT_ORTHOGONAL: coordinate vectors are as orthonormal as any. */
+static void spoil(const cv_eig_problem *p, float *U, int64_t ldu, float *D, cv_eig_result *result) {
+  for (int64_t j = 0; j < p->n && fault_now == NOT_ORTHOGONAL; j++) U[ldu + j] += 1e-3f * U[j];
+  for (int64_t i = 0; i < result->found && fault_now == NOT_ITS_PAIRS; i++) {
+    for (int64_t j = 0; j < p->n; j++) U[i * ldu + j] = i == j;
   }
-  *result = (cv_eig_result){.found = p->eig_rank, .orthogonality = orthogonality};
-  return CURVD_OK;
+  for (int64_t i = 0; i < result->found && fault_now == TRACE_EXCEEDED; i++) D[i] *= 1.1f;
+  if (fault_now == TAIL_TOO_LARGE) result->tau = result->trace;
 }
 
-static curvd_status is_not_orthogonal(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu,
-                                      float *D, cv_eig_result *result, cv_error *err) {
-  (void)work, (void)err;
-  return garbage(problem, U, ldu, D, result, 1, 0.5);
+static void spoil_certificate(float *D, cv_eig_result *result) {
+  if (fault_now == NOT_ORTHOGONAL) result->orthogonality = NAN;
+  if (fault_now == NOT_ITS_PAIRS) result->residual = NAN;
+  if (fault_now == TAIL_TOO_LARGE) result->error_norm = NAN;
+  if (fault_now == TRACE_EXCEEDED) D[1] = NAN;
 }
 
-static curvd_status is_nan(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu, float *D,
+/* Certifies honestly what it spoilt, as a backend that went wrong would. */
+static curvd_status spoils(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu, float *D,
+                           cv_eig_result *result, cv_error *err) {
+  CV_TRY(cv_eig_rand.solve(problem, work, U, ldu, D, result, err));
+  if (fault_is_nan) {
+    spoil_certificate(D, result);
+    return CURVD_OK;
+  }
+  spoil(problem, U, ldu, D, result);
+  return cv_eig_rand.check(problem, work, U, ldu, D, result, err);
+}
+
+/* Nothing but NaN, in the certificates as well. */
+static curvd_status is_nan(const cv_eig_problem *p, const cv_eig_work *work, float *U, int64_t ldu, float *D,
                            cv_eig_result *result, cv_error *err) {
   (void)work, (void)err;
-  return garbage(problem, U, ldu, D, result, NAN, NAN);
-}
-
-static curvd_status exceeds_the_trace(const cv_eig_problem *problem, const cv_eig_work *work, float *U, int64_t ldu,
-                                      float *D, cv_eig_result *result, cv_error *err) {
-  CV_TRY(cv_eig_rsvd.solve(problem, work, U, ldu, D, result, err));
-  for (int64_t i = 0; i < result->found; i++) D[i] *= 1.1f;
+  for (int64_t i = 0; i < p->eig_rank; i++) {
+    for (int64_t j = 0; j < p->n; j++) U[i * ldu + j] = NAN;
+    D[i] = NAN;
+  }
+  *result = (cv_eig_result){.found = p->eig_rank, .kept = p->eig_rank};
+  result->trace = result->missing_trace = result->tau = result->error_bound = result->error_norm = NAN;
+  result->residual = result->orthogonality = result->drift = NAN;
   return CURVD_OK;
 }
 
 static cv_eig_ops stub_of(curvd_status (*solve)(const cv_eig_problem *, const cv_eig_work *, float *, int64_t, float *,
                                                 cv_eig_result *, cv_error *)) {
-  return (cv_eig_ops){"stub", false, cv_eig_rsvd.scratch, solve};
+  return (cv_eig_ops){"stub", false, cv_eig_rand.fits, cv_eig_rand.scratch, solve, cv_eig_rand.check};
 }
 
 static void check_events(const curvd_ctx *ctx, int64_t refreshes, int64_t exact, int64_t retried, int64_t kept) {
@@ -243,21 +263,48 @@ static void check_events(const curvd_ctx *ctx, int64_t refreshes, int64_t exact,
   ck_assert_int_eq(metrics.events[CURVD_EVENT_KEPT_PREVIOUS], kept);
 }
 
+/* The first rung fails on both factors and the exact solver takes over; then the solver is well again, and comes back
+ * from the exact pairs, or from a cold start. The line that told of the first failure. */
+static const char *check_takeover(const cv_eig_ops *stub, const char *method) {
+  curvd_ctx *ctx = open_method(method, "");
+  ctx->solver = stub;
+  good_step(ctx, 3);
+  check_events(ctx, 2, 2, 0, 0);
+  ck_assert_int_eq(n_lines, 2);
+  ck_assert_msg(strstr(lines[0], "body.fc, A, step 0") && strstr(lines[1], "body.fc, G, step 0") &&
+                    strstr(lines[0], "stub"),
+                "%s", lines[0]);
+  ctx->solver = &cv_eig_rand;
+  good_step(ctx, 4);
+  check_events(ctx, 4, 2, 0, 0);
+  service_close(&ctx);
+  return lines[0];
+}
+
 START_TEST(exact_solver_takes_over) {
-  const cv_eig_ops stubs[] = {stub_of(fails), stub_of(is_not_orthogonal), stub_of(is_nan), stub_of(exceeds_the_trace)};
-  for (size_t i = 0; i < COUNT(stubs); i++) {
-    curvd_ctx *ctx = open_method("rs-kfac", "");
-    ctx->solver = &stubs[i];
-    good_step(ctx, 3);
-    check_events(ctx, 2, 2, 0, 0);
-    ck_assert_int_eq(n_lines, 2);
-    ck_assert_msg(strstr(lines[0], "body.fc") && strstr(lines[0], "A") && strstr(lines[0], "step 0") &&
-                      strstr(lines[0], "stub"),
-                  "%s", lines[0]);
-    ctx->solver = &cv_eig_rsvd; /* comes back from the exact pairs, or from a cold start */
-    good_step(ctx, 4);
-    check_events(ctx, 4, 2, 0, 0);
-    service_close(&ctx);
+  const cv_eig_ops stubs[] = {stub_of(fails), stub_of(is_nan)};
+  for (size_t i = 0; i < COUNT(stubs); i++) check_takeover(&stubs[i], "rs-kfac");
+}
+END_TEST
+
+/* The bounds are the ladder's, the numbers those that it told: one of the four is beyond its bound, or NaN. */
+static void check_only_reason(const char *line, fault expected) {
+  double is[CERTIFICATES], trace;
+  const char *told = strstr(line, "orthogonality");
+  ck_assert_msg(told && sscanf(told, "orthogonality %lf, residual %lf, error %lf, sum of eigenvalues %lf, trace %lf",
+                               &is[NOT_ORTHOGONAL], &is[NOT_ITS_PAIRS], &is[TAIL_TOO_LARGE], &is[TRACE_EXCEEDED],
+                               &trace) == 5,
+                "%s", line);
+  const double most[CERTIFICATES] = {1e-4, 0.5, 2 * trace, 1.001 * trace};
+  for (int i = 0; i < CERTIFICATES; i++) ck_assert_msg((is[i] <= most[i]) == (i != (int)expected), "%s", line);
+}
+
+START_TEST(each_certificate_alone_refuses_a_decomposition) {
+  const cv_eig_ops stub = stub_of(spoils);
+  for (int i = 0; i < 2 * CERTIFICATES; i++) {
+    fault_now = (fault)(i / 2);
+    fault_is_nan = i % 2;
+    for (size_t m = 1; m < COUNT(methods); m++) check_only_reason(check_takeover(&stub, methods[m]), fault_now);
   }
 }
 END_TEST
@@ -268,25 +315,26 @@ static float *average_of(curvd_ctx *ctx, int f) {
 }
 
 /* A running average that went bad in memory: no solver takes it, and the previous preconditioner stays. When it is well
- * again, what the failed solvers left behind is no start for the next. */
+ * again, what the failed solvers left behind is no start for the next: once it is what the sketch itself left, once NaN
+ * from end to end. */
 START_TEST(previous_preconditioner_is_kept) {
   static const char *const forms[] = {"exponent_a=1", "form=cholesky"};
-  for (size_t i = 0; i < COUNT(methods) + 1; i++) {
-    bool is_cholesky = i == COUNT(methods), is_sketched = i > 0 && !is_cholesky;
+  for (size_t i = 0; i < 2 * COUNT(methods); i++) {
+    bool is_exact = i % COUNT(methods) == 0, has_stub = i > COUNT(methods), is_cholesky = i == COUNT(methods);
     curvd_ctx *ctx = open_method(methods[i % COUNT(methods)], forms[is_cholesky]);
     service_capture(ctx, 0, inputs(), output_gradients());
     dense before = service_step(ctx, &fc, V_of(3));
     float kept[CV_FACTORS];
     const cv_eig_ops *solver = ctx->solver, stub = stub_of(is_nan);
-    if (is_sketched) ctx->solver = &stub;
+    if (has_stub) ctx->solver = &stub;
     for (int f = 0; f < CV_FACTORS; f++) kept[f] = *average_of(ctx, f), *average_of(ctx, f) = NAN;
     ck_assert(same_bits(service_step(ctx, &fc, V_of(3)), before));
     ck_assert_int_eq(service_metrics(ctx).events[CURVD_EVENT_KEPT_PREVIOUS], 2);
     for (int f = 0; f < CV_FACTORS; f++) *average_of(ctx, f) = kept[f];
     ctx->solver = solver;
     check_exact(service_step(ctx, &fc, V_of(4)), V_of(4));
-    ck_assert_int_eq(service_metrics(ctx).events[CURVD_EVENT_EXACT_FALLBACK], is_sketched ? 2 : 0);
-    if (!is_cholesky) check_events(ctx, 4, is_sketched ? 2 : 0, 2, 2); /* the failed ones refreshed nothing */
+    ck_assert_int_eq(service_metrics(ctx).events[CURVD_EVENT_EXACT_FALLBACK], is_exact ? 0 : 2);
+    if (!is_cholesky) check_events(ctx, 4, is_exact ? 0 : 2, 2, 2); /* the failed ones refreshed nothing */
     service_close(&ctx);
   }
 }
@@ -300,6 +348,7 @@ static Suite *make_suite(void) {
                                 rank_one_factors,
                                 singular_factor_without_damping_is_an_error,
                                 exact_solver_takes_over,
+                                each_certificate_alone_refuses_a_decomposition,
                                 previous_preconditioner_is_kept};
   return service_suite("curvature faults", tests, COUNT(tests));
 }

@@ -257,6 +257,8 @@ START_TEST(test_syev_refuses_what_overflows) {
   ck_assert_int_eq(cv_syev_f32(32767, NULL, 32767, NULL, NULL, NULL, &err), CURVD_ERR_SIZE);
   ck_assert_ptr_nonnull(strstr(err.text, "32767"));
   ck_assert_int_eq(cv_syev_f64((int64_t)1 << 40, NULL, 1, NULL, NULL, NULL, NULL), CURVD_ERR_SIZE);
+  ck_assert_int_eq(cv_syev_fits(32766, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_syev_fits(32767, NULL), CURVD_ERR_SIZE);
 }
 END_TEST
 
@@ -292,12 +294,23 @@ static double *definite(int64_t n) {
   return A;
 }
 
-START_TEST(test_cholesky_and_solve) {
-  const int64_t ns[] = {1, 2, 17, 33, 100};
-  for (int t = 0; t < 5; t++) {
-    int64_t n = ns[t], cols = 7, ld;
+/* L (n, n) lower with NaN above, its diagonal from 1 to 2. */
+static double *lower(int64_t n) {
+  double *L = ref_doubles(n * n);
+  for (int64_t i = 0; i < n * n; i++) {
+    int64_t row = i / n, col = i % n;
+    L[i] = col > row ? NAN : col == row ? 1 + fabs(ref_random(8, i)) : ref_random(8, i) / (double)n;
+  }
+  return L;
+}
+
+static const int64_t triangles[] = {1, 2, 17, 33, 100};
+enum { TRIANGLES = sizeof triangles / sizeof triangles[0] };
+
+START_TEST(test_cholesky) {
+  for (int t = 0; t < TRIANGLES; t++) {
+    int64_t n = triangles[t];
     double *A = definite(n), *L = definite(n);
-    float *X = operand(6, CV_N, n, cols, &ld), *before = operand(6, CV_N, n, cols, &ld), *scratch = ref_floats(n * n);
     ck_assert_int_eq(cv_cholesky_f64(n, L, n, NULL), CURVD_OK);
     for (int64_t i = 0; i < n; i++) {
       for (int64_t j = 0; j <= i; j++) {
@@ -306,18 +319,87 @@ START_TEST(test_cholesky_and_solve) {
         check_near(sum, A[i * n + j], n, DBL_EPSILON);
       }
     }
-    double *factor = ref_doubles(n * n);
-    memcpy(factor, L, (size_t)(n * n) * sizeof *L);
-    cv_solve_lower(n, cols, L, scratch, X, ld);
-    for (int64_t i = 0; i < n; i++) { /* L X is what it was */
+    free(A), free(L);
+  }
+}
+END_TEST
+
+START_TEST(test_invert_lower) {
+  for (int t = 0; t < TRIANGLES; t++) {
+    int64_t n = triangles[t];
+    double *L = lower(n), *inverse = lower(n), worst = 0;
+    cv_invert_lower_f64(n, inverse);
+    for (int64_t i = 0; i < n; i++) {
+      for (int64_t j = 0; j <= i; j++) {
+        double sum = i == j ? -1 : 0;
+        for (int64_t l = j; l <= i; l++) sum += L[i * n + l] * inverse[l * n + j];
+        worst = fmax(worst, fabs(sum));
+      }
+      for (int64_t j = i + 1; j < n; j++) ck_assert(isnan(inverse[i * n + j])); /* stays */
+    }
+    ck_assert_msg(worst <= 1e-14 * (double)(n + 4), "L L^-1 - I: %g", worst);
+    free(L), free(inverse);
+  }
+}
+END_TEST
+
+/* NaN above the triangle is not read. */
+START_TEST(test_congruence_with_a_triangle) {
+  for (int t = 0; t < TRIANGLES; t++) {
+    int64_t k = triangles[t];
+    double *T = lower(k), *C = ref_doubles(k * k), *before = ref_doubles(k * k), *half = ref_doubles(k * k), worst = 0;
+    for (int64_t i = 0; i < k * k; i++) C[i] = before[i] = ref_random(9, i / k + i % k);
+    cv_congruence_f64(k, T, C);
+    for (int64_t i = 0; i < k * k; i++) { /* T C */
+      for (int64_t l = 0; l <= i / k; l++) half[i] += T[i / k * k + l] * before[l * k + i % k];
+    }
+    for (int64_t i = 0; i < k * k; i++) {
+      double sum = -C[i];
+      for (int64_t l = 0; l <= i % k; l++) sum += half[i / k * k + l] * T[i % k * k + l];
+      worst = fmax(worst, fabs(sum));
+    }
+    ck_assert_msg(worst <= 1e-14 * (double)(k + 4), "k %d: %g", (int)k, worst);
+    free(T), free(C), free(before), free(half);
+  }
+}
+END_TEST
+
+START_TEST(test_times_lower) {
+  for (int t = 0; t < TRIANGLES; t++) {
+    int64_t k = triangles[t], m = 1 + k / 2, ld = k + PAD;
+    double *T = lower(k), *X = ref_doubles(m * ld), worst = 0;
+    for (int64_t i = 0; i < m * ld; i++) X[i] = i % ld < k ? ref_random(3, i) : 77;
+    cv_times_lower_f64(m, k, T, X, ld);
+    for (int64_t i = 0; i < m; i++) {
+      for (int64_t j = 0; j < k; j++) {
+        double sum = -X[i * ld + j];
+        for (int64_t l = j; l < k; l++) sum += ref_random(3, i * ld + l) * T[l * k + j];
+        worst = fmax(worst, fabs(sum));
+      }
+      for (int64_t j = k; j < ld; j++) ck_assert(X[i * ld + j] == 77);
+    }
+    ck_assert_msg(worst <= 1e-14 * (double)(k + 4), "k %d: %g", (int)k, worst);
+    free(T), free(X);
+  }
+}
+END_TEST
+
+START_TEST(test_lower_times) {
+  for (int t = 0; t < TRIANGLES; t++) {
+    int64_t k = triangles[t], cols = 7, ld;
+    double *wide = lower(k);
+    float *T = ref_floats(k * k), *X = operand(6, CV_N, k, cols, &ld), *before = operand(6, CV_N, k, cols, &ld);
+    for (int64_t i = 0; i < k * k; i++) T[i] = (float)wide[i];
+    cv_lower_times(k, cols, T, X, ld);
+    for (int64_t i = 0; i < k; i++) {
       for (int64_t c = 0; c < cols; c++) {
         double sum = 0;
-        for (int64_t l = 0; l <= i; l++) sum += factor[i * n + l] * X[l * ld + c];
-        check_near(sum, before[i * ld + c], n, 4 * FLT_EPSILON);
+        for (int64_t l = 0; l <= i; l++) sum += (double)T[i * k + l] * before[l * ld + c];
+        check_near(X[i * ld + c], sum, k, FLT_EPSILON);
       }
     }
-    ref_check_padding(n, cols, X, ld);
-    free(A), free(L), free(X), free(before), free(scratch), free(factor);
+    ref_check_padding(k, cols, X, ld);
+    free(wide), free(T), free(X), free(before);
   }
 }
 END_TEST
@@ -361,35 +443,6 @@ START_TEST(test_spd_inverse) {
 }
 END_TEST
 
-/* is_dependent: the last row repeats the first. */
-static void check_householder(int64_t k, int64_t n, bool is_dependent) {
-  int64_t ld;
-  float *Q = operand(7, CV_N, k, n, &ld), *X = operand(7, CV_N, k, n, &ld);
-  float *tau = ref_floats(k), *work = ref_floats(cv_householder_scratch(k));
-  if (is_dependent) memcpy(Q + (k - 1) * ld, Q, (size_t)n * sizeof *Q);
-  ck_assert_int_eq(cv_householder_rows(k, n, Q, ld, tau, work, NULL), CURVD_OK);
-  ck_assert(ref_orthogonality(k, n, Q, ld) < 2e-6);
-  for (int64_t r = 0; r < (is_dependent ? k - 1 : k); r++) { /* row r of X lies in the span of rows 0 .. r of Q */
-    double left = row_dot(n, X + r * ld, X + r * ld), total = left;
-    for (int64_t i = 0; i <= r; i++) {
-      double dot = row_dot(n, Q + i * ld, X + r * ld);
-      left -= dot * dot;
-    }
-    ck_assert_msg(fabs(left) < 1e-5 * total, "row %d of %d x %d", (int)r, (int)k, (int)n);
-  }
-  ref_check_padding(k, n, Q, ld);
-  free(Q), free(X), free(tau), free(work);
-}
-
-START_TEST(test_householder_rows) {
-  const int64_t shapes[][2] = {{1, 1}, {1, 17}, {2, 2}, {17, 17}, {7, 100}, {33, 100}, {100, 130}};
-  for (int t = 0; t < 7; t++) {
-    check_householder(shapes[t][0], shapes[t][1], false);
-    if (shapes[t][0] > 1) check_householder(shapes[t][0], shapes[t][1], true);
-  }
-}
-END_TEST
-
 START_TEST(test_sizes_and_padding) {
   ck_assert(cv_dense_fits(0) && cv_dense_fits(CV_DENSE_MAX));
   ck_assert(!cv_dense_fits(-1) && !cv_dense_fits(CV_DENSE_MAX + 1) && !cv_dense_fits(INT64_MAX));
@@ -415,10 +468,13 @@ int main(void) {
       test_syev_finds_a_known_decomposition,
       test_syev_refuses_what_overflows,
       test_syev_refuses_what_is_not_finite,
-      test_cholesky_and_solve,
+      test_cholesky,
       test_cholesky_refuses_indefinite,
       test_spd_inverse,
-      test_householder_rows,
+      test_invert_lower,
+      test_congruence_with_a_triangle,
+      test_times_lower,
+      test_lower_times,
       test_sizes_and_padding,
   };
   return suite_run("dense", tests, sizeof tests / sizeof tests[0], NULL);

@@ -279,12 +279,14 @@ static void statistic(uint64_t seed, int64_t n, double *S, float *narrow) {
 
 /* All eigenpairs by the solver that the service uses. */
 static side decomposed(int64_t n, const float *M) {
-  side s = side_new(1, n, n, 0, 0);
-  cv_eig_scratch need = cv_eig_exact.scratch(n, n);
+  side s = side_new(1, n, n, 0, CV_EIG_PROBES);
+  cv_eig_scratch need = cv_eig_exact.scratch(n, n, NULL);
   cv_eig_work work = {ref_floats(need.floats), ref_doubles(need.doubles), ref_block(need.ints, sizeof(int32_t))};
-  cv_eig_problem problem = {.n = n, .M = M, .ld = n, .eig_rank = n};
+  cv_eig_problem problem = {.n = n, .M = M, .ld = n, .eig_rank = n, .k_max = n};
   cv_eig_result result;
-  ck_assert_int_eq(cv_eig_exact.solve(&problem, &work, s.lrps.U, s.lrps.ld, s.lrps.D, &result, NULL), CURVD_OK);
+  cv_error err = {.code = CURVD_OK};
+  curvd_status status = cv_eig_exact.solve(&problem, &work, s.lrps.U, s.lrps.ld, s.lrps.D, &result, &err);
+  ck_assert_msg(status == CURVD_OK && result.kept == n, "%s", err.text);
   free(work.floats), free(work.doubles), free(work.ints);
   return s;
 }

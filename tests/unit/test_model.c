@@ -105,7 +105,7 @@ START_TEST(test_layer_limits) {
 END_TEST
 
 START_TEST(test_buffers_and_padding) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net = model_of("20-15:gelu-33-10", NN_TANH, 7, MODEL_INIT_AUTO, &memory);
   ck_assert_str_eq(net.layer[0].name, "fc1");
   ck_assert_str_eq(net.layer[2].name, "fc3");
@@ -169,7 +169,7 @@ static void assert_xavier(const nn_layer *layer) {
 }
 
 START_TEST(test_initial_weights) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model automatic = model_of("100-300:relu-200:gelu-150:sigmoid-100", NN_TANH, 1, MODEL_INIT_AUTO, &memory);
   assert_he(&automatic.layer[0]);
   assert_he(&automatic.layer[1]);
@@ -187,7 +187,7 @@ START_TEST(test_initial_weights) {
 END_TEST
 
 START_TEST(test_initial_weights_depend_on_seed_and_layer) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   cv_error err = {CURVD_OK, ""};
   model_spec spec = spec_of("30-30-30", NN_RELU, NN_LOSS_AUTO);
   model one, two;
@@ -202,7 +202,7 @@ START_TEST(test_initial_weights_depend_on_seed_and_layer) {
 END_TEST
 
 START_TEST(test_refused_models) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net;
   model_spec small = spec_of("4-3", NN_RELU, NN_LOSS_AUTO);
   const int64_t rows[] = {0, -1, (int64_t)1 << 31};
@@ -293,7 +293,7 @@ static void note_call(void *user, int layer) {
 }
 
 START_TEST(test_passes_against_fp64) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net = model_of("7-13:gelu-9:tanh-17:sigmoid-5:relu-3", NN_RELU, ROWS_MAX, MODEL_INIT_AUTO, &memory);
   reference_net reference;
   fill(&net, &reference);
@@ -318,7 +318,7 @@ START_TEST(test_passes_against_fp64) {
 END_TEST
 
 START_TEST(test_ready_is_called_with_final_gradients) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net = model_of("7-13:gelu-9:tanh-17:sigmoid-5:relu-3", NN_RELU, ROWS_MAX, MODEL_INIT_AUTO, &memory);
   reference_net reference;
   fill(&net, &reference);
@@ -348,7 +348,7 @@ START_TEST(test_ready_is_called_with_final_gradients) {
 END_TEST
 
 START_TEST(test_no_rows) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net = model_of("7-13-3", NN_RELU, ROWS_MAX, MODEL_INIT_AUTO, &memory);
   net.layer[0].gradient[0] = 3;
   model_forward(&net, 0);

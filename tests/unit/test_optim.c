@@ -41,7 +41,7 @@ static void reference_step(scalar *s, const optim *opt, double lr, double d, int
 }
 
 static void check_optimizer(const optim *settings) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   cv_error err = {CURVD_OK, ""};
   model net = small_model(&memory);
   int64_t bytes = memory.bytes[CV_MEMORY_MOMENTUM], n_allocations;
@@ -92,7 +92,7 @@ START_TEST(test_optimizers) {
 END_TEST
 
 START_TEST(test_coupled_decay_before_preconditioning) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   model net = small_model(&memory);
   const optim_decay kinds[] = {OPTIM_DECOUPLED, OPTIM_COUPLED_BEFORE, OPTIM_COUPLED_AFTER};
   const double shares[] = {0.25, 0.75}; /* of two workers: together the whole decay */
@@ -110,7 +110,7 @@ START_TEST(test_coupled_decay_before_preconditioning) {
 END_TEST
 
 START_TEST(test_all_layers_move) {
-  cv_memory memory = {{0}, 0, 0};
+  cv_memory memory = {0};
   cv_error err = {CURVD_OK, ""};
   model_spec spec;
   model net;

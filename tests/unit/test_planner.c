@@ -125,9 +125,80 @@ START_TEST(flops_of_a_refresh) {
 }
 END_TEST
 
+/* ---- products over a grid ---- */
+
+enum { PLACES = 5 };
+static const int64_t widths[PLACES] = {256, 1024, 4096, 8192, 65536}, rows[PLACES] = {1, 10, 32, 74, 1024};
+
+static double seconds(cv_plan_product how, int i, int64_t ranks) {
+  return cv_plan_product_seconds(how, widths[i / PLACES], rows[i % PLACES], ranks);
+}
+
+/* Nothing is sent on one rank: both do the 2 n^2 k flops, and what else they do is small: a twentieth of that, copies
+ * of 2 k n numbers (2 ns each, slower than any machine), and the call. */
+START_TEST(products_of_one_rank_cost_the_same) {
+  for (int i = 0; i < PLACES * PLACES; i++) {
+    double slab = seconds(CV_PLAN_SLAB, i, 1), scalapack = seconds(CV_PLAN_SCALAPACK, i, 1);
+    double overhead = 0.05 * scalapack + 4e-9 * (double)(widths[i / PLACES] * rows[i % PLACES]) + 1e-5;
+    ck_assert_msg(fabs(slab - scalapack) <= overhead, "n %d, k %d: %g and %g", (int)widths[i / PLACES],
+                  (int)rows[i % PLACES], slab, scalapack);
+  }
+}
+END_TEST
+
+/* Up to 8 ranks, and for products large enough that messages do not weigh. */
+START_TEST(slab_gets_cheaper_with_ranks) {
+  for (int i = 2 * PLACES; i < PLACES * PLACES; i++) {
+    for (int64_t ranks = 2; ranks <= 8 && rows[i % PLACES] >= 32; ranks *= 2) {
+      double now = seconds(CV_PLAN_SLAB, i, ranks), before = seconds(CV_PLAN_SLAB, i, ranks / 2);
+      ck_assert_msg(now < before && now > before / 2, "n %d, k %d, %d ranks: %g after %g", (int)widths[i / PLACES],
+                    (int)rows[i % PLACES], (int)ranks, now, before);
+    }
+  }
+}
+END_TEST
+
+/* Every rank must choose the same: no number depends on when or how often it is asked for. */
+START_TEST(choice_of_a_product_is_a_pure_function) {
+  for (int i = 0; i < PLACES * PLACES; i++) {
+    for (int64_t ranks = 1; ranks <= 4096; ranks *= 2) {
+      double slab = seconds(CV_PLAN_SLAB, i, ranks), scalapack = seconds(CV_PLAN_SCALAPACK, i, ranks);
+      bool is_slab = cv_plan_slab_is_faster(widths[i / PLACES], rows[i % PLACES], ranks);
+      ck_assert(is_slab == (slab < scalapack));
+      ck_assert(slab == seconds(CV_PLAN_SLAB, i, ranks) && scalapack == seconds(CV_PLAN_SCALAPACK, i, ranks));
+      ck_assert(is_slab == cv_plan_slab_is_faster(widths[i / PLACES], rows[i % PLACES], ranks));
+    }
+  }
+}
+END_TEST
+
+/* More of anything but ranks costs more, up to sizes whose square leaves 64 bits. */
+START_TEST(products_beyond_64_bits) {
+  static const cv_plan_product both[] = {CV_PLAN_SCALAPACK, CV_PLAN_SLAB};
+  for (int i = 0; i < 2; i++) {
+    double last = 0;
+    for (int64_t n = 1024; n <= (int64_t)1 << 40; n *= 16) {
+      double now = cv_plan_product_seconds(both[i], n, n / 16, 4096);
+      ck_assert_msg(isfinite(now) && now > last, "n %lld: %g after %g", (long long)n, now, last);
+      ck_assert_double_gt(cv_plan_product_seconds(both[i], n, n / 8, 4096), now);
+      last = now;
+    }
+  }
+}
+END_TEST
+
 int main(void) {
-  const TTest *const tests[] = {one_owner_takes_all,  no_layer_no_load,     more_owners_than_layers,
-                                equal_costs_go_round, worst_case_of_graham, within_the_bound_of_the_optimum,
-                                thousands_of_owners,  flops_of_a_refresh};
+  const TTest *const tests[] = {one_owner_takes_all,
+                                no_layer_no_load,
+                                more_owners_than_layers,
+                                equal_costs_go_round,
+                                worst_case_of_graham,
+                                within_the_bound_of_the_optimum,
+                                thousands_of_owners,
+                                flops_of_a_refresh,
+                                products_of_one_rank_cost_the_same,
+                                slab_gets_cheaper_with_ranks,
+                                choice_of_a_product_is_a_pure_function,
+                                products_beyond_64_bits};
   return suite_run("planner", tests, sizeof tests / sizeof tests[0], NULL);
 }

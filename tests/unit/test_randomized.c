@@ -4,6 +4,8 @@
 #include "mpi_assert.h"
 #include "service_fixture.h"
 
+#include "curvature/internal.h"
+
 #define COUNT(list) (sizeof list / sizeof list[0])
 
 enum { N = 48, M = 40, ROWS = 48, SEEDS = 10 };
@@ -11,8 +13,6 @@ enum { N = 48, M = 40, ROWS = 48, SEEDS = 10 };
 static const service_layer fc = {"fc", N, M, false};
 static const char *const methods[] = {"rs-kfac", "sre-kfac", "nystrom-kfac"};
 static const kfac_case plain = {"relative-mean", "norm", "eigen", 0.1, 1, 1, 0.9};
-
-typedef double (*spectrum)(int64_t i); /* eigenvalue number i, from 0 */
 
 static double six_modes(int64_t i) {
   return i < 6 ? 1 / (double)(1 + i) : 0;
@@ -34,19 +34,12 @@ static double flat(int64_t i) {
   return 1 + 1 / (double)(1 + i);
 }
 
-/* Random orthonormal columns. */
 static dense basis(uint64_t seed, int64_t n) {
-  dense R = dense_random(seed, n, n);
-  return dense_eig(dense_sum(1, R, 1, dense_transposed(R))).V;
+  return service_basis(seed, n);
 }
 
-/* (ROWS, n) in fp32 with X^T X / ROWS = Q diag(lambda) Q^T; rows beyond n are zero. */
-static dense rows_of(dense Q, spectrum lambda) {
-  dense X = dense_zero(ROWS, Q.n);
-  for (int64_t i = 0; i < Q.n; i++) {
-    for (int64_t j = 0; j < Q.n; j++) X.x[i][j] = (float)(sqrt(ROWS * lambda(i)) * Q.x[j][i]);
-  }
-  return X;
+static dense rows_of(dense Q, service_spectrum lambda) {
+  return service_rows_of(ROWS, Q, lambda);
 }
 
 static curvd_ctx *open_method(const kfac_case *c, const char *method, const char *more) {
@@ -205,37 +198,69 @@ START_TEST(tail_is_mean_zero_or_smallest) {
 }
 END_TEST
 
-/* Rank of A after each of n refreshes with this spectrum; nothing is remembered of earlier statistics. */
-static void ranks_after(curvd_ctx *ctx, spectrum lambda, int n, int64_t *rank) {
-  for (int i = 0; i < n; i++) {
-    service_capture(ctx, 0, rows_of(basis(1, N), lambda), rows_of(basis(2, M), lambda));
-    service_step(ctx, &fc, V_of(3));
-    rank[i] = service_factor(ctx, 0, 0).eig_rank;
+/* ---- the adaptive rank ---- */
+
+enum { RANK_MIN = 3, RANK_MAX = 20, RANK_OVER = 2, REFRESHES = 14, GROWN = 6 };
+static const double MISSING = 0.2;
+
+/* Share of the trace outside the first r eigenvalues. */
+static double rest_of(const dense_eigen *e, int64_t r) {
+  double all = 0, rest = 0;
+  for (int64_t i = 0; i < e->V.n; i++) {
+    all += e->w[i];
+    if (i >= r) rest += e->w[i];
   }
+  return rest / all;
 }
 
-START_TEST(rank_follows_the_missing_trace) {
-  enum { REFRESHES = 14 };
-  int64_t up[REFRESHES], down[REFRESHES], settled[REFRESHES];
+/* Fewest eigenpairs within the limits that leave no more than MISSING. The border is far from any rounding. */
+static int64_t fewest_pairs(dense S) {
+  dense_eigen e = dense_eig(S);
+  int64_t r = RANK_MIN;
+  while (r < RANK_MAX && rest_of(&e, r) > MISSING) r++;
+  ck_assert(r == RANK_MAX || rest_of(&e, r) < 0.98 * MISSING);
+  ck_assert(r == RANK_MIN || rest_of(&e, r - 1) > 1.02 * MISSING);
+  return r;
+}
+
+/* Never fewer pairs than the best ones that are enough (Ky Fan: no pairs hold more of the trace); too much is missing
+ * only where there were no more rows, and never where the solve itself makes more (must_do). In the end, as many as the
+ * best, from a sketch that is no wider than they need. */
+static void check_rank(const curvd_ctx *ctx, int f, int64_t fewest, const char *method, bool must_do, bool is_last) {
+  curvd_factor_metrics now = service_factor(ctx, 0, f);
+  bool is_enough = now.missing_trace <= MISSING;
+  ck_assert_msg(now.eig_rank >= RANK_MIN && now.eig_rank <= RANK_MAX, "%s: %d pairs", method, (int)now.eig_rank);
+  ck_assert_msg(now.eig_rank >= fewest || !is_enough, "%s: %d pairs, the best are %d", method, (int)now.eig_rank,
+                (int)fewest);
+  ck_assert_msg(is_enough || now.eig_rank == RANK_MAX || !(must_do || is_last), "%s: %g is missing", method,
+                now.missing_trace);
+  ck_assert_msg(now.eig_rank == fewest || !is_last, "%s: %d pairs in the end, the best are %d", method,
+                (int)now.eig_rank, (int)fewest);
+  ck_assert_int_le(is_last ? ctx->layer[0].factor[f].last.found : 0, fewest + RANK_OVER);
+}
+
+/* Half as many rows again in every refresh reach RANK_MAX from 4 in less than GROWN. */
+START_TEST(rank_is_the_fewest_that_leave_the_missing_trace) {
+  static const service_spectrum spectra[] = {flat, nearly_one_mode, power_law, six_modes, six_above_a_floor, power_law};
+  static const char *const finders[] = {"power", "power", "power", "krylov"};
   kfac_case c = plain;
-  c.decay = 0;
-  for (size_t i = 0; i < COUNT(methods); i++) {
-    curvd_ctx *ctx =
-        open_method(&c, methods[i], "eig_rank=4 oversampling=2 missing_trace=0.2 eig_rank_min=3 eig_rank_max=20");
-    ranks_after(ctx, flat, REFRESHES, up);
-    ranks_after(ctx, nearly_one_mode, REFRESHES, down);
-    ranks_after(ctx, power_law, REFRESHES, settled);
-    for (int k = 1; k < REFRESHES; k++) {
-      ck_assert_int_ge(up[k], up[k - 1]);
-      ck_assert_int_le(down[k], down[k - 1]);
-      ck_assert_int_ge(settled[k], settled[k - 1]);
+  c.decay = 0; /* nothing is remembered of earlier statistics */
+  for (size_t i = 0; i < COUNT(finders); i++) {
+    const char *method = methods[i < COUNT(methods) ? i : COUNT(methods) - 1];
+    char more[192];
+    snprintf(more, sizeof more,
+             "eig_rank=4 oversampling=%d missing_trace=%g eig_rank_min=%d eig_rank_max=%d range_finder=%s",
+             (int)RANK_OVER, MISSING, (int)RANK_MIN, (int)RANK_MAX, finders[i]);
+    curvd_ctx *ctx = open_method(&c, method, more);
+    for (size_t j = 0; j < COUNT(spectra); j++) {
+      dense a = rows_of(basis(1, N), spectra[j]), g = rows_of(basis(2, M), spectra[j]);
+      int64_t fewest[] = {fewest_pairs(kfac_statistic(a, false)), fewest_pairs(kfac_statistic(g, false))};
+      for (int n = 1; n <= REFRESHES; n++) {
+        service_capture(ctx, 0, a, g);
+        service_step(ctx, &fc, V_of(3));
+        for (int f = 0; f < 2; f++) check_rank(ctx, f, fewest[f], method, i == 2 || n >= GROWN, n == REFRESHES);
+      }
     }
-    ck_assert_int_eq(up[0], 4);
-    ck_assert_int_eq(up[REFRESHES - 1], 20);
-    ck_assert_int_eq(down[REFRESHES - 1], 3);
-    ck_assert_int_eq(settled[REFRESHES - 1], settled[REFRESHES - 2]);
-    double missing = service_factor(ctx, 0, 0).missing_trace;
-    ck_assert(missing <= 0.2 && missing >= 0.05);
     service_close(&ctx);
   }
 }
@@ -272,12 +297,16 @@ static double error_under_drift(const char *method, const char *more) {
   return sum / 20;
 }
 
-/* One product with M a refresh (two for rs-kfac's range and projection) against three and more of a cold start. */
+/* One product with M a refresh (two for rs-kfac and sre-kfac), against as many from a cold start. Over 40 seeds: 0.011
+ * at most, and at most a ninth of the cold start's. */
 START_TEST(warm_start_stays_accurate_under_drift) {
+  static const char *const cold_iters[] = {"0", "1", "0"};
   for (size_t i = 0; i < COUNT(methods); i++) {
-    double cold = error_under_drift(methods[i], "eig_rank=8 oversampling=4 warm_start=false");
-    double warm = error_under_drift(methods[i], "eig_rank=8 oversampling=4 warm_start=true");
-    ck_assert_msg(warm < 0.02 && warm <= cold, "%s: %.1e warm, %.1e cold", methods[i], warm, cold);
+    char more[128];
+    double warm = error_under_drift(methods[i], "eig_rank=8 oversampling=4 drift_max=0 warm_start=true");
+    snprintf(more, sizeof more, "eig_rank=8 oversampling=4 drift_max=0 warm_start=false power_iters=%s", cold_iters[i]);
+    double cold = error_under_drift(methods[i], more);
+    ck_assert_msg(warm < 0.02 && warm < 0.25 * cold, "%s: %.1e warm, %.1e cold", methods[i], warm, cold);
   }
 }
 END_TEST
@@ -311,10 +340,14 @@ START_TEST(published_recipe_can_be_spelt_out) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {factor_of_few_modes_is_found_exactly, error_falls_with_rank_and_power_iterations,
-                                invariant_to_the_scale_of_a_factor,   large_share_of_a_factor_is_decomposed_exactly,
-                                one_side_full_and_one_of_low_rank,    tail_is_mean_zero_or_smallest,
-                                rank_follows_the_missing_trace,       warm_start_stays_accurate_under_drift,
+  const TTest *const tests[] = {factor_of_few_modes_is_found_exactly,
+                                error_falls_with_rank_and_power_iterations,
+                                invariant_to_the_scale_of_a_factor,
+                                large_share_of_a_factor_is_decomposed_exactly,
+                                one_side_full_and_one_of_low_rank,
+                                tail_is_mean_zero_or_smallest,
+                                rank_is_the_fewest_that_leave_the_missing_trace,
+                                warm_start_stays_accurate_under_drift,
                                 published_recipe_can_be_spelt_out};
   return service_suite("randomized", tests, COUNT(tests));
 }

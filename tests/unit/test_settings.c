@@ -76,11 +76,13 @@ START_TEST(unknown_option_names_the_nearest) {
 END_TEST
 
 START_TEST(refused_value_leaves_the_old_one) {
-  static const char *const bad[][2] = {{"damping", "-1"},         {"damping", "nan"},    {"damping", "0.1,"},
-                                       {"method", "adam"},        {"momentum", "1"},     {"factor_decay", "1"},
-                                       {"eig_rank", "0"},         {"full_share", "1.5"}, {"curvature_ranks", "-1"},
-                                       {"exponent_a", "1.01"},    {"pi_bound", "0.5"},   {"warm_start", "perhaps"},
-                                       {"inv_update_steps", "0"}, {"seed", "1.5"},       {"kl_clip", "inf"}};
+  static const char *const bad[][2] = {
+      {"damping", "-1"},         {"damping", "nan"},       {"damping", "0.1,"},    {"method", "adam"},
+      {"momentum", "1"},         {"factor_decay", "1"},    {"eig_rank", "0"},      {"full_share", "1.5"},
+      {"curvature_ranks", "-1"}, {"exponent_a", "1.01"},   {"pi_bound", "0.5"},    {"warm_start", "perhaps"},
+      {"inv_update_steps", "0"}, {"seed", "1.5"},          {"kl_clip", "inf"},     {"range_finder", "lanczos"},
+      {"drift_max", "1.5"},      {"drift_products", "-1"}, {"skip_error", "-0.1"}, {"grid_min_n", "1"},
+      {"grid_product", "mpi"},   {"capture_rows", "0"},    {"dry_run", "maybe"},   {"missing_trace", "nan"}};
   for (size_t i = 0; i < COUNT(bad); i++) {
     curvd_ctx *ctx = make("damping=0.25 method=kfac momentum=0.5 factor_decay=0.5 eig_rank=7");
     char before[64], message[8] = "1234567";
@@ -157,7 +159,12 @@ START_TEST(normalised_recipe_is_the_default) {
                                             {"factor_update_steps", "10"},
                                             {"inv_update_steps", "10"},
                                             {"warm_start", "true"},
-                                            {"tail", "mean"}};
+                                            {"tail", "mean"},
+                                            {"range_finder", "power"},
+                                            {"missing_trace", "0"},
+                                            {"drift_max", "0.3"},
+                                            {"skip_error", "0"},
+                                            {"dry_run", "false"}};
   static const char *const one[][2] = {{"warm_power_iters", "1"}}, *const none[][2] = {{"warm_power_iters", "0"}};
   check_planned("method=nystrom-kfac", expected, COUNT(expected));
   check_planned("method=sre-kfac", one, 1);

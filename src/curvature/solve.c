@@ -1,0 +1,103 @@
+/* One decomposition, with the ladder that it climbs when a solver fails: the chosen solver, the exact one, on one rank
+ * the exact one in fp64, the previous preconditioner. Never an error: each rung is counted and told. Of a spread factor
+ * every owner climbs the same rungs: solvers tell all ranks the same, and memory is agreed on. */
+#include "curvature/internal.h"
+
+/* Orthogonality beyond which a basis is useless, residual beyond which pairs are not those of the factor, and the
+ * excess of eigenvalues over the trace that rounding may cause. */
+static const double ORTHOGONALITY_MAX = 1e-4, RESIDUAL_MAX = 0.5, TRACE_EXCESS_MAX = 1e-3;
+
+void cv_count(curvd_ctx *ctx, const cv_layer *layer, curvd_event event) {
+  if (cv_owns(ctx, layer)) ctx->my_events[event]++; /* once, where several ranks hold a factor */
+}
+
+const cv_eig_ops *cv_solver_of(const curvd_ctx *ctx, const cv_factor *factor) {
+  if (factor->is_spread) return factor->is_full ? &cv_eig_exact_dist : ctx->spread_solver;
+  return factor->is_full ? &cv_eig_exact : ctx->solver;
+}
+
+curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work) {
+  void *ints = NULL;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.floats, "the solver", &work->floats, &ctx->error));
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.doubles, "the solver", &work->doubles, &ctx->error));
+  CV_TRY(
+      cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, need.ints, sizeof(int32_t), "the solver", &ints, &ctx->error));
+  work->ints = ints;
+  return CURVD_OK;
+}
+
+void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work) {
+  void *ints = work->ints;
+  cv_floats_free(&ctx->memory, &work->floats);
+  cv_doubles_free(&ctx->memory, &work->doubles);
+  cv_memory_free(&ctx->memory, &ints);
+  work->ints = NULL;
+}
+
+/* Comparisons are written so that NaN is not sound. */
+static curvd_status check_sound(const cv_factor *factor, const cv_eig_result *r, cv_error *why) {
+  double sum = 0, trace = r->trace; /* the same on every owner */
+  for (int64_t i = 0; i < r->found; i++) sum += factor->eigenvalues[i];
+  bool is_sound = r->orthogonality <= ORTHOGONALITY_MAX && r->residual <= RESIDUAL_MAX && r->error_norm <= 2 * trace &&
+                  sum <= trace * (1 + TRACE_EXCESS_MAX);
+  if (is_sound) return CURVD_OK;
+  return cv_fail(why, CURVD_ERR_NUMERIC,
+                 "orthogonality %.1e, residual %.1e, error %.1e, sum of eigenvalues %.6e, trace %.6e", r->orthogonality,
+                 r->residual, r->error_norm, sum, trace);
+}
+
+/* The same on every owner of a spread factor. */
+static curvd_status agree(curvd_ctx *ctx, const cv_factor *factor, curvd_status mine, cv_error *why) {
+  int64_t least = mine == CURVD_OK;
+  if (factor->is_spread) CV_TRY(cv_grid_least(&ctx->grid, least, &least, why));
+  if (mine != CURVD_OK || least == 1) return mine;
+  return cv_fail(why, CURVD_ERR_REMOTE, "another owner of the factor found no memory for the solver");
+}
+
+/* A rung that is normally not used finds its own room; the only memory that a step ever makes. */
+static curvd_status solve_in_new_room(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
+                                      cv_eig_result *result, cv_error *why) {
+  cv_eig_work work = {0};
+  CV_TRY(ops->fits(p->n, p->k_max, p->grid, why));
+  curvd_status status = cv_solver_room_new(ctx, ops->scratch(p->n, p->k_max, p->grid), &work);
+  if (status != CURVD_OK) cv_fail(why, status, "%s", ctx->error.text);
+  ctx->error = (cv_error){0}; /* a rung that found no memory is one that failed, not an error of the step */
+  status = agree(ctx, factor, status, why);
+  if (status == CURVD_OK) {
+    status = ops->solve(p, &work, factor->basis, factor->own_ld, factor->eigenvalues, result, why);
+  }
+  cv_solver_room_free(ctx, &work);
+  return status;
+}
+
+static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
+                       cv_error *why) {
+  cv_eig_result *result = &factor->last;
+  *why = (cv_error){0};
+  *result = (cv_eig_result){0};
+  curvd_status status = ops == cv_solver_of(ctx, factor) ? ops->solve(p, &ctx->eig_work, factor->basis, factor->own_ld,
+                                                                      factor->eigenvalues, result, why)
+                                                         : solve_in_new_room(ctx, ops, p, factor, result, why);
+  if (status == CURVD_OK) status = check_sound(factor, result, why);
+  return status == CURVD_OK;
+}
+
+bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem) {
+  const cv_eig_ops *exact = factor->is_spread ? &cv_eig_exact_dist : &cv_eig_exact,
+                   *last = factor->is_spread ? exact : &cv_eig_exact_f64,
+                   *rung[] = {cv_solver_of(ctx, factor), exact, last};
+  const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
+  enum { RUNGS = sizeof rung / sizeof rung[0] };
+  cv_error why = {0};
+  for (int i = 0; i < RUNGS; i++) {
+    if (i > 0 && rung[i] == rung[i - 1]) continue;
+    if (i > 0) cv_count(ctx, layer, event[i]);
+    if (try_solver(ctx, rung[i], problem, factor, &why)) return true;
+    factor->last.found = 0; /* the failed solver may have spoilt the basis: no warm start from it */
+    if (!cv_owns(ctx, layer)) continue;
+    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %c, step %lld, solver %s: %s", layer->name,
+                factor == &layer->factor[CV_A] ? 'A' : 'G', (long long)ctx->step, rung[i]->name, why.text);
+  }
+  cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);
+  return false;
+}

@@ -1,0 +1,53 @@
+/* Factors that no single rank holds. Owner o has the columns of cv_spread_piece of the running average, in blocks of
+ * CV_GRID_BLOCK: ScaLAPACK's distribution over a grid of one column. A worker keeps the rows X of this step instead of
+ * X^T X; a block of the statistic, rows 0 .. end - 1 of the columns begin .. end - 1, is made just before it is reduced
+ * to its owner and mixed into the average on arrival. So a rank needs n^2 / owners numbers, and workers rows * n. */
+#include "curvature/internal.h"
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+bool cv_spread_has_room(const curvd_ctx *ctx, const cv_factor *factor, int64_t rows) {
+  return !factor->is_spread || rows <= cv_settings_of(ctx)->capture_rows - factor->rows;
+}
+
+void cv_spread_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
+  int64_t d = has_one ? factor->n - 1 : factor->n;
+  float *to = factor->statistic + factor->rows * factor->ld, root = sqrtf(scale);
+  cv_mix(rows, d, root, x, ldx, 0, to, factor->ld);
+  for (int64_t i = 0; has_one && i < rows; i++) to[i * factor->ld + d] = root;
+  factor->rows += rows;
+}
+
+cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner) {
+  if (!factor->is_spread) return (cv_cyclic){.n = factor->n, .block = factor->n, .parts = 1};
+  return (cv_cyclic){.n = factor->n, .block = CV_GRID_BLOCK, .parts = ctx->comm.n_owners, .part = owner};
+}
+
+/* The block of the piece's columns from `local` on. */
+static int64_t end_of(const cv_cyclic *piece, int64_t local) {
+  return cv_cyclic_global(piece, local) + cv_cyclic_run(piece, local);
+}
+
+int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local) {
+  return end_of(piece, local) * cv_cyclic_run(piece, local);
+}
+
+/* block (end, width) = X^T X */
+void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block) {
+  int64_t width = cv_cyclic_run(piece, local), end = end_of(piece, local);
+  const float *X = factor->statistic;
+  if (factor->rows == 0) {
+    memset(block, 0, (size_t)(end * width) * sizeof *block);
+  } else {
+    cv_gemm(CV_T, CV_N, end, width, factor->rows, 1, X, factor->ld, X + end - width, factor->ld, 0, block, width);
+  }
+}
+
+void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block) {
+  int64_t width = cv_cyclic_run(piece, local), end = end_of(piece, local);
+  if (factor->due.add == 0) return;
+  cv_mix(end, width, (float)factor->due.add, block, width, (float)factor->due.keep, factor->average + local,
+         factor->own_ld);
+}

@@ -1,0 +1,113 @@
+#include "curvature/wire.h"
+
+#include "linalg/dense.h"
+
+#include <string.h>
+
+static int64_t factor_floats(const curvd_ctx *ctx, const cv_factor *factor, int owner, const cv_factor_state *state) {
+  int64_t n = factor->n;
+  cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
+  if (!state->is_new) return 0;
+  if (state->kind == CV_KIND_INVERSE) return n * (n + 1) / 2;
+  return state->kind == CV_KIND_EIGEN ? state->r * (cv_cyclic_count(&piece) + 1) : 0;
+}
+
+int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
+  int64_t floats = 0;
+  for (int f = 0; f < CV_FACTORS; f++) {
+    const cv_factor *factor = &layer->factor[f];
+    cv_factor_state most = {.is_new = 1, .kind = CV_KIND_EIGEN, .r = factor->k_max};
+    if (cv_holds_factor(layer, factor, owner)) floats += factor_floats(ctx, factor, owner, &most);
+  }
+  return floats * (int64_t)sizeof(float);
+}
+
+/* What this owner does not hold is not new. */
+void cv_wire_publish_header(const cv_layer *layer, int owner, char *header) {
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor_state state = layer->factor[f].fresh;
+    if (!cv_holds_factor(layer, &layer->factor[f], owner)) state.is_new = 0;
+    memcpy(header + f * sizeof state, &state, sizeof state);
+  }
+}
+
+static cv_factor_state state_in(const char *header, int f) {
+  cv_factor_state state;
+  memcpy(&state, header + f * sizeof state, sizeof state);
+  return state;
+}
+
+int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header) {
+  int64_t floats = 0;
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor_state state = state_in(header, f);
+    floats += factor_floats(ctx, &layer->factor[f], owner, &state);
+  }
+  return floats * (int64_t)sizeof(float);
+}
+
+static float *publish_factor(const cv_factor *factor, float *to) {
+  int64_t n = factor->n, r = factor->fresh.r, mine = factor->mine;
+  if (factor->fresh.kind == CV_KIND_INVERSE) {
+    for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
+    return to;
+  }
+  if (factor->fresh.kind != CV_KIND_EIGEN) return to;
+  memcpy(to, factor->eigenvalues, (size_t)r * sizeof *to);
+  to += r;
+  for (int64_t i = 0; i < r; i++, to += mine) memcpy(to, factor->basis + i * factor->own_ld, (size_t)mine * sizeof *to);
+  return to;
+}
+
+void cv_wire_publish(const cv_layer *layer, int owner, char *payload) {
+  float *to = (float *)(void *)payload;
+  for (int f = 0; f < CV_FACTORS; f++) {
+    const cv_factor *factor = &layer->factor[f];
+    if (cv_holds_factor(layer, factor, owner) && factor->fresh.is_new) to = publish_factor(factor, to);
+  }
+}
+
+static const float *receive_inverse(cv_factor *factor, const float *from) {
+  for (int64_t i = 0; i < factor->n; from += ++i)
+    memcpy(factor->inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
+  cv_mirror(factor->n, factor->inverse, factor->ld);
+  return from;
+}
+
+/* Columns of the eigenvectors that lie on one owner. */
+static const float *receive_pairs(cv_factor *factor, const cv_cyclic *piece, const float *from) {
+  int64_t r = factor->side.r, mine = cv_cyclic_count(piece);
+  memcpy(factor->side.D, from, (size_t)r * sizeof *from);
+  from += r;
+  for (int64_t i = 0; i < r; i++, from += mine) {
+    for (int64_t j = 0, run; j < mine; j += run) {
+      run = cv_cyclic_run(piece, j);
+      memcpy(factor->side.U + i * factor->ld + cv_cyclic_global(piece, j), from + j, (size_t)run * sizeof *from);
+    }
+  }
+  return from;
+}
+
+static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int owner, cv_factor_state state,
+                                   const float *from) {
+  cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
+  factor->state = state;
+  if (state.kind == CV_KIND_INVERSE) return receive_inverse(factor, from);
+  factor->side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;
+  factor->side.tau = state.tau;
+  return state.kind == CV_KIND_EIGEN ? receive_pairs(factor, &piece, from) : from;
+}
+
+void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload) {
+  const float *from = (const float *)(const void *)payload;
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor *factor = &layer->factor[f];
+    cv_factor_state state = state_in(header, f);
+    if (!cv_holds_factor(layer, factor, owner)) continue;
+    factor->state.refused = state.refused;
+    if (!state.is_new) continue; /* nothing, or a refresh that was skipped: tables and projections stay */
+    from = receive_factor(ctx, factor, owner, state, from);
+    layer->table_is_due = true;
+    layer->is_following = false;
+  }
+}

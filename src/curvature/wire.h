@@ -1,0 +1,17 @@
+/* The wire of a layer's preconditioner, from one owner to the workers: a header with the states of both factors; then,
+ * of each factor that is new and that this owner holds, D (r) and U (r, the owner's columns), or the inverse's lower
+ * rows. The members of cv_method that a method of this kind puts into its table. */
+#ifndef CV_CURVATURE_WIRE_H
+#define CV_CURVATURE_WIRE_H
+
+#include "curvature/internal.h"
+
+enum { CV_WIRE_HEADER_BYTES = CV_FACTORS * sizeof(cv_factor_state) };
+
+int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner);
+void cv_wire_publish_header(const cv_layer *layer, int owner, char *header);
+int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header);
+void cv_wire_publish(const cv_layer *layer, int owner, char *payload);
+void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload);
+
+#endif
