@@ -1,10 +1,14 @@
-"""What both measuring programs need to know: where things are, and what a number belongs to."""
+"""What the measuring programs need to know: where things are, what a number belongs to, and what a figure is."""
+import dataclasses
 import functools
+import json
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD_COMMAND = "cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release && ninja -C build"
@@ -37,7 +41,7 @@ def program(build, name):
 
 def built_at(build):
     """When each program was built, to see that none was replaced while it was measured."""
-    paths = (os.path.join(ROOT, build, name) for name in ("curvd", "bench_step"))
+    paths = (os.path.join(ROOT, build, name) for name in ("curvd", "bench_step", "bench_eig"))
     return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}
 
 
@@ -78,3 +82,37 @@ def environment():
     if os.geteuid() == 0:
         kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return kept
+
+
+def lines_of(words):
+    """The JSON lines that a program printed; Refused when it ended otherwise than well."""
+    done = subprocess.run(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                          check=False)
+    if done.returncode != 0:
+        raise Refused(f"{shown(words)} ended with exit code {done.returncode}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@dataclasses.dataclass
+class Measured:
+    values: list  # one a run
+    command: list  # words, programs by their whole path
+    reduce: Callable = statistics.median
+    is_fine: bool = True  # what else the figure asks for
+    more: dict = dataclasses.field(default_factory=dict)  # further keys of the line
+
+
+@dataclasses.dataclass
+class Figure:
+    id: str
+    text: str
+    unit: str
+    bound: str  # "at_most" or "at_least"
+    limit: float
+    measure: Callable  # of (setting) -> Measured
+
+
+@dataclasses.dataclass
+class Setting:
+    build: str
+    runs: int

@@ -13,7 +13,7 @@ import tempfile  # noqa: E402
 import unittest  # noqa: E402
 
 from common import ROOT, Refused, environment  # noqa: E402
-from train_run import Request, check, evaluation_steps  # noqa: E402
+from train_run import MPI_FLAGS, Request, check, evaluation_steps  # noqa: E402
 
 BUILD = os.environ.get("CURVD_BENCH_BUILD", "build")
 BENCH = os.path.join(ROOT, "bench")
@@ -46,6 +46,64 @@ class Step(unittest.TestCase):
         done = run(self.step, *TINY, "--rounds", "2", "--inv-update-steps", "15")
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertIn("inv_update_steps", done.stderr)
+
+
+class Eig(unittest.TestCase):
+    eig = os.path.join(ROOT, BUILD, "bench_eig")
+    tiny = ["--n", "96", "--eig-rank", "8,16", "--rounds", "2", "--repeats", "2"]
+
+    def lines(self, *words):
+        done = run(*words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def test_lines(self):
+        lines = self.lines(self.eig, *self.tiny)
+        # each rank: local, dist and slab, cold and warm; the largest: both exact solvers
+        self.assertEqual([line["solver"] for line in lines].count("rand"), 4)
+        self.assertEqual(len(lines), 2 * 3 * 2 + 2)
+        for line in lines:
+            self.assertGreaterEqual(line["error_over_optimum"]["median"], 0.999)
+            self.assertLess(line["orthogonality"]["max"], 1e-5)
+            self.assertLessEqual(line["cpu_ms"]["min"], line["cpu_ms"]["median"])
+            self.assertGreater(line["error_bound"]["median"], 0)
+            self.assertLess(line["inverse_tail_over_none"]["max"], 1)
+            self.assertIn("ssyevd_over", line)
+            self.assertEqual("over_product" in line, line["solver"] not in ("exact", "exact-dist"))
+        self.assertTrue(all(line["products"] == (1 if line["start"] == "warm" else 3) for line in lines if "start" in line))
+
+    def test_matrices_of_low_rank(self):
+        lines = self.lines(self.eig, *self.tiny, "--matrix", "steep,batch,one", "--solvers", "rand", "--ssyevd", "no")
+        self.assertEqual({line["matrix"] for line in lines}, {"steep", "batch", "one"})
+        self.assertTrue(all(line["kept"] == 1 for line in lines if line["matrix"] == "one"))
+        self.assertNotIn("ssyevd_over", lines[0])
+
+    def test_grid_of_two_ranks(self):
+        lines = self.lines("mpirun", "-n", "2", *MPI_FLAGS, self.eig, *self.tiny, "--solvers", "dist,exact-dist")
+        self.assertEqual({line["grid"] for line in lines}, {"1x1", "2x1"})
+        self.assertTrue(all("one_rank_over" in line for line in lines if line["grid"] == "2x1"))
+
+    def test_grids_agree(self):
+        lines = self.lines("mpirun", "-n", "4", *MPI_FLAGS, self.eig, "--compare-grids", "yes", "--n", "300", "--eig-rank",
+                           "16")
+        self.assertEqual({line["grid"] for line in lines}, {"1x1", "2x1", "1x2", "2x2", "4x1"})
+        self.assertTrue(all(line["other_sketch_numbers"] == 0 and line["pairs_off"] < 1e-5 for line in lines))
+
+    def test_wrong_words(self):
+        for words, sentence in ((["--solver", "rand"], "--solvers"), (["--n", "1O24"], "1O24"), (["--rounds", "0"], "from 1"),
+                                (["--solvers", "rnad"], "rand"), (["--n", "64", "--eig-rank", "64"], "more than n"),
+                                (["--grid", "2x2"], "ranks"), (["--rounds"], "needs a value")):
+            done = run(self.eig, *words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+
+    def test_refuses_an_error_far_from_the_optimum(self):
+        # one sketch of sre without a power keeps half of what the best pairs keep
+        done = run(self.eig, "--n", "512", "--eig-rank", "64", "--oversampling", "0", "--solvers", "rand", "--starts", "cold",
+                   "--method", "sre", "--power-iters", "0", "--rounds", "1")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("check error over optimum", done.stderr)
 
 
 class Epoch(unittest.TestCase):
