@@ -44,7 +44,7 @@ cv_finish cv_finish_at(const cv_eig_problem *problem, int64_t k, double *sums, d
 
 /* z = (1, -1, 1, -1, ...) */
 static double sign_of(int64_t i) {
-  return i % 2 ? -1 : 1;
+  return 1 - 2 * (double)(i & 1);
 }
 
 /* y (k) = A z for the symmetric matrix of which syevd reads the lower triangle; returns its Frobenius norm. */

@@ -38,10 +38,10 @@ curvd_status cv_slices_agree(const cv_slices *s, cv_error *err) {
 /* A row begins at an even index: normal numbers come in pairs. */
 void cv_slices_draw(const cv_slices *s, cv_rng key, int64_t number, int64_t rows, float *Q, int64_t ldq) {
   int64_t width = (s->columns.n + 1) / 2 * 2;
-  for (int64_t i = 0; i < rows; i++) {
-    for (int64_t j = 0, run; j < s->mine; j += run) {
-      run = cv_cyclic_run(&s->columns, j);
-      cv_rng_normal(&key, (uint64_t)((number + i) * width + cv_cyclic_global(&s->columns, j)), run, Q + i * ldq + j);
-    }
+  for (int64_t j = 0, run; j < s->mine; j += run) {
+    int64_t column = cv_cyclic_global(&s->columns, j);
+    run = cv_cyclic_run(&s->columns, j);
+    for (int64_t i = 0; i < rows; i++)
+      cv_rng_normal(&key, (uint64_t)((number + i) * width + column), run, Q + i * ldq + j);
   }
 }

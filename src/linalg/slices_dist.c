@@ -76,12 +76,12 @@ static void unpack(const cv_grid *grid, int64_t n, int64_t k, const float *all, 
   cv_cyclic c = cv_grid_rows(grid, n);
   for (c.part = 0; c.part < c.parts; c.part++) {
     int64_t count = cv_cyclic_count(&c);
-    for (int64_t i = 0; i < k; i++, all += count) {
-      for (int64_t j = 0; j < count; j += c.block) {
-        int64_t run = cv_cyclic_run(&c, j);
-        memcpy(full + i * ld + cv_cyclic_global(&c, j), all + j, (size_t)run * sizeof *all);
-      }
+    for (int64_t j = 0, run; j < count; j += run) {
+      float *to = full + cv_cyclic_global(&c, j);
+      run = cv_cyclic_run(&c, j);
+      for (int64_t i = 0; i < k; i++) memcpy(to + i * ld, all + i * count + j, (size_t)run * sizeof *all);
     }
+    all += k * count;
   }
 }
 
