@@ -146,12 +146,18 @@ static void pack_block(const cv_grid *grid, int64_t n, const float *piece, int64
   }
 }
 
-/* Entries (begin + b, i), i < begin + b, of this rank's rows i, from the (i, b) in from. */
+/* Entries (begin + b, i), i < begin + b, of this rank's rows i, from the (i, b) in from; tile by tile, as a column of
+ * from is far longer than a cache. */
 static void place_block(const cv_cyclic *c, const float *from, int64_t begin, int64_t width, float *piece, int64_t ld) {
-  for (int64_t b = 0; b < width; b++) {
-    float *row = piece + (begin + b) * ld;
-    int64_t count = cv_cyclic_below(c, begin + b);
-    for (int64_t i = 0; i < count; i++) row[i] = from[i * width + b];
+  enum { TILE = 64 };
+  int64_t most[CV_GRID_BLOCK], last = cv_cyclic_below(c, begin + width);
+  for (int64_t b = 0; b < width; b++) most[b] = cv_cyclic_below(c, begin + b);
+  for (int64_t tile = 0; tile < last; tile += TILE) {
+    for (int64_t b = 0; b < width; b++) {
+      float *row = piece + (begin + b) * ld;
+      int64_t end = most[b] < tile + TILE ? most[b] : tile + TILE;
+      for (int64_t i = tile; i < end; i++) row[i] = from[i * width + b];
+    }
   }
 }
 
