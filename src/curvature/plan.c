@@ -158,7 +158,7 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
 
 /* ---- solvers ---- */
 
-/* Any factor of any layer that has a method. */
+/* Is any factor spread? And the largest sizes of those. */
 static bool is_any_spread(const curvd_ctx *ctx, int64_t *n_max, int64_t *k_max) {
   bool is_any = false;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
@@ -224,7 +224,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
   choose_methods(ctx);
-  CV_TRY(assign_owners(ctx));
+  CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, assign_owners(ctx), &ctx->error)); /* a grid is made together */
   CV_TRY(make_grid(ctx));
   CV_TRY(allocate_routes(ctx));
   CV_TRY(allocate_layers(ctx));
