@@ -3,14 +3,11 @@
  * Cost per layer: statistics rows (n^2 + m^2) flops, refresh 9 (n^3 + m^3) exact or 2 k (n^2 + m^2) a product,
  * apply 4 m n (r_A + r_G) of low rank or 4 m n (m + n) exact; words sent (n^2 + m^2) / 2 and n r_A + m r_G.
  * Bad when inputs and output gradients are far from independent; then F is not near A (x) G. */
+#include "base/order.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
-
-static int64_t smaller(int64_t x, int64_t y) {
-  return x < y ? x : y;
-}
 
 static int64_t largest_k(const cv_settings *s) {
   double rank = s->missing_trace > 0 ? (double)s->eig_rank_max : 0, scheduled = cv_schedule_max(&s->eig_rank);
@@ -23,7 +20,7 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
     cv_factor *factor = &layer->factor[f];
     factor->n = f == CV_A ? layer->n : layer->m;
     factor->ld = cv_dense_ld(factor->n);
-    int64_t k = smaller(largest_k(s), factor->n);
+    int64_t k = cv_smaller(largest_k(s), factor->n);
     factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
     factor->is_spread = ctx->comm.n_owners > 1 && factor->n >= s->grid_min_n && s->form == CV_FORM_EIGEN;
     factor->k_max = factor->is_full ? factor->n : k;

@@ -1,4 +1,5 @@
 /* Owners and memory: everything that a run will need, sized once. */
+#include "base/order.h"
 #include "curvature/internal.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
@@ -6,10 +7,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
 
 /* Does pattern match name? '*' stands for any characters. */
 static bool matches(const char *pattern, size_t length, const char *name) {
@@ -108,10 +105,10 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   if (route->n_statistics == 0) return CURVD_OK;
   route->header_bytes += (int64_t)sizeof route->events;
   if (!cv_comm_is_worker(&ctx->comm) && cv_comm_my_owner(&ctx->comm) != owner) return CURVD_OK;
-  if (larger(route->n_statistics * (int64_t)sizeof(float), payload) > CV_TRANSFER_MAX_BYTES) {
+  if (cv_larger(route->n_statistics * (int64_t)sizeof(float), payload) > CV_TRANSFER_MAX_BYTES) {
     return cv_fail(&ctx->error, CURVD_ERR_SIZE,
                    "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
-                   (long long)larger(route->n_statistics * (int64_t)sizeof(float), payload),
+                   (long long)cv_larger(route->n_statistics * (int64_t)sizeof(float), payload),
                    (long long)CV_TRANSFER_MAX_BYTES);
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, route->n_statistics, "a transfer buffer", &route->statistics,
@@ -145,10 +142,11 @@ static curvd_status allocate_apply(curvd_ctx *ctx) {
     const cv_layer *layer = &ctx->layer[i];
     const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
     if (!layer->method) continue;
-    scatter = larger(scatter, layer->m * layer->ld);
-    if (A->is_full || G->is_full) plane = larger(plane, 2 * layer->m * layer->ld);
-    core = larger(core, A->k_max * G->k_max);
-    if (layer->follows) thin = larger(thin, larger(CV_THIN_ROWS * larger(A->k_max, G->k_max), layer->m + layer->n));
+    scatter = cv_larger(scatter, layer->m * layer->ld);
+    if (A->is_full || G->is_full) plane = cv_larger(plane, 2 * layer->m * layer->ld);
+    core = cv_larger(core, A->k_max * G->k_max);
+    if (layer->follows)
+      thin = cv_larger(thin, cv_larger(CV_THIN_ROWS * cv_larger(A->k_max, G->k_max), layer->m + layer->n));
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, thin, "workspace", &ctx->thin, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));
@@ -166,8 +164,8 @@ static bool is_any_spread(const curvd_ctx *ctx, int64_t *n_max, int64_t *k_max) 
       const cv_factor *factor = &ctx->layer[i].factor[f];
       if (!factor->is_spread) continue;
       is_any = true;
-      *n_max = larger(*n_max, factor->n);
-      *k_max = larger(*k_max, factor->k_max);
+      *n_max = cv_larger(*n_max, factor->n);
+      *k_max = cv_larger(*k_max, factor->k_max);
     }
   }
   return is_any;
@@ -199,10 +197,10 @@ static curvd_status solver_needs(curvd_ctx *ctx, const cv_layer *layer, const cv
   if (ops->fits(factor->n, factor->k_max, grid, &why) != CURVD_OK)
     return cv_fail(&ctx->error, why.code, "layer %s: %s", layer->name, why.text);
   cv_eig_scratch need = ops->scratch(factor->n, factor->k_max, grid);
-  if (factor->is_spread) need.floats = larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
-  most->floats = larger(most->floats, need.floats);
-  most->doubles = larger(most->doubles, need.doubles);
-  most->ints = larger(most->ints, need.ints);
+  if (factor->is_spread) need.floats = cv_larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  most->floats = cv_larger(most->floats, need.floats);
+  most->doubles = cv_larger(most->doubles, need.doubles);
+  most->ints = cv_larger(most->ints, need.ints);
   return CURVD_OK;
 }
 
@@ -212,7 +210,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
-      if (factor->is_spread) block = larger(block, CV_GRID_BLOCK * factor->n);
+      if (factor->is_spread) block = cv_larger(block, CV_GRID_BLOCK * factor->n);
       bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
       if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
         CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));

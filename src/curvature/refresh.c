@@ -1,27 +1,21 @@
 /* New preconditioners from running averages. Certificates (linalg/certify.h) drive it: how many pairs are kept, how
  * many products are spent, and whether the old pairs still do. */
+#include "base/order.h"
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <string.h>
 
-static int64_t smaller(int64_t x, int64_t y) {
-  return x < y ? x : y;
-}
-
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
-
 /* Wanted pairs of this refresh: the schedule's, or the adaptive rank. */
 static int64_t wanted_rank(curvd_ctx *ctx, cv_factor *factor) {
   const cv_settings *s = cv_settings_of(ctx);
   int64_t scheduled = (int64_t)cv_now(ctx, &s->eig_rank);
   if (factor->is_full) return factor->n;
-  if (s->missing_trace == 0) return smaller(scheduled, factor->k_max);
+  if (s->missing_trace == 0) return cv_smaller(scheduled, factor->k_max);
   if (factor->eig_rank == 0) factor->eig_rank = scheduled;
-  factor->eig_rank = smaller(smaller(larger(factor->eig_rank, s->eig_rank_min), s->eig_rank_max), factor->k_max);
+  factor->eig_rank =
+      cv_smaller(cv_smaller(cv_larger(factor->eig_rank, s->eig_rank_min), s->eig_rank_max), factor->k_max);
   return factor->eig_rank;
 }
 
@@ -49,7 +43,8 @@ static cv_eig_method eig_method_of(const cv_settings *s) {
 static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   const cv_settings *s = cv_settings_of(ctx);
   bool is_warm = s->warm_start && factor->last.found > 0;
-  int64_t rank = wanted_rank(ctx, factor), over = smaller((int64_t)cv_now(ctx, &s->oversampling), factor->k_max - rank);
+  int64_t rank = wanted_rank(ctx, factor),
+          over = cv_smaller((int64_t)cv_now(ctx, &s->oversampling), factor->k_max - rank);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
   return (cv_eig_problem){
       .n = factor->n,
@@ -61,14 +56,14 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
       .oversampling = over,
       .k_max = factor->k_max,
       .tolerance = factor->is_full ? 0 : s->missing_trace,
-      .kept_min = smaller(s->eig_rank_min, factor->k_max),
-      .kept_max = smaller(s->eig_rank_max, factor->k_max),
+      .kept_min = cv_smaller(s->eig_rank_min, factor->k_max),
+      .kept_max = cv_smaller(s->eig_rank_max, factor->k_max),
       .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
       .settle = s->drift_max,
       .products_more = s->drift_products,
       .orthonormalise = (cv_orthonormalise)s->orthonormalise,
       .tail = (cv_tail)s->tail,
-      .n_start = is_warm ? smaller(factor->last.found, rank + over) : 0,
+      .n_start = is_warm ? cv_smaller(factor->last.found, rank + over) : 0,
       .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
 }
 

@@ -2,6 +2,7 @@
  * scratch. With the workspace that it asks for it can return wrong vectors with info 0, or never return (ScaLAPACK
  * issue 74; seen with 2.2.1), so it gets more, only finite matrices, and its pairs are always verified. */
 #include "base/clock.h"
+#include "base/order.h"
 #include "comm/grid.h"
 #include "linalg/dense.h"
 #include "linalg/eig_exact.h"
@@ -13,17 +14,13 @@ void pssyevd_(const char *jobz, const char *uplo, const int *n, float *A, const 
               const int *desc_a, float *w, float *Z, const int *iz, const int *jz, const int *desc_z, float *work,
               const int *lwork, int *iwork, const int *liwork, int *info, size_t, size_t);
 
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
-
 /* The documented workspace, and what its PSORMTR and PSLASRT need beyond it. The same on every rank. */
 static int64_t solver_floats(int64_t n, const cv_grid *grid) {
   cv_cyclic rows = cv_grid_rows(grid, n), columns = cv_grid_columns(grid, n);
   rows.part = columns.part = 0;
   int64_t nb = CV_GRID_BLOCK, np = cv_cyclic_count(&rows), nq = cv_cyclic_count(&columns);
-  int64_t tridiagonal = 3 * n + larger(nb * (np + 1), 3 * nb);
-  return larger(1 + 6 * n + 2 * np * nq, tridiagonal) + 2 * n + nb * (2 * nb + np + nq);
+  int64_t tridiagonal = 3 * n + cv_larger(nb * (np + 1), 3 * nb);
+  return cv_larger(1 + 6 * n + 2 * np * nq, tridiagonal) + 2 * n + nb * (2 * nb + np + nq);
 }
 
 static int64_t solver_ints(int64_t n, const cv_grid *grid) {
@@ -41,7 +38,7 @@ static layout layout_of(int64_t n, int64_t k_max, const cv_grid *grid) {
   int64_t mine = cv_dist_mine(n, grid), columns = cv_cyclic_count(&deal), ld = cv_dense_ld(mine);
   return (layout){.columns = columns,
                   .ld = ld,
-                  .of_A = larger(columns, k_max) * ld,
+                  .of_A = cv_larger(columns, k_max) * ld,
                   .before = cv_eig_exact_scratch(mine, k_max).floats +
                             cv_dist_room(n, CV_EIG_PROBES, grid, CV_DIST_SCALAPACK)};
 }

@@ -1,14 +1,11 @@
 /* Exact eigendecomposition on one rank: LAPACK's divide and conquer (syevd), about 9 n^3 flops, 3 n^2 numbers of
  * scratch. LAPACK's ascending order is reversed. */
 #include "base/clock.h"
+#include "base/order.h"
 #include "linalg/dense.h"
 #include "linalg/eig_exact.h"
 
 #include <string.h>
-
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
 
 static curvd_status fits(int64_t n, int64_t k_max, const struct cv_grid *grid, cv_error *err) {
   (void)k_max, (void)grid;
@@ -28,7 +25,7 @@ static cv_eig_scratch scratch_f32(int64_t n, int64_t k_max, const struct cv_grid
 static cv_eig_scratch scratch_f64(int64_t n, int64_t k_max, const struct cv_grid *grid) {
   (void)grid;
   cv_eig_scratch need = cv_eig_exact_scratch(n, k_max);
-  need.doubles = larger(need.doubles, n * n + n + cv_syev_scratch(n));
+  need.doubles = cv_larger(need.doubles, n * n + n + cv_syev_scratch(n));
   need.ints = cv_syev_iscratch(n);
   return need;
 }

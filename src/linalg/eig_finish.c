@@ -1,5 +1,6 @@
 #include "linalg/eig_finish.h"
 
+#include "base/order.h"
 #include "linalg/dense.h"
 
 #include <float.h>
@@ -12,20 +13,12 @@ static const double MIXED_MAX = 8;
 /* Share of the largest singular value below which its square in fp64 says too little of one. */
 static const double SQUARED_MIN = 1e-5;
 
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
-
-static int64_t smaller(int64_t x, int64_t y) {
-  return x < y ? x : y;
-}
-
 int64_t cv_finish_sums(int64_t k) {
   return 2 * k * k + k + 1;
 }
 
 int64_t cv_finish_scratch(int64_t k) {
-  return cv_finish_sums(k) + 2 * k + larger(cv_gram_rows_scratch(k), cv_syev_scratch(k));
+  return cv_finish_sums(k) + 2 * k + cv_larger(cv_gram_rows_scratch(k), cv_syev_scratch(k));
 }
 
 cv_finish cv_finish_at(const cv_eig_problem *problem, int64_t k, double *sums, double *w, int32_t *ints) {
@@ -190,11 +183,11 @@ static void decide(const cv_finish *f, cv_verdict *v) {
   const cv_eig_problem *p = f->problem;
   bool is_unsettled = p->settle > 0 && v->drift > p->settle && f->products <= p->power_iters + p->products_more;
   double missing = *f->trace;
-  int64_t most = smaller(v->found, p->kept_max);
+  int64_t most = cv_smaller(v->found, p->kept_max);
   for (int64_t i = 0; i < most; i++) missing -= f->w[i];
   bool is_short = p->tolerance > 0 && missing > p->tolerance * *f->trace && v->found == f->k && f->k < p->k_max &&
                   most < p->kept_max;
-  v->rows = is_short ? smaller(2 * f->k, p->k_max) : f->k;
+  v->rows = is_short ? cv_smaller(2 * f->k, p->k_max) : f->k;
   v->is_done = p->method != CV_EIG_NYSTROM || !(is_unsettled || is_short);
 }
 

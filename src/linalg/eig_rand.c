@@ -15,6 +15,7 @@
 #include "linalg/eig_rand.h"
 
 #include "base/clock.h"
+#include "base/order.h"
 #include "linalg/certify.h"
 #include "linalg/dense.h"
 #include "linalg/eig_finish.h"
@@ -37,18 +38,10 @@ typedef struct rand_solve {
   cv_eig_result *result;
 } rand_solve;
 
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
-
-static int64_t smaller(int64_t x, int64_t y) {
-  return x < y ? x : y;
-}
-
 static cv_eig_scratch shared_scratch(int64_t k) {
   cv_eig_scratch a = cv_orthonormal_scratch(k), b = cv_certify_scratch(k);
-  return (cv_eig_scratch){.floats = larger(larger(a.floats, b.floats), k * k),
-                          .doubles = larger(larger(a.doubles, b.doubles), cv_finish_scratch(k)),
+  return (cv_eig_scratch){.floats = cv_larger(cv_larger(a.floats, b.floats), k * k),
+                          .doubles = cv_larger(cv_larger(a.doubles, b.doubles), cv_finish_scratch(k)),
                           .ints = cv_syev_iscratch(k)};
 }
 
@@ -111,14 +104,14 @@ static curvd_status power(const rand_solve *r, int64_t times, bool is_separated,
 
 /* Rows from .. k - 1: blocks, each the product of the one above with M; the first is Gaussian when nothing is given. */
 static curvd_status krylov(rand_solve *r, int64_t from, cv_error *err) {
-  int64_t k = r->k, block = larger((k - from + r->p->power_iters) / (r->p->power_iters + 1), 1);
+  int64_t k = r->k, block = cv_larger((k - from + r->p->power_iters) / (r->p->power_iters + 1), 1);
   if (from == 0) {
-    from = smaller(block, k);
+    from = cv_smaller(block, k);
     cv_slices_draw(r->s, r->p->key, 0, from, r->U, r->ldu);
     if (from == k) return separate(r, err);
   }
   for (; from < k; from = r->k) {
-    int64_t rows = smaller(smaller(block, from), k - from);
+    int64_t rows = cv_smaller(cv_smaller(block, from), k - from);
     CV_TRY(product(r, from - rows, rows, err));
     copy_rows(rows, r->s->mine, r->Y + (from - rows) * r->ldy, r->ldy, r->U + from * r->ldu, r->ldu);
     r->k = from + rows;
@@ -209,7 +202,7 @@ static curvd_status solve(rand_solve *r, float *D, cv_error *err) {
   const cv_eig_problem *p = r->p;
   cv_verdict v;
   r->k = p->eig_rank + p->oversampling;
-  CV_TRY(find_range(r, smaller(p->n_start, r->k), err));
+  CV_TRY(find_range(r, cv_smaller(p->n_start, r->k), err));
   CV_TRY(attempt(r, &v, D, err));
   while (!v.is_done) {
     CV_TRY(go_on(r, &v, err));

@@ -4,6 +4,7 @@
  * et al., SIAM J. Sci. Comput. 2020. */
 #include "linalg/orthonormal.h"
 
+#include "base/order.h"
 #include "linalg/dense.h"
 
 #include <math.h>
@@ -16,13 +17,9 @@ static const double PIVOT_ORTHONORMAL = 0.5, PIVOT_SEPARATE = 1e-3, PIVOT_DEPEND
 /* NUMBER_APART: rows drawn anew have numbers that no other row of a sketch has. */
 enum { PASSES = 6, PROBE_BLOCK = 256, NUMBER_APART = 1 << 20 };
 
-static int64_t larger(int64_t x, int64_t y) {
-  return x > y ? x : y;
-}
-
 /* floats: T (k, k); doubles: the Gram matrix and its factor (k, k), lengths (k), and room for the kernel */
 cv_eig_scratch cv_orthonormal_scratch(int64_t k) {
-  return (cv_eig_scratch){.floats = k * k, .doubles = k * k + larger(cv_gram_rows_scratch(k), k * k + k)};
+  return (cv_eig_scratch){.floats = k * k, .doubles = k * k + cv_larger(cv_gram_rows_scratch(k), k * k + k)};
 }
 
 /* C <- C / (length_i length_j), with the lengths of the rows on the diagonal's square; 0: the row is dependent. */

@@ -1,0 +1,15 @@
+/* The larger and the smaller of two sizes. */
+#ifndef CV_BASE_ORDER_H
+#define CV_BASE_ORDER_H
+
+#include <stdint.h>
+
+static inline int64_t cv_larger(int64_t x, int64_t y) {
+  return x > y ? x : y;
+}
+
+static inline int64_t cv_smaller(int64_t x, int64_t y) {
+  return x < y ? x : y;
+}
+
+#endif
