@@ -2,9 +2,8 @@
  * whatever part of M a rank holds, even none; a grid of ranks finds what one rank finds; and all ranks fail together.
  */
 #include "eig_conformance.h"
-#include "mpi_assert.h"
+#include "grid_fixture.h"
 
-#include "comm/grid.h"
 #include "linalg/slices.h"
 #include "linalg/slices_dist.h"
 
@@ -41,31 +40,9 @@ static bool grid_join(const place *at, float *x, int64_t count) {
   return grid_is_same(at, x, (size_t)count * sizeof *x);
 }
 
-static cv_memory memory;
-static cv_grid grid;
-
-static int world_size(void) {
-  int size;
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return size;
-}
-
-static int world_rank(void) {
-  int rank;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
-
-/* Opens the next grid that all ranks make, from one of `after` columns on (0: the first); false when there is none. */
-static bool next_grid(int *columns, place *at) {
-  cv_error err = {0};
-  int size = world_size();
-  if (*columns > 0) cv_grid_free(&grid, &memory);
-  do ++*columns;
-  while (*columns <= size && size % *columns != 0);
-  if (*columns > size) return false;
-  curvd_status status = cv_grid_create(MPI_COMM_WORLD, size / *columns, *columns, &memory, &grid, &err);
-  mpi_assert_msg(status == CURVD_OK, "%s", err.text);
+/* The next grid as a place; false when there is none. */
+static bool next_place(int *columns, place *at) {
+  if (!next_grid(columns)) return false;
   *at = (place){.grid = &grid,
                 .is_judge = world_rank() == 0,
                 .rows = grid_rows,
@@ -93,7 +70,7 @@ static void solve_there(const cv_eig_problem *p, solution *s) {
 static void check_conformance(const int64_t *sizes, int n_sizes, const spectrum *kinds, int n_kinds, bool is_full) {
   bound_count bounds = {0, 0};
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     for (int t = 0; t < n_sizes * n_kinds; t++) {
       matrix a = matrix_new(&at, kinds[t / n_sizes], sizes[t % n_sizes]);
       for (int b = 0; b < contenders_on(&at); b++) {
@@ -137,7 +114,7 @@ START_TEST(sketches_have_the_same_bits) {
   enum { K = 9 };
   const int64_t sizes[] = {1, 63, 64, 65, 129, 450, 1000};
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     for (size_t t = 0; t < COUNT(sizes); t++) {
       int64_t n = sizes[t], mine = cv_dist_mine(n, &grid), wrong = 0;
       cv_eig_problem problem = {.n = n, .grid = &grid};
@@ -195,7 +172,7 @@ static void check_twin(const contender *c, spectrum kind, int64_t n, const place
 START_TEST(every_grid_finds_what_one_rank_finds) {
   const int64_t sizes[] = {3, 129, 300};
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     for (int b = 0; b < contenders_on(&at); b++) {
       for (size_t t = 0; t < COUNT(sizes); t++) check_twin(&eig_over_grids[b], EXPONENTIAL, sizes[t], &at);
     }
@@ -206,7 +183,7 @@ END_TEST
 /* Whatever memory holds; M stays. */
 START_TEST(same_bits_twice) {
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     matrix a = matrix_new(&at, POLYNOMIAL, 201);
     size_t bytes = (size_t)(cv_dist_mine(a.n, &grid) > 0 ? a.piece_ld : 0) * sizeof(float);
     float *before = ref_floats(a.piece_ld);
@@ -238,7 +215,7 @@ END_TEST
 /* check over a grid: the error of an old solution on another matrix. */
 START_TEST(check_judges_an_old_solution) {
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     matrix a = matrix_new(&at, POLYNOMIAL, 130), other = matrix_new(&at, SLOW, 130);
     for (int b = 0; b < contenders_on(&at); b++) {
       cv_eig_problem problem = problem_of(&eig_over_grids[b], &a, 20, 10, 1), drifted = problem;
@@ -281,7 +258,7 @@ START_TEST(not_finite_is_an_error_on_all_ranks) {
   const float bad[] = {NAN, INFINITY, -INFINITY};
   const int64_t places[][2] = {{0, 0}, {100, 100}, {200, 3}, {70, 130}, {200, 200}};
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     for (int t = 0; t < (int)COUNT(places) + 1; t++) {
       matrix a = matrix_new(&at, POLYNOMIAL, 201);
       if (t < (int)COUNT(places)) set_entry(&a, places[t][0], places[t][1], bad[t % 3]);
@@ -302,7 +279,7 @@ END_TEST
 /* In the part of one grid row; the last one of 201 columns lies in the first, or the fourth. */
 START_TEST(a_start_that_is_not_finite) {
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     matrix a = matrix_new(&at, POLYNOMIAL, 201);
     for (int b = 1; b < contenders_on(&at); b++) {
       for (int t = 0; t < 4; t++) {
@@ -324,7 +301,7 @@ END_TEST
 
 START_TEST(what_is_not_semidefinite_is_refused_by_all) {
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     double values[100];
     for (int i = 0; i < 100; i++) values[i] = i == 7 ? -0.5 : 1;
     matrix a = matrix_of_values(&at, 100, values);
@@ -342,7 +319,7 @@ END_TEST
 
 START_TEST(slabs_need_one_column) {
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     matrix a = matrix_new(&at, POLYNOMIAL, 65);
     for (int b = OVER_WIDE_GRIDS; at.grid->npcol > 1 && b < OVER_GRIDS; b++) {
       cv_eig_problem problem = problem_of(&eig_over_grids[b], &a, 5, 5, 1);
@@ -359,7 +336,7 @@ END_TEST
 START_TEST(sizes_beyond_32_bits) {
   const int64_t huge = (int64_t)1 << 22;
   place at;
-  for (int columns = 0; next_grid(&columns, &at);) {
+  for (int columns = 0; next_place(&columns, &at);) {
     for (int b = 0; b < contenders_on(&at); b++) {
       const cv_eig_ops *ops = eig_over_grids[b].ops;
       cv_error err = {0};

@@ -1,41 +1,12 @@
 /* Process grids: what their few transfers do, on every grid that these ranks make. Numbers are integers, so that sums
  * are exact in any order. */
-#include "comm/grid.h"
+#include "grid_fixture.h"
 #include "linalg_reference.h"
-#include "mpi_assert.h"
 
 #include <stdbool.h>
 #include <string.h>
 
 #define COUNT(list) (sizeof list / sizeof list[0])
-
-static cv_memory memory;
-static cv_grid grid;
-
-static int world_size(void) {
-  int size;
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return size;
-}
-
-static int world_rank(void) {
-  int rank;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
-
-/* Opens the next grid that all ranks make, of more than *columns columns; false when there is none. */
-static bool next_grid(int *columns) {
-  cv_error err = {0};
-  int size = world_size();
-  if (*columns > 0) cv_grid_free(&grid, &memory);
-  do ++*columns;
-  while (*columns <= size && size % *columns != 0);
-  if (*columns > size) return false;
-  curvd_status status = cv_grid_create(MPI_COMM_WORLD, size / *columns, *columns, &memory, &grid, &err);
-  mpi_assert_msg(status == CURVD_OK, "%s", err.text);
-  return true;
-}
 
 /* ---- life ---- */
 
