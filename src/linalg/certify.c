@@ -30,6 +30,10 @@ static sums carve(int64_t found, const cv_eig_work *work) {
 }
 
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw) {
+  if (s->probes) {
+    cv_mix(PROBES, s->mine, 1, s->probes, s->probes_ld, 0, W, ldw);
+    return;
+  }
   cv_rng key = s->problem->key;
   key.stream = CV_RNG_PROBE;
   cv_slices_draw(s, key, 0, PROBES, W, ldw);
@@ -84,13 +88,14 @@ static void residuals(const cv_slices *s, const sums *x, const float *U, int64_t
   for (int i = 0; i < PROBES; i++) x->squares[i] = cv_sum_squares(1, s->mine, MW + i * ldm, ldm);
 }
 
-/* NaN stays NaN, unlike with fmax. */
+/* One NaN makes both NaN. */
 static void bound(const sums *x, cv_eig_result *r) {
   double most = 0, sum = 0;
   for (int i = 0; i < PROBES; i++) {
     sum += x->squares[i];
-    if (!(x->squares[i] <= most)) most = x->squares[i];
+    most = fmax(most, x->squares[i]);
   }
+  if (isnan(sum)) most = sum;
   r->error_norm = sqrt(sum / PROBES);
   r->error_bound = 2 * sqrt(2 / PI * most);
 }

@@ -11,7 +11,7 @@
 /* Scratch for k rows, and room for products of the probes with M where the caller has none of its own. */
 cv_eig_scratch cv_certify_scratch(int64_t k);
 
-/* Draws W (CV_EIG_PROBES, mine). */
+/* Draws W (CV_EIG_PROBES, mine), or copies the probes that the slices have. */
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw);
 
 /* Fills result (all but found, drift, products, replaced, seconds) for U (found, mine), D, and the probes W with their

@@ -10,16 +10,16 @@ static curvd_status local_product(const cv_slices *s, int64_t k, const float *Q,
   return CURVD_OK;
 }
 
-cv_slices cv_slices_local(const cv_eig_problem *problem) {
+cv_slices cv_slices_whole(const cv_eig_problem *problem) {
   int64_t n = problem->n;
-  double trace = 0;
-  for (int64_t i = 0; i < n; i++) trace += problem->M[i * problem->ld + i];
-  return (cv_slices){.columns = {.n = n, .block = n, .parts = 1},
-                     .mine = n,
-                     .is_first = true,
-                     .trace = trace,
-                     .problem = problem,
-                     .product = local_product};
+  return (cv_slices){.columns = {.n = n, .block = n, .parts = 1}, .mine = n, .is_first = true, .problem = problem};
+}
+
+cv_slices cv_slices_local(const cv_eig_problem *problem) {
+  cv_slices s = cv_slices_whole(problem);
+  for (int64_t i = 0; i < problem->n; i++) s.trace += problem->M[i * problem->ld + i];
+  s.product = local_product;
+  return s;
 }
 
 curvd_status cv_slices_sum(const cv_slices *s, double *x, int64_t count, cv_error *err) {

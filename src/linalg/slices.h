@@ -14,6 +14,8 @@ struct cv_slices {
   bool is_first;
   double trace; /* of M, this rank's part of the sum */
   const cv_eig_problem *problem;
+  const float *probes; /* (CV_EIG_PROBES, mine) to certify with; NULL: they are drawn */
+  int64_t probes_ld;
   void *part; /* the backend's own */
   /* Y (k, mine) = Q M, this rank's columns of it from those of Q. */
   curvd_status (*product)(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
@@ -25,6 +27,9 @@ struct cv_slices {
 
 /* The whole problem on this rank. */
 cv_slices cv_slices_local(const cv_eig_problem *problem);
+
+/* All columns on this rank, but no M: the caller adds trace and product where they are needed. */
+cv_slices cv_slices_whole(const cv_eig_problem *problem);
 
 curvd_status cv_slices_sum(const cv_slices *s, double *x, int64_t count, cv_error *err);
 curvd_status cv_slices_share(const cv_slices *s, void *x, int64_t bytes, cv_error *err);
