@@ -49,6 +49,12 @@ void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k
               narrow(lda), B, narrow(ldb), beta, C, narrow(ldc));
 }
 
+void cv_gemm_f64(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
+                 int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc) {
+  cblas_dgemm(CblasRowMajor, cblas_trans(trans_a), cblas_trans(trans_b), narrow(m), narrow(n), narrow(k), alpha, A,
+              narrow(lda), B, narrow(ldb), beta, C, narrow(ldc));
+}
+
 void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
                      int64_t ldc) {
   cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, narrow(n), narrow(rows), alpha, X, narrow(ldx), beta, C,

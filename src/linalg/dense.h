@@ -22,6 +22,10 @@ int64_t cv_dense_ld(int64_t n);
 void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
              int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
 
+/* The same in fp64, for small matrices. */
+void cv_gemm_f64(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
+                 int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc);
+
 /* Lower triangle of C (n, n) = alpha X^T X + beta C; X is (rows, n). */
 void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
                      int64_t ldc);
