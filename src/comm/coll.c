@@ -3,23 +3,18 @@
 #include <sched.h>
 #include <time.h>
 
-enum { PIECE_BYTES = 1 << 29, SPINS = 2000, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 500000 };
+enum { PIECE_BYTES = 1 << 29, SPINS = 2000, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 500000, SLEEP_GENTLE_NS = 20000 };
+enum { TAG_COMMAND = 1 };
 
 /* A short spin for what is about to come, then sleeps that double: Open MPI's own waits keep a core busy for ever. */
-static curvd_status wait_idle(MPI_Request *request, cv_error *err) {
-  int is_done = 0;
-  long sleep_ns = SLEEP_MIN_NS;
-  for (int64_t i = 0; !is_done; i++) {
-    CV_TRY(cv_comm_check(MPI_Test(request, &is_done, MPI_STATUS_IGNORE), "MPI_Test", err));
-    if (is_done) break;
-    if (i < SPINS) {
-      if (i % 64 == 63) sched_yield();
-      continue;
-    }
-    nanosleep(&(struct timespec){.tv_nsec = sleep_ns}, NULL);
-    sleep_ns = 2 * sleep_ns < SLEEP_MAX_NS ? 2 * sleep_ns : SLEEP_MAX_NS;
+void cv_coll_pause(cv_wait how, int64_t n) {
+  if (how == CV_WAIT_ACTIVE || n < SPINS) {
+    if (n % 64 == 63) sched_yield();
+    return;
   }
-  return CURVD_OK;
+  int64_t doublings = (n - SPINS) / 4, most = how == CV_WAIT_IDLE ? SLEEP_MAX_NS : SLEEP_GENTLE_NS;
+  int64_t sleep_ns = doublings < 16 ? (int64_t)SLEEP_MIN_NS << doublings : most;
+  nanosleep(&(struct timespec){.tv_nsec = (long)(sleep_ns < most ? sleep_ns : most)}, NULL);
 }
 
 typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
@@ -56,13 +51,13 @@ static curvd_status reduce_piece(const cv_comm *comm, int owner, void *x, int co
                                  cv_error *err) {
   bool is_root = cv_comm_my_owner(comm) == owner;
   int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, MPI_FLOAT, MPI_SUM,
-                         root_of(comm, owner), comm->group[owner], request);
+                         root_of(comm, owner), comm->up[owner], request);
   return cv_comm_check(code, "MPI_Ireduce of statistics", err);
 }
 
 static curvd_status broadcast_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
                                     cv_error *err) {
-  int code = MPI_Ibcast(x, count, MPI_BYTE, root_of(comm, owner), comm->group[owner], request);
+  int code = MPI_Ibcast(x, count, MPI_BYTE, root_of(comm, owner), comm->down[owner], request);
   return cv_comm_check(code, "MPI_Ibcast of preconditioners", err);
 }
 
@@ -83,18 +78,47 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
   return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
 }
 
-curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
-  for (int i = 0; i < transfer->n && how == CV_WAIT_IDLE; i++) CV_TRY(wait_idle(&transfer->request[i], err));
-  CV_TRY(cv_comm_check(MPI_Waitall(transfer->n, transfer->request, MPI_STATUSES_IGNORE), "MPI_Waitall", err));
-  transfer->n = 0;
+curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err) {
+  int done = 1;
+  *is_done = transfer->n == 0;
+  if (*is_done) return CURVD_OK;
+  CV_TRY(cv_comm_check(MPI_Testall(transfer->n, transfer->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", err));
+  if (done) transfer->n = 0;
+  *is_done = done;
   return CURVD_OK;
 }
 
-curvd_status cv_coll_command(const cv_comm *comm, int64_t *command, int count, cv_error *err) {
-  MPI_Request request;
-  int code = MPI_Ibcast(command, count, MPI_INT64_T, 0, comm->world, &request);
-  CV_TRY(cv_comm_check(code, "MPI_Ibcast of a command", err));
-  return wait_idle(&request, err);
+curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
+  bool is_done = false;
+  for (int64_t n = 0; !is_done; n++) {
+    CV_TRY(cv_coll_test(transfer, &is_done, err));
+    if (!is_done) cv_coll_pause(how, n);
+  }
+  return CURVD_OK;
+}
+
+curvd_status cv_coll_told(cv_comm *comm, cv_error *err) {
+  if (!comm->commands) return CURVD_OK;
+  int code = MPI_Waitall(comm->n_curvature, comm->commands, MPI_STATUSES_IGNORE);
+  return cv_comm_check(code, "MPI_Waitall of commands", err);
+}
+
+curvd_status cv_coll_tell(cv_comm *comm, int64_t word, cv_error *err) {
+  CV_TRY(cv_coll_told(comm, err));
+  for (int c = 0; c < comm->n_curvature && comm->commands; c++) {
+    comm->words[c] = word;
+    int code =
+        MPI_Isend(&comm->words[c], 1, MPI_INT64_T, comm->n_workers + c, TAG_COMMAND, comm->world, &comm->commands[c]);
+    CV_TRY(cv_comm_check(code, "MPI_Isend of a command", err));
+  }
+  return CURVD_OK;
+}
+
+curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err) {
+  cv_transfer transfer = {.n = 1};
+  int code = MPI_Irecv(word, 1, MPI_INT64_T, 0, TAG_COMMAND, comm->world, &transfer.request[0]);
+  CV_TRY(cv_comm_check(code, "MPI_Irecv of a command", err));
+  return cv_coll_end(&transfer, CV_WAIT_IDLE, err);
 }
 
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err) {

@@ -27,14 +27,23 @@ curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int6
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
                                      cv_error *err);
 
-/* How a rank waits. Idle gives the core away between looks: for small messages whose sender may still be busy for long;
- * a large one would crawl, since it only moves while somebody looks. Active is for transfers that all ranks have come
- * to. */
-typedef enum cv_wait { CV_WAIT_ACTIVE, CV_WAIT_IDLE } cv_wait;
+/* Has it ended? Looking also moves it, and every other transfer, on. */
+curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err);
+
+/* How a rank waits. Idle gives the core away between looks, for longer and longer: for small messages whose sender may
+ * still be busy for long. Gently does so briefly: for large ones, which move only while somebody looks. Active is for
+ * transfers that all ranks have come to. */
+typedef enum cv_wait { CV_WAIT_ACTIVE, CV_WAIT_GENTLY, CV_WAIT_IDLE } cv_wait;
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err);
 
-/* [collective over all ranks, when there are curvature ranks] Worker 0's command (count int64) comes to everybody. */
-curvd_status cv_coll_command(const cv_comm *comm, int64_t *command, int count, cv_error *err);
+/* What a waiting rank does between two looks; n: looks since it began to wait. */
+void cv_coll_pause(cv_wait how, int64_t n);
+
+/* Worker 0 tells every curvature rank a word (does not wait for them); a curvature rank waits for the next one.
+ * cv_coll_told: worker 0 waits until the last word has left. */
+curvd_status cv_coll_tell(cv_comm *comm, int64_t word, cv_error *err);
+curvd_status cv_coll_told(cv_comm *comm, cv_error *err);
+curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err);
 
 /* [collective over the workers] Smallest x over the workers. */
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err);

@@ -26,11 +26,22 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
   return CURVD_OK;
 }
 
-/* Group of one owner: the workers in order, then the owner when it is a curvature rank. */
-static curvd_status make_group(cv_comm *comm, int owner, cv_error *err) {
-  int is_member = cv_comm_is_worker(comm) || cv_comm_owner_rank(comm, owner) == comm->rank;
-  int code = MPI_Comm_split(comm->world, is_member ? 0 : MPI_UNDEFINED, comm->rank, &comm->group[owner]);
-  return cv_comm_check(code, "MPI_Comm_split of an owner's group", err);
+static curvd_status links_new(cv_comm *comm, cv_memory *memory, cv_error *err) {
+  int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
+  void *links = NULL, *requests = NULL, *words = NULL;
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, 2 * n_owners, sizeof *comm->up, "communicators", &links, err));
+  comm->up = links;
+  comm->down = comm->up + n_owners;
+  for (int o = 0; o < 2 * n_owners; o++) comm->up[o] = MPI_COMM_NULL;
+  comm->n_owners = n_owners;
+  if (comm->n_curvature == 0 || comm->rank != 0) return CURVD_OK;
+  CV_TRY(
+      cv_memory_new(memory, CV_MEMORY_WORKSPACE, comm->n_curvature, sizeof(MPI_Request), "commands", &requests, err));
+  comm->commands = requests;
+  for (int c = 0; c < comm->n_curvature; c++) comm->commands[c] = MPI_REQUEST_NULL;
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, comm->n_curvature, sizeof(int64_t), "commands", &words, err));
+  comm->words = words;
+  return CURVD_OK;
 }
 
 curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err) {
@@ -51,15 +62,19 @@ curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory
     CV_TRY(cv_comm_check(MPI_Comm_split(comm->world, color, comm->rank, &comm->owners),
                          "MPI_Comm_split of the curvature ranks", err));
   }
-  int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
-  void *block = NULL;
-  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, n_owners, sizeof *comm->group, "communicators", &block, err));
-  comm->group = block;
-  for (int o = 0; o < n_owners; o++) comm->group[o] = MPI_COMM_NULL;
-  comm->n_owners = n_owners;
-  for (int o = 0; o < n_owners && comm->n_curvature > 0; o++) CV_TRY(make_group(comm, o, err));
-  for (int o = 0; o < n_owners && comm->n_curvature == 0; o++) comm->group[o] = comm->workers;
-  return CURVD_OK;
+  return links_new(comm, memory, err);
+}
+
+curvd_status cv_comm_connect(cv_comm *comm, int owner, cv_error *err) {
+  if (comm->n_curvature == 0) { /* sums are in one order over all owners, broadcasts are not */
+    comm->up[owner] = comm->workers;
+    return cv_comm_check(MPI_Comm_dup(comm->workers, &comm->down[owner]), "MPI_Comm_dup of the workers", err);
+  }
+  bool is_member = cv_comm_is_worker(comm) || cv_comm_owner_rank(comm, owner) == comm->rank;
+  int code = MPI_Comm_split(comm->world, is_member ? 0 : MPI_UNDEFINED, comm->rank, &comm->up[owner]);
+  CV_TRY(cv_comm_check(code, "MPI_Comm_split of an owner's group", err));
+  if (!is_member) return CURVD_OK;
+  return cv_comm_check(MPI_Comm_dup(comm->up[owner], &comm->down[owner]), "MPI_Comm_dup of an owner's group", err);
 }
 
 static void free_comm(MPI_Comm *comm) {
@@ -67,10 +82,13 @@ static void free_comm(MPI_Comm *comm) {
 }
 
 void cv_comm_free(cv_comm *comm, cv_memory *memory) {
-  for (int o = 0; comm->group && o < comm->n_owners && comm->n_curvature > 0; o++) free_comm(&comm->group[o]);
-  void *block = comm->group;
-  cv_memory_free(memory, &block);
-  comm->group = NULL;
+  for (int o = 0; comm->up && o < comm->n_owners; o++) {
+    if (comm->n_curvature > 0) free_comm(&comm->up[o]);
+    free_comm(&comm->down[o]);
+  }
+  void *block[] = {comm->up, comm->commands, comm->words};
+  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(memory, &block[i]);
+  comm->up = comm->down = NULL;
   if (comm->n_curvature > 0) free_comm(&comm->owners);
   free_comm(&comm->workers);
   free_comm(&comm->world);

@@ -1,8 +1,9 @@
 /* Ranks and communicators. With coll.h the only library code that calls MPI.
  *
  * World rank r < n_workers is worker r; the last n_curvature ranks are curvature ranks. An owner of layers is a
- * curvature rank, or a worker when there is none. Each owner has a group: all workers and the owner; statistics are
- * reduced to it and preconditioners broadcast from it there, so no other curvature rank takes part. */
+ * curvature rank, or a worker when there is none. Each owner has a group: all workers and the owner, so no other
+ * curvature rank takes part in what passes between them. It has two communicators, statistics going up to the owner
+ * and preconditioners down from it: transfers of one kind never wait for their turn behind the other kind. */
 #ifndef CV_COMM_COMM_H
 #define CV_COMM_COMM_H
 
@@ -17,7 +18,10 @@ typedef struct cv_comm {
   MPI_Comm world;   /* our own duplicate, errors returned */
   MPI_Comm workers; /* MPI_COMM_NULL on a curvature rank */
   MPI_Comm owners;  /* all owners, by number: the curvature ranks, or the workers; MPI_COMM_NULL elsewhere */
-  MPI_Comm *group;  /* [n_owners]: workers and that owner; MPI_COMM_NULL where this rank is not in it */
+  MPI_Comm *up;     /* [n_owners]: workers and that owner; MPI_COMM_NULL where this rank is not in it, or without use */
+  MPI_Comm *down;   /* the same ranks again */
+  MPI_Request *commands; /* [n_curvature] worker 0: the last command to each curvature rank */
+  int64_t *words;        /* [n_curvature] and its word */
   int rank, n_ranks;
   int n_workers, n_curvature;
   int n_owners; /* n_curvature, or n_workers when there is none */
@@ -28,6 +32,9 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err);
 
 /* [collective] LAYOUT when no worker is left. */
 curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err);
+
+/* [collective] The two communicators of an owner; an owner without layers needs none. */
+curvd_status cv_comm_connect(cv_comm *comm, int owner, cv_error *err);
 
 void cv_comm_free(cv_comm *comm, cv_memory *memory);
 

@@ -1,5 +1,6 @@
 /* The public functions: check the arguments, then one call. */
 #include "curvature/internal.h"
+#include "curvature/link.h"
 #include "curvature/method.h"
 #include "linalg/dense.h"
 
@@ -35,8 +36,16 @@ curvd_status curvd_create_f(MPI_Fint comm, curvd_ctx **ctx) {
   return curvd_create(MPI_Comm_f2c(comm), ctx);
 }
 
+/* Whatever is under way must end before its memory does, on either side. */
+static curvd_status finish(curvd_ctx *ctx) {
+  if (ctx->is_finished) return CURVD_OK;
+  return cv_comm_is_worker(&ctx->comm) ? cv_step_finish(ctx) : cv_step_serve(ctx);
+}
+
 void curvd_destroy(curvd_ctx **ctx) {
   if (!ctx || !*ctx) return;
+  bool can_run = (*ctx)->is_planned && !(*ctx)->is_broken && !cv_settings_of(*ctx)->dry_run;
+  if (can_run) finish(*ctx);
   cv_plan_free(*ctx);
   cv_comm_free(&(*ctx)->comm, &(*ctx)->memory);
   free((*ctx)->layer);
@@ -184,7 +193,7 @@ curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const fl
   cv_stage_begin(&ctx->stage[CURVD_STAGE_CAPTURE]);
   curvd_status status = layer->method->capture(ctx, layer, rows, a, lda, g, ldg);
   cv_stage_end(&ctx->stage[CURVD_STAGE_CAPTURE]);
-  return status;
+  return status == CURVD_OK ? cv_links_advance(ctx) : status;
 }
 
 curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,
@@ -198,6 +207,12 @@ curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows,
   layer->method->follow(ctx, layer, rows, a, lda, g, ldg, scale);
   cv_stage_end(&ctx->stage[CURVD_STAGE_FOLLOW]);
   return CURVD_OK;
+}
+
+curvd_status curvd_progress(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_running(ctx, true));
+  return cv_links_advance(ctx);
 }
 
 static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
@@ -229,14 +244,16 @@ curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradien
 curvd_status curvd_serve(curvd_ctx *ctx) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, false));
-  if (cv_comm_is_worker(&ctx->comm) || ctx->is_finished) return CURVD_OK;
-  return cv_step_serve(ctx);
+  if (cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
+  curvd_status status = finish(ctx);
+  ctx->is_broken = status != CURVD_OK;
+  return status;
 }
 
 curvd_status curvd_finish(curvd_ctx *ctx) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, true));
-  return ctx->is_finished ? CURVD_OK : cv_step_finish(ctx);
+  return finish(ctx);
 }
 
 /* ---- errors and version ---- */

@@ -1,23 +1,15 @@
-/* Transfers of a step, and the layouts of a caller's gradient. */
+/* The workers' gradients, and the layouts in which a caller may have them. */
 #ifndef CV_CURVATURE_EXCHANGE_H
 #define CV_CURVATURE_EXCHANGE_H
 
 #include "curvature/internal.h"
 
-/* The workers' gradients summed into the bucket (in place, on all of them); nothing without a bucket. */
-curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients);
+/* The workers' gradients summed into the bucket (in place, on all of them); nothing without a bucket. has_vote:
+ * is_here_everywhere becomes true where it is on every worker. */
+curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients, bool has_vote);
 
 /* Where layer's combined gradient is: in the bucket, or in the caller's memory when there is none. */
 curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients);
-
-/* Statistics of all layers, summed over the workers, in the owners' routes. */
-curvd_status cv_exchange_statistics(curvd_ctx *ctx);
-
-/* Statistics of spread factors, block by block: summed over the workers, into the owners' averages. */
-curvd_status cv_exchange_blocks(curvd_ctx *ctx);
-
-/* Refreshed preconditioners from their owners to all workers. */
-curvd_status cv_exchange_preconditioners(curvd_ctx *ctx);
 
 /* Is the bias the last column of the weight's array (or absent)? Then the gradient is one (m, n) matrix. */
 bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g);

@@ -99,13 +99,36 @@ typedef struct cv_layer {
   double direction_rms;
 } cv_layer;
 
-/* Buffers of one owner: statistics to it, preconditioners from it. */
-typedef struct cv_route {
-  int64_t n_statistics; /* floats */
-  float *statistics;
-  int64_t header_bytes, payload_bytes; /* most that a refresh sends */
+/* Statistics on their way to one owner: a ring of slots, taken in turn. A curvature rank has one. */
+typedef struct cv_uplink {
+  int64_t n_floats; /* of one step's statistics */
+  int64_t n_slots, next;
+  float *slots;          /* (n_slots, n_floats) */
+  cv_transfer *transfer; /* [n_slots] */
+} cv_uplink;
+
+/* What one refresh of an owner brings: a header of fixed size, then a payload whose size the header tells. */
+typedef enum cv_parcel_state { CV_PARCEL_AWAITED, CV_PARCEL_HEADER, CV_PARCEL_PAYLOAD, CV_PARCEL_HERE } cv_parcel_state;
+
+typedef struct cv_parcel {
+  cv_parcel_state state; /* not yet asked for; header or payload under way; all of it here */
+  int64_t step;          /* of the refresh */
   char *header, *payload;
+  cv_transfer header_way, payload_way;
+} cv_parcel;
+
+/* A ring of parcels, opened in turn. */
+typedef struct cv_downlink {
+  int64_t header_bytes, payload_bytes; /* payload: most that a refresh sends; header 0: this rank takes no part */
+  int64_t n_slots, first, n_under_way;
+  cv_parcel *parcel;               /* [n_slots] */
+  char *headers, *payloads;        /* their memory */
   int64_t events[CV_OWNER_EVENTS]; /* of this owner, as last heard */
+} cv_downlink;
+
+typedef struct cv_route {
+  cv_uplink up;
+  cv_downlink down;
 } cv_route;
 
 struct curvd_ctx {
@@ -119,7 +142,8 @@ struct curvd_ctx {
   int32_t n_layers, layers_room;
   cv_route *route; /* [n_owners] */
   int64_t bucket_floats;
-  float *bucket;                 /* every layer's gradient (m, n), one after the other; NULL with one worker */
+  float *bucket;           /* every layer's gradient (m, n), one after the other, and a vote; NULL with one worker */
+  bool is_here_everywhere; /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   bool has_grid;                 /* some factor is spread */
@@ -145,6 +169,11 @@ static inline double cv_now(const curvd_ctx *ctx, const cv_schedule *schedule) {
 
 static inline bool cv_owns(const curvd_ctx *ctx, const cv_layer *layer) {
   return layer->owner >= 0 && layer->owner == cv_comm_my_owner(&ctx->comm);
+}
+
+/* Does this rank pass anything to or from owner o? */
+static inline bool cv_is_linked(const curvd_ctx *ctx, int o) {
+  return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == o;
 }
 
 /* plan.c: memory, owners, buffers, after the ranks are split. */

@@ -1,6 +1,7 @@
 /* Owners and memory: everything that a run will need, sized once. */
 #include "base/order.h"
 #include "curvature/internal.h"
+#include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
 #include "linalg/dense.h"
@@ -85,45 +86,13 @@ static curvd_status allocate_layers(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
-  void *bytes = NULL;
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, n, 1, "a transfer buffer", &bytes, &ctx->error));
-  *block = bytes;
-  return CURVD_OK;
-}
-
-static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
-  cv_route *route = &ctx->route[owner];
-  int64_t payload = 0;
-  for (int32_t i = 0; i < ctx->n_layers; i++) {
-    cv_layer *layer = &ctx->layer[i];
-    if (!cv_holds(layer, owner)) continue;
-    route->n_statistics += layer->method->statistics_floats(layer, owner);
-    route->header_bytes += layer->method->header_bytes;
-    payload += layer->method->payload_most(ctx, layer, owner);
-  }
-  if (route->n_statistics == 0) return CURVD_OK;
-  route->header_bytes += (int64_t)sizeof route->events;
-  if (!cv_comm_is_worker(&ctx->comm) && cv_comm_my_owner(&ctx->comm) != owner) return CURVD_OK;
-  if (cv_larger(route->n_statistics * (int64_t)sizeof(float), payload) > CV_TRANSFER_MAX_BYTES) {
-    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
-                   "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
-                   (long long)cv_larger(route->n_statistics * (int64_t)sizeof(float), payload),
-                   (long long)CV_TRANSFER_MAX_BYTES);
-  }
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, route->n_statistics, "a transfer buffer", &route->statistics,
-                       &ctx->error));
-  CV_TRY(bytes_new(ctx, route->header_bytes, &route->header));
-  return bytes_new(ctx, payload, &route->payload);
-}
-
 static curvd_status allocate_routes(curvd_ctx *ctx) {
   void *routes = NULL;
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes,
                        &ctx->error));
   ctx->route = routes;
   ctx->memory.is_dry = cv_settings_of(ctx)->dry_run;
-  for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
+  CV_TRY(cv_links_allocate(ctx));
   bool needs_bucket =
       cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
@@ -131,7 +100,7 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
-  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats, "the gradients", &ctx->bucket,
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1, "the gradients", &ctx->bucket,
                        &ctx->error);
 }
 
@@ -230,24 +199,12 @@ curvd_status cv_plan_make(curvd_ctx *ctx) {
   return allocate_solver(ctx);
 }
 
-static void free_routes(curvd_ctx *ctx) {
-  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
-    void *header = ctx->route[o].header, *payload = ctx->route[o].payload;
-    cv_floats_free(&ctx->memory, &ctx->route[o].statistics);
-    cv_memory_free(&ctx->memory, &header);
-    cv_memory_free(&ctx->memory, &payload);
-  }
-  void *routes = ctx->route;
-  cv_memory_free(&ctx->memory, &routes);
-  ctx->route = NULL;
-}
-
 void cv_plan_free(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_floats_free(&ctx->memory, &ctx->layer[i].own);
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
-  free_routes(ctx);
+  cv_links_free(ctx);
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);

@@ -30,6 +30,12 @@ const cv_option cv_settings_table[] = {
      AT(factor_update_steps)},
     {"inv_update_steps", CV_OPTION_SCHEDULE, "factors", "steps", 1, 1e9, NULL, "10",
      "interval of refreshed preconditioners", AT(inv_update_steps)},
+    {"staleness", CV_OPTION_INTEGER, "factors", "steps", 0, 1e6, "free=-1", "0",
+     "steps between the statistics of a refresh and its use, the same on every worker; 0: the step waits for it; free: "
+     "as soon as all workers have it, which is not reproducible",
+     AT(staleness)},
+    {"staleness_max", CV_OPTION_INTEGER, "factors", "steps", 1, 1e6, NULL, "50",
+     "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",

@@ -41,6 +41,7 @@ typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_gr
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
+enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
 typedef struct cv_settings {
@@ -50,6 +51,7 @@ typedef struct cv_settings {
   double steps_per_epoch;
   char skip[CV_OPTION_TEXT_MAX];
   cv_schedule factor_update_steps, inv_update_steps;
+  int64_t staleness, staleness_max;
   int32_t average;
   double factor_decay;
   cv_schedule damping;

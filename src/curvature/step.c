@@ -1,30 +1,25 @@
 /* The algorithm: one stage after the other, each timed.
  *
- *   worker:     gradients -> statistics -> [average, refresh of owned layers] -> preconditioners -> momentum ->
- * precondition -> clip curvature:  idle until a step has something due -> statistics -> average -> refresh ->
- * preconditioners
+ *   worker:    gradients -> land what is due -> send statistics -> [owners: average, refresh, publish] -> momentum ->
+ *              precondition -> clip
+ *   curvature: idle until a step has something due -> take statistics -> average -> refresh -> publish
  *
- * Blocks of spread factors follow the other statistics, once the averages know their weights.
- * What is due depends on the step number alone, so every rank knows the order of the transfers. */
+ * A refresh begun in step k lands in step k + staleness, before that step's own statistics leave. Blocks of spread
+ * factors follow the other statistics, once the averages know their weights. What is due depends on the step number
+ * alone, so every rank knows the order of the transfers. */
 #include "curvature/exchange.h"
 #include "curvature/internal.h"
+#include "curvature/link.h"
 #include "curvature/method.h"
 
-enum { COMMAND_STEP, COMMAND_WORDS };
-static const int64_t COMMAND_FINISH = -1;
-
-static bool is_due(const curvd_ctx *ctx, const cv_schedule *interval) {
-  return ctx->step % (int64_t)cv_now(ctx, interval) == 0;
-}
+static const int64_t FINISH = -1; /* in place of a step's number */
 
 bool cv_step_wants_statistics(const curvd_ctx *ctx) {
-  const cv_settings *s = cv_settings_of(ctx);
-  return s->method != CV_METHOD_NONE && is_due(ctx, &s->factor_update_steps);
+  return cv_is_due(ctx, &cv_settings_of(ctx)->factor_update_steps, ctx->step);
 }
 
 static bool wants_refresh(const curvd_ctx *ctx) {
-  const cv_settings *s = cv_settings_of(ctx);
-  return s->method != CV_METHOD_NONE && is_due(ctx, &s->inv_update_steps);
+  return cv_is_due(ctx, &cv_settings_of(ctx)->inv_update_steps, ctx->step);
 }
 
 /* Ends a stage on every way out. */
@@ -35,14 +30,25 @@ static curvd_status timed(curvd_ctx *ctx, curvd_stage stage, curvd_status (*run)
   return status;
 }
 
-static curvd_status average(curvd_ctx *ctx) {
+/* ---- owners ---- */
+
+static void average(curvd_ctx *ctx, const float *wire) {
   int me = cv_comm_my_owner(&ctx->comm);
-  const float *wire = ctx->route[me].statistics;
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_AVERAGE]);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     if (cv_holds(layer, me)) wire = layer->method->absorb(ctx, layer, wire);
   }
-  return CURVD_OK;
+  cv_stage_end(&ctx->stage[CURVD_STAGE_AVERAGE]);
+}
+
+static curvd_status take_statistics(curvd_ctx *ctx) {
+  const float *wire = NULL;
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
+  curvd_status status = cv_up_take(ctx, &wire);
+  cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
+  if (status == CURVD_OK) average(ctx, wire);
+  return status;
 }
 
 static curvd_status refresh(curvd_ctx *ctx) {
@@ -53,23 +59,61 @@ static curvd_status refresh(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-/* What workers and curvature ranks do together in a step that has something due. */
-static curvd_status run_service(curvd_ctx *ctx) {
-  bool is_owner = cv_comm_my_owner(&ctx->comm) >= 0;
-  if (cv_step_wants_statistics(ctx)) {
-    CV_TRY(timed(ctx, CURVD_STAGE_STATISTICS, cv_exchange_statistics));
-    if (is_owner) CV_TRY(timed(ctx, CURVD_STAGE_AVERAGE, average));
-    if (ctx->has_grid) CV_TRY(timed(ctx, CURVD_STAGE_STATISTICS, cv_exchange_blocks));
-  }
-  if (!wants_refresh(ctx)) return CURVD_OK;
-  if (is_owner) CV_TRY(timed(ctx, CURVD_STAGE_REFRESH, refresh));
-  return timed(ctx, CURVD_STAGE_BROADCAST, cv_exchange_preconditioners);
+static curvd_status renew(curvd_ctx *ctx) {
+  CV_TRY(timed(ctx, CURVD_STAGE_REFRESH, refresh));
+  return timed(ctx, CURVD_STAGE_BROADCAST, cv_down_publish);
 }
 
-static curvd_status command(curvd_ctx *ctx, int64_t *word) {
-  if (ctx->comm.n_curvature == 0) return CURVD_OK;
-  if (ctx->comm.rank == 0) ctx->sent_bytes[CURVD_TRAFFIC_CONTROL] += COMMAND_WORDS * (int64_t)sizeof *word;
-  return cv_coll_command(&ctx->comm, word, COMMAND_WORDS, &ctx->error);
+/* ---- workers ---- */
+
+/* The same answer on every worker: from step numbers, or from what they have agreed on. */
+static bool is_landing(const curvd_ctx *ctx) {
+  int64_t oldest = cv_down_oldest(ctx);
+  if (oldest < 0) return false;
+  return ctx->is_here_everywhere || ctx->step >= oldest + cv_staleness_bound(cv_settings_of(ctx));
+}
+
+static curvd_status land(curvd_ctx *ctx) {
+  if (!is_landing(ctx)) return CURVD_OK;
+  ctx->is_here_everywhere = false;
+  return cv_down_land(ctx);
+}
+
+static bool is_free_running(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->staleness == CV_STALENESS_FREE && cv_down_oldest(ctx) >= 0;
+}
+
+/* The gradients' sum carries the votes of free-running workers; without it they agree apart. */
+static curvd_status exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients) {
+  bool has_vote = is_free_running(ctx);
+  CV_TRY(cv_links_advance(ctx));
+  ctx->is_here_everywhere = has_vote && cv_down_is_here(ctx);
+  CV_TRY(cv_exchange_gradients(ctx, gradients, has_vote));
+  if (!has_vote || ctx->bucket || ctx->comm.n_workers == 1) return CURVD_OK;
+  int64_t least = ctx->is_here_everywhere;
+  CV_TRY(cv_coll_min(&ctx->comm, least, &least, &ctx->error));
+  ctx->is_here_everywhere = least == 1;
+  return CURVD_OK;
+}
+
+static curvd_status tell(curvd_ctx *ctx, int64_t word) {
+  if (ctx->comm.rank == 0) ctx->sent_bytes[CURVD_TRAFFIC_CONTROL] += ctx->comm.n_curvature * (int64_t)sizeof word;
+  return cv_coll_tell(&ctx->comm, word, &ctx->error);
+}
+
+/* ---- both ---- */
+
+/* What workers and owners do in a step that has something due. */
+static curvd_status run_service(curvd_ctx *ctx) {
+  bool is_worker = cv_comm_is_worker(&ctx->comm), is_owner = cv_comm_my_owner(&ctx->comm) >= 0;
+  if (cv_step_wants_statistics(ctx)) {
+    if (is_worker) CV_TRY(cv_up_send(ctx));
+    if (is_owner) CV_TRY(take_statistics(ctx));
+    if (ctx->has_grid) CV_TRY(timed(ctx, CURVD_STAGE_STATISTICS, cv_up_blocks));
+  }
+  if (!wants_refresh(ctx)) return CURVD_OK;
+  if (is_owner) CV_TRY(renew(ctx));
+  return is_worker ? cv_down_expect(ctx) : CURVD_OK;
 }
 
 static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
@@ -81,14 +125,15 @@ static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient
 
 static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_GRADIENTS]);
-  curvd_status status = cv_exchange_gradients(ctx, gradients);
+  curvd_status status = exchange_gradients(ctx, gradients);
   if (status == CURVD_OK && cv_settings_of(ctx)->method == CV_METHOD_NONE) cv_direction_hand_back(ctx, lr, gradients);
   cv_stage_end(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   if (status != CURVD_OK || cv_settings_of(ctx)->method == CV_METHOD_NONE) return status;
+  CV_TRY(land(ctx));
   if (cv_step_wants_statistics(ctx) || wants_refresh(ctx)) {
-    int64_t step = ctx->step;
-    CV_TRY(command(ctx, &step));
+    CV_TRY(tell(ctx, ctx->step));
     CV_TRY(run_service(ctx));
+    CV_TRY(land(ctx)); /* without staleness */
   }
   cv_stage_begin(&ctx->stage[CURVD_STAGE_MOMENTUM]);
   status = cv_momentum_gather(ctx, gradients);
@@ -107,22 +152,22 @@ curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradie
 
 static curvd_status serve_one(curvd_ctx *ctx, int64_t *word) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_IDLE]);
-  curvd_status status = command(ctx, word);
+  curvd_status status = cv_coll_hear(&ctx->comm, word, &ctx->error);
   cv_stage_end(&ctx->stage[CURVD_STAGE_IDLE]);
-  if (status != CURVD_OK || *word == COMMAND_FINISH) return status;
+  if (status != CURVD_OK || *word == FINISH) return status;
   ctx->step = *word;
   return run_service(ctx);
 }
 
 curvd_status cv_step_serve(curvd_ctx *ctx) {
   int64_t word = 0;
-  while (word != COMMAND_FINISH) CV_TRY(serve_one(ctx, &word));
+  while (word != FINISH) CV_TRY(serve_one(ctx, &word));
   ctx->is_finished = true;
-  return CURVD_OK;
+  return cv_links_drain(ctx);
 }
 
 curvd_status cv_step_finish(curvd_ctx *ctx) {
-  int64_t word = COMMAND_FINISH;
   ctx->is_finished = true;
-  return command(ctx, &word);
+  CV_TRY(tell(ctx, FINISH));
+  return cv_links_drain(ctx);
 }

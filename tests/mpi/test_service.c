@@ -59,8 +59,8 @@ static int64_t rows_of(int l, int f) {
 }
 
 /* Bytes that this rank hands to MPI: gradients (m n) a step; packed triangles and four numbers a factor to each other
- * owner; a state, and r pairs of (eigenvector, eigenvalue) a factor from an owner, with its events; one command word.
- */
+ * owner; a state, and r pairs of (eigenvector, eigenvalue) a factor from an owner, with its events; a word to each
+ * curvature rank. */
 static void expect_bytes(const curvd_ctx *ctx, int c, int n_steps, int n_statistics, int n_refreshes, int n_services,
                          int64_t r_max, int64_t *bytes) {
   bool worker = rank < size - c, owns_some = false;
@@ -79,7 +79,7 @@ static void expect_bytes(const curvd_ctx *ctx, int c, int n_steps, int n_statist
     }
   }
   if (owns_some && size > 1) bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n_refreshes * CV_OWNER_EVENTS * 8;
-  if (rank == 0 && c > 0) bytes[CURVD_TRAFFIC_CONTROL] = 8 * (n_services + 1);
+  if (rank == 0 && c > 0) bytes[CURVD_TRAFFIC_CONTROL] = 8 * c * (n_services + 1);
 }
 
 /* Statistics in steps 0, 2, 4, 6; refreshes in 0, 3, 6; nothing in 1, 5, 7. */

@@ -1,0 +1,183 @@
+/* Refreshed preconditioners on their way down. Header and payload are two broadcasts: only the header tells how many
+ * eigenpairs follow. Transfers of one owner are begun in one order on all its ranks: header and payload of a parcel,
+ * then those of the next. */
+#include "curvature/link.h"
+#include "curvature/method.h"
+
+#include <string.h>
+
+static cv_parcel *parcel_at(const cv_downlink *down, int64_t i) {
+  return &down->parcel[(down->first + i) % down->n_slots];
+}
+
+/* A parcel behind those under way. */
+static cv_parcel *append(curvd_ctx *ctx, cv_downlink *down) {
+  cv_parcel *parcel = parcel_at(down, down->n_under_way++);
+  parcel->state = CV_PARCEL_AWAITED;
+  parcel->step = ctx->step;
+  parcel->header_way.n = parcel->payload_way.n = 0;
+  return parcel;
+}
+
+void cv_down_drop(cv_downlink *down) {
+  down->first = (down->first + 1) % down->n_slots;
+  down->n_under_way--;
+}
+
+/* Calls with each layer of which the owner holds a factor, and its places in header and payload; returns the bytes of
+ * the payload. */
+typedef void (*visit_layer)(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload);
+
+static int64_t visit(curvd_ctx *ctx, int owner, const cv_parcel *parcel, visit_layer each) {
+  char *header = parcel->header, *payload = parcel->payload;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (!cv_holds(layer, owner)) continue;
+    each(ctx, layer, owner, header, payload);
+    payload += layer->method->payload_bytes(ctx, layer, owner, header);
+    header += layer->method->header_bytes;
+  }
+  return payload - parcel->payload;
+}
+
+static void write_header(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)payload;
+  layer->method->publish_header(layer, owner, header);
+}
+
+static void write_payload(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)header;
+  layer->method->publish(layer, owner, payload);
+}
+
+static void measure(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  (void)ctx, (void)layer, (void)owner, (void)header, (void)payload;
+}
+
+static void receive(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
+  layer->method->receive(ctx, layer, owner, header, payload);
+}
+
+static curvd_status begin_header(curvd_ctx *ctx, int owner, cv_parcel *parcel) {
+  parcel->state = CV_PARCEL_HEADER;
+  return cv_coll_begin_broadcast(&ctx->comm, owner, parcel->header, ctx->route[owner].down.header_bytes,
+                                 &parcel->header_way, &ctx->error);
+}
+
+static curvd_status begin_payload(curvd_ctx *ctx, int owner, cv_parcel *parcel, int64_t bytes) {
+  parcel->state = CV_PARCEL_PAYLOAD;
+  return cv_coll_begin_broadcast(&ctx->comm, owner, parcel->payload, bytes, &parcel->payload_way, &ctx->error);
+}
+
+/* One look at one parcel; moves it on as far as it goes. On its owner both parts are under way from the beginning. */
+static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel) {
+  bool is_done = false;
+  if (parcel->state == CV_PARCEL_HERE) return CURVD_OK;
+  if (parcel->state == CV_PARCEL_AWAITED) CV_TRY(begin_header(ctx, owner, parcel));
+  CV_TRY(cv_coll_test(&parcel->header_way, &is_done, &ctx->error));
+  if (!is_done) return CURVD_OK;
+  if (parcel->state == CV_PARCEL_HEADER) CV_TRY(begin_payload(ctx, owner, parcel, visit(ctx, owner, parcel, measure)));
+  CV_TRY(cv_coll_test(&parcel->payload_way, &is_done, &ctx->error));
+  if (is_done) parcel->state = CV_PARCEL_HERE;
+  return CURVD_OK;
+}
+
+/* In order: the next parcel's header is asked for only behind this one's payload. */
+curvd_status cv_down_advance(curvd_ctx *ctx, int owner) {
+  cv_downlink *down = &ctx->route[owner].down;
+  for (int64_t i = 0; i < down->n_under_way; i++) {
+    cv_parcel *parcel = parcel_at(down, i);
+    CV_TRY(advance_parcel(ctx, owner, parcel));
+    if (parcel->state < CV_PARCEL_PAYLOAD) break;
+  }
+  return CURVD_OK;
+}
+
+/* ---- worker ---- */
+
+curvd_status cv_down_expect(curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    if (ctx->route[o].down.header_bytes == 0 || cv_comm_my_owner(&ctx->comm) == o) continue;
+    append(ctx, &ctx->route[o].down);
+    CV_TRY(cv_down_advance(ctx, o));
+  }
+  return CURVD_OK;
+}
+
+int64_t cv_down_oldest(const curvd_ctx *ctx) {
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    const cv_downlink *down = &ctx->route[o].down;
+    if (down->n_under_way > 0) return parcel_at(down, 0)->step;
+  }
+  return -1;
+}
+
+bool cv_down_is_here(const curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    const cv_downlink *down = &ctx->route[o].down;
+    if (down->n_under_way > 0 && parcel_at(down, 0)->state != CV_PARCEL_HERE) return false;
+  }
+  return true;
+}
+
+/* While nothing has come the owner may still be refreshing, for long; a payload moves only while somebody looks. */
+curvd_status cv_down_wait(curvd_ctx *ctx) {
+  for (int64_t n = 0; !cv_down_is_here(ctx); n++) {
+    CV_TRY(cv_links_advance(ctx));
+    bool is_moving = false;
+    for (int o = 0; o < ctx->comm.n_owners; o++) {
+      const cv_downlink *down = &ctx->route[o].down;
+      is_moving = is_moving || (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD);
+    }
+    cv_coll_pause(is_moving ? CV_WAIT_ACTIVE : CV_WAIT_IDLE, n);
+  }
+  return CURVD_OK;
+}
+
+static void open_first(curvd_ctx *ctx, int owner) {
+  cv_downlink *down = &ctx->route[owner].down;
+  const cv_parcel *parcel = parcel_at(down, 0);
+  memcpy(down->events, parcel->header + down->header_bytes - sizeof down->events, sizeof down->events);
+  visit(ctx, owner, parcel, receive);
+  cv_down_drop(down);
+}
+
+curvd_status cv_down_land(curvd_ctx *ctx) {
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_WAIT]);
+  curvd_status status = cv_down_wait(ctx);
+  cv_stage_end(&ctx->stage[CURVD_STAGE_WAIT]);
+  CV_TRY(status);
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_BROADCAST]);
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    if (ctx->route[o].down.n_under_way > 0) open_first(ctx, o);
+  }
+  cv_stage_end(&ctx->stage[CURVD_STAGE_BROADCAST]);
+  return CURVD_OK;
+}
+
+/* ---- owner ---- */
+
+/* A curvature rank has one parcel, and may not write into it before the last one has left. */
+static curvd_status free_parcel(curvd_ctx *ctx, cv_downlink *down) {
+  if (cv_comm_is_worker(&ctx->comm) || down->n_under_way == 0) return CURVD_OK;
+  CV_TRY(cv_coll_end(&parcel_at(down, 0)->header_way, CV_WAIT_GENTLY, &ctx->error));
+  CV_TRY(cv_coll_end(&parcel_at(down, 0)->payload_way, CV_WAIT_GENTLY, &ctx->error));
+  cv_down_drop(down);
+  return CURVD_OK;
+}
+
+curvd_status cv_down_publish(curvd_ctx *ctx) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  cv_downlink *down = &ctx->route[me].down;
+  if (down->header_bytes == 0) return CURVD_OK;
+  CV_TRY(free_parcel(ctx, down));
+  cv_parcel *parcel = append(ctx, down);
+  visit(ctx, me, parcel, write_header);
+  int64_t bytes = visit(ctx, me, parcel, write_payload);
+  memcpy(parcel->header + down->header_bytes - sizeof down->events, ctx->my_events, sizeof down->events);
+  memcpy(down->events, ctx->my_events, sizeof down->events);
+  CV_TRY(begin_header(ctx, me, parcel));
+  CV_TRY(begin_payload(ctx, me, parcel, bytes));
+  if (ctx->comm.n_ranks > 1) ctx->sent_bytes[CURVD_TRAFFIC_PRECONDITIONERS] += down->header_bytes + bytes;
+  return CURVD_OK;
+}

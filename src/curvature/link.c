@@ -1,0 +1,134 @@
+/* Both links of every owner: how large their rings are, and what is common to all that is under way. */
+#include "curvature/link.h"
+
+#include "base/order.h"
+#include "curvature/method.h"
+
+enum { UP_SLOTS_MAX = 8 }; /* a worker that is so far ahead of its owner waits */
+
+bool cv_is_due(const curvd_ctx *ctx, const cv_schedule *interval, int64_t step) {
+  const cv_settings *s = cv_settings_of(ctx);
+  return s->method != CV_METHOD_NONE && step % (int64_t)cv_schedule_at(interval, step, s->steps_per_epoch) == 0;
+}
+
+int64_t cv_staleness_bound(const cv_settings *s) {
+  return s->staleness == CV_STALENESS_FREE ? s->staleness_max : s->staleness;
+}
+
+/* How many things of an interval a worker begins before the first of them must have ended. */
+static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
+  int64_t least = (int64_t)cv_schedule_min(interval);
+  return cv_larger((cv_staleness_bound(s) + least - 1) / least, 1);
+}
+
+/* ---- memory ---- */
+
+static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up) {
+  const cv_settings *s = cv_settings_of(ctx);
+  bool is_ahead = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_curvature > 0; /* of its owner */
+  void *ways = NULL;
+  up->n_slots = is_ahead ? cv_smaller(ring(s, &s->factor_update_steps), UP_SLOTS_MAX) : 1;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots * up->n_floats, "a transfer buffer", &up->slots,
+                       &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->transfer, "transfers", &ways,
+                       &ctx->error));
+  up->transfer = ways;
+  return CURVD_OK;
+}
+
+static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
+  void *bytes = NULL;
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, n, 1, "a transfer buffer", &bytes, &ctx->error));
+  *block = bytes;
+  return CURVD_OK;
+}
+
+static curvd_status allocate_down(curvd_ctx *ctx, cv_downlink *down) {
+  const cv_settings *s = cv_settings_of(ctx);
+  void *parcels = NULL;
+  down->n_slots = cv_comm_is_worker(&ctx->comm) ? ring(s, &s->inv_update_steps) : 1;
+  CV_TRY(bytes_new(ctx, down->n_slots * down->header_bytes, &down->headers));
+  CV_TRY(bytes_new(ctx, down->n_slots * down->payload_bytes, &down->payloads));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, down->n_slots, sizeof *down->parcel, "parcels", &parcels,
+                       &ctx->error));
+  down->parcel = parcels;
+  for (int64_t i = 0; i < down->n_slots && parcels; i++) {
+    down->parcel[i].header = down->headers + i * down->header_bytes;
+    down->parcel[i].payload = down->payloads + i * down->payload_bytes;
+  }
+  return CURVD_OK;
+}
+
+static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
+  cv_uplink up = {0};
+  cv_downlink down = {0};
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (!cv_holds(layer, owner)) continue;
+    up.n_floats += layer->method->statistics_floats(layer, owner);
+    down.header_bytes += layer->method->header_bytes;
+    down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
+  }
+  if (down.header_bytes == 0) return CURVD_OK;
+  CV_TRY(cv_comm_connect(&ctx->comm, owner, &ctx->error));
+  if (!cv_is_linked(ctx, owner)) return CURVD_OK;
+  down.header_bytes += (int64_t)sizeof down.events;
+  int64_t most = cv_larger(up.n_floats * (int64_t)sizeof(float), down.payload_bytes);
+  if (most > CV_TRANSFER_MAX_BYTES) {
+    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
+                   "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
+                   (long long)most, (long long)CV_TRANSFER_MAX_BYTES);
+  }
+  ctx->route[owner] = (cv_route){up, down};
+  CV_TRY(allocate_up(ctx, &ctx->route[owner].up));
+  return allocate_down(ctx, &ctx->route[owner].down);
+}
+
+/* Every rank connects to every owner, whatever fails here, or others would wait. */
+curvd_status cv_links_allocate(curvd_ctx *ctx) {
+  curvd_status status = CURVD_OK;
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    curvd_status now = allocate_route(ctx, o);
+    if (status == CURVD_OK) status = now;
+  }
+  return status;
+}
+
+void cv_links_free(curvd_ctx *ctx) {
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    cv_route *route = &ctx->route[o];
+    cv_floats_free(&ctx->memory, &route->up.slots);
+    void *block[] = {route->up.transfer, route->down.parcel, route->down.headers, route->down.payloads};
+    for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(&ctx->memory, &block[i]);
+  }
+  void *routes = ctx->route;
+  cv_memory_free(&ctx->memory, &routes);
+  ctx->route = NULL;
+}
+
+/* ---- what is under way ---- */
+
+curvd_status cv_links_advance(curvd_ctx *ctx) {
+  bool is_done;
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    cv_uplink *up = &ctx->route[o].up;
+    for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_coll_test(&up->transfer[i], &is_done, &ctx->error));
+    CV_TRY(cv_down_advance(ctx, o));
+  }
+  return CURVD_OK;
+}
+
+curvd_status cv_links_drain(curvd_ctx *ctx) {
+  CV_TRY(cv_coll_told(&ctx->comm, &ctx->error));
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    cv_uplink *up = &ctx->route[o].up;
+    for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_up_wait(ctx, &up->transfer[i], CV_WAIT_GENTLY));
+  }
+  while (cv_down_oldest(ctx) >= 0) {
+    CV_TRY(cv_down_wait(ctx));
+    for (int o = 0; o < ctx->comm.n_owners; o++) {
+      if (ctx->route[o].down.n_under_way > 0) cv_down_drop(&ctx->route[o].down);
+    }
+  }
+  return CURVD_OK;
+}

@@ -1,0 +1,61 @@
+/* What passes between workers and the owners of factors, behind the workers' backs.
+ *
+ *   worker, step k:  statistics -> a slot of the owner's uplink, on their way             (cv_up_send)
+ *                    a parcel is expected: what the refresh of step k will bring           (cv_down_expect)
+ *   owner:           takes the statistics of k in, averages, refreshes, publishes          (cv_up_take,
+ * cv_down_publish) worker, k + S:   the parcel is opened, at exactly this step on every worker (cv_down_land)
+ *
+ * Slots and parcels are rings, so an owner that is late holds workers up only when a parcel is due, or all slots are on
+ * their way. What is begun, and in which order, depends on the step number alone. */
+#ifndef CV_CURVATURE_LINK_H
+#define CV_CURVATURE_LINK_H
+
+#include "curvature/internal.h"
+
+/* Is something of this interval due in a step? */
+bool cv_is_due(const curvd_ctx *ctx, const cv_schedule *interval, int64_t step);
+
+/* Most steps between a refresh and its use. */
+int64_t cv_staleness_bound(const cv_settings *s);
+
+/* Memory of both links of every owner; sizes are agreed on by all ranks. */
+curvd_status cv_links_allocate(curvd_ctx *ctx);
+void cv_links_free(curvd_ctx *ctx);
+
+/* Worker: this step's statistics of all owners' layers are packed and sent. */
+curvd_status cv_up_send(curvd_ctx *ctx);
+
+/* Waits for a transfer of an uplink; what else is under way moves on meanwhile, for it may hold the owner up. */
+curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how);
+
+/* Owner: sum over the workers; *wire: it, for the running averages. */
+curvd_status cv_up_take(curvd_ctx *ctx, const float **wire);
+
+/* Statistics of spread factors, block by block: summed over the workers, into the owners' averages. Every rank waits.
+ */
+curvd_status cv_up_blocks(curvd_ctx *ctx);
+
+/* Worker: a refresh of this step will come. */
+curvd_status cv_down_expect(curvd_ctx *ctx);
+
+/* Owner: what its layers' last refresh made, to the workers. */
+curvd_status cv_down_publish(curvd_ctx *ctx);
+
+/* Parcels of the oldest refresh under way: its step, -1 without; are they here; waits until they are; and, on a worker,
+ * waits and opens them. */
+int64_t cv_down_oldest(const curvd_ctx *ctx);
+bool cv_down_is_here(const curvd_ctx *ctx);
+curvd_status cv_down_wait(curvd_ctx *ctx);
+curvd_status cv_down_land(curvd_ctx *ctx);
+
+/* Of one owner: moves its parcels on; forgets the oldest one. */
+curvd_status cv_down_advance(curvd_ctx *ctx, int owner);
+void cv_down_drop(cv_downlink *down);
+
+/* Moves what is under way on, without waiting. */
+curvd_status cv_links_advance(curvd_ctx *ctx);
+
+/* Waits until nothing is under way: the end of a run. */
+curvd_status cv_links_drain(curvd_ctx *ctx);
+
+#endif
