@@ -28,8 +28,13 @@ curvd_status cv_up_send(curvd_ctx *ctx);
 /* Waits for a transfer of an uplink; what else is under way moves on meanwhile, for it may hold the owner up. */
 curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how);
 
-/* Owner: sum over the workers; *wire: it, for the running averages. */
+/* Waits until a slot of an uplink is free. */
+curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot);
+
+/* Owner: sum over the workers; *wire: it, for the running averages. Then, once those know the weights, the rows of the
+ * factors that are carried as columns, into them. */
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire);
+curvd_status cv_up_take_rows(curvd_ctx *ctx);
 
 /* Statistics of spread factors, block by block: summed over the workers, into the owners' averages. Every rank waits.
  */

@@ -36,6 +36,14 @@ const cv_option cv_settings_table[] = {
      AT(staleness)},
     {"staleness_max", CV_OPTION_INTEGER, "factors", "steps", 1, 1e6, NULL, "50",
      "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
+    {"carrier", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|triangle|sketch|columns|local", "auto",
+     "how statistics travel: packed triangles, sketches of streams, the captured rows, or not at all (local: an owner "
+     "uses its own batch)",
+     AT(carrier)},
+    {"store", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|full|stream", "auto",
+     "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
+     "width",
+     AT(store)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",
@@ -59,8 +67,8 @@ const cv_option cv_settings_table[] = {
      "what kfac keeps of a factor: eigenbasis, or dense inverse by Cholesky", AT(form)},
     {"eig_rank", CV_OPTION_SCHEDULE, "decomposition", "", 1, 1 << 20, NULL, "64",
      "eigenpairs kept by a randomized method", AT(eig_rank)},
-    {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, NULL, "8", "further columns of the sketch",
-     AT(oversampling)},
+    {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, "auto=-1", "auto",
+     "further rows of a sketch; auto: 8, and half of eig_rank for a stream", AT(oversampling)},
     {"power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "2", "power iterations of a cold start",
      AT(power_iters)},
     {"warm_power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "0",
@@ -203,6 +211,32 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   return CURVD_OK;
 }
 
+/* A worker's sketch and its owner's must be of one test matrix, which changes when a refresh lands: before the next
+ * refresh begins, and at a step that the owner knows. */
+bool cv_can_sketch_on_workers(const cv_settings *s) {
+  return s->staleness == 0 || (s->staleness > 0 && (double)s->staleness < cv_schedule_min(&s->inv_update_steps));
+}
+
+int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
+  enum { FEW = 8 };
+  if (setting >= 0) return (int64_t)setting;
+  return is_stream ? rank / 2 : FEW;
+}
+
+static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
+  bool can_stream = s->method == CV_METHOD_NYSTROM;
+  if (s->carrier == CV_CARRY_LOCAL && s->curvature_ranks > 0)
+    return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
+  if (s->store == CV_STORE_STREAM && !can_stream) return refuse(err, "store stream needs method nystrom-kfac");
+  if (s->store == CV_STORE_STREAM && s->carrier == CV_CARRY_TRIANGLE)
+    return refuse(err, "a stream knows no triangles: use carrier sketch or columns");
+  if (s->carrier != CV_CARRY_SKETCH) return CURVD_OK;
+  if (!can_stream) return refuse(err, "carrier sketch needs method nystrom-kfac");
+  if (s->store == CV_STORE_FULL) return refuse(err, "carrier sketch needs store stream: a sketch makes no full factor");
+  if (cv_can_sketch_on_workers(s)) return CURVD_OK;
+  return refuse(err, "carrier sketch needs staleness below inv_update_steps, and not free: use carrier columns");
+}
+
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
   for (size_t i = 0; i < sizeof implied / sizeof implied[0]; i++) {
     int row = 0;
@@ -211,7 +245,8 @@ curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
     CV_TRY(cv_settings_row(implied[i].key, &row, err));
     if (!book->is_set[row]) CV_TRY(cv_settings_set(book, row, implied[i].value, err));
   }
-  return check_combinations(&book->values, err);
+  CV_TRY(check_combinations(&book->values, err));
+  return check_carriers(&book->values, err);
 }
 
 /* FNV-1a */

@@ -41,6 +41,14 @@ typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_gr
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
+typedef enum cv_carrier_kind {
+  CV_CARRY_AUTO,
+  CV_CARRY_TRIANGLE,
+  CV_CARRY_SKETCH,
+  CV_CARRY_COLUMNS,
+  CV_CARRY_LOCAL
+} cv_carrier_kind;
+typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
@@ -52,6 +60,7 @@ typedef struct cv_settings {
   char skip[CV_OPTION_TEXT_MAX];
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
+  int32_t carrier, store;
   int32_t average;
   double factor_decay;
   cv_schedule damping;
@@ -77,7 +86,7 @@ typedef struct cv_settings {
   int32_t momentum_place;
 } cv_settings;
 
-enum { CV_SETTINGS_MAX = 48 };
+enum { CV_SETTINGS_MAX = 64 };
 extern const cv_option cv_settings_table[];
 extern const int cv_settings_count;
 
@@ -100,6 +109,12 @@ curvd_status cv_settings_row(const char *key, int *row, cv_error *err);
 
 /* Stores value in row; OPTION when it is out of range. */
 curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err);
+
+/* May workers sketch statistics themselves? */
+bool cv_can_sketch_on_workers(const cv_settings *s);
+
+/* Further rows of a sketch of rank pairs, by the option's value. */
+int64_t cv_oversampling(double setting, int64_t rank, bool is_stream);
 
 /* Fills what the caller left open from recipe and method. OPTION: combinations that mean nothing. */
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err);

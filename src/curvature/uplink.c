@@ -27,20 +27,58 @@ curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how) {
   }
 }
 
+curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot) {
+  CV_TRY(cv_up_wait(ctx, &up->transfer[slot], CV_WAIT_GENTLY));
+  return up->rows_way ? cv_up_wait(ctx, &up->rows_way[slot], CV_WAIT_GENTLY) : CURVD_OK;
+}
+
+static bool is_local(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->carrier == CV_CARRY_LOCAL;
+}
+
+static bool is_mine(const curvd_ctx *ctx, int owner) {
+  return cv_comm_my_owner(&ctx->comm) == owner;
+}
+
+static char *rows_of(const cv_uplink *up) {
+  return up->rows + up->next * up->row_bytes;
+}
+
+/* Rows of all its layers in one message; the owner's own wait in their slot. */
+static curvd_status send_rows(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  char *message = rows_of(up);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (cv_holds(layer, owner)) message = layer->method->pack_rows(layer, owner, message);
+  }
+  int64_t bytes = message - rows_of(up);
+  if (bytes == 0 || is_mine(ctx, owner)) return CURVD_OK;
+  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
+  return cv_coll_begin_send(&ctx->comm, owner, rows_of(up), bytes, &up->rows_way[up->next], &ctx->error);
+}
+
+static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  pack(ctx, owner);
+  if (!is_local(ctx)) {
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error));
+    if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
+  }
+  return up->row_bytes > 0 ? send_rows(ctx, owner) : CURVD_OK;
+}
+
 static curvd_status send(curvd_ctx *ctx, int owner) {
   cv_uplink *up = &ctx->route[owner].up;
-  if (up->n_floats == 0) return CURVD_OK;
+  if (up->n_floats == 0 || (is_local(ctx) && !is_mine(ctx, owner))) return CURVD_OK;
   cv_stage_begin(&ctx->stage[CURVD_STAGE_WAIT]);
-  curvd_status status = cv_up_wait(ctx, &up->transfer[up->next], CV_WAIT_GENTLY);
+  curvd_status status = cv_up_wait_for_slot(ctx, up, up->next);
   cv_stage_end(&ctx->stage[CURVD_STAGE_WAIT]);
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
-  pack(ctx, owner);
-  status = cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error);
+  status = fill_and_send(ctx, owner);
   cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
-  if (cv_comm_my_owner(&ctx->comm) == owner) return status; /* goes on in cv_up_take */
-  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
-  up->next = (up->next + 1) % up->n_slots;
+  if (!is_mine(ctx, owner)) up->next = (up->next + 1) % up->n_slots; /* its own owner takes it from there */
   return status;
 }
 
@@ -53,14 +91,38 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   int me = cv_comm_my_owner(&ctx->comm);
   cv_uplink *up = &ctx->route[me].up;
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
   *wire = slot_of(up);
   if (up->n_floats == 0) return CURVD_OK;
-  if (!cv_comm_is_worker(&ctx->comm)) {
+  if (!is_worker) {
     memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
     CV_TRY(cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error));
   }
-  cv_wait how = cv_comm_is_worker(&ctx->comm) ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY;
-  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], how));
+  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_worker ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
+  return CURVD_OK;
+}
+
+static void absorb_rows(curvd_ctx *ctx, const char *message) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (cv_holds(layer, me)) message = layer->method->absorb_rows(ctx, layer, message);
+  }
+}
+
+/* One worker after the other, in order: the sums do not depend on who comes first. */
+curvd_status cv_up_take_rows(curvd_ctx *ctx) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  cv_uplink *up = &ctx->route[me].up;
+  if (up->n_floats == 0) return CURVD_OK;
+  for (int w = 0; w < ctx->comm.n_workers && up->row_bytes > 0; w++) {
+    if (w == ctx->comm.rank) absorb_rows(ctx, rows_of(up));
+    if (w == ctx->comm.rank || is_local(ctx)) continue;
+    cv_transfer transfer;
+    CV_TRY(cv_coll_begin_receive(&ctx->comm, me, w, up->inbox, up->row_bytes, &transfer, &ctx->error));
+    CV_TRY(cv_up_wait(ctx, &transfer, CV_WAIT_GENTLY));
+    absorb_rows(ctx, up->inbox);
+  }
   up->next = (up->next + 1) % up->n_slots;
   return CURVD_OK;
 }
