@@ -135,9 +135,9 @@ static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_f
   return cv_fail(
       &ctx->error, CURVD_ERR_SIZE,
       "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
-      "for %lld: raise capture_rows, or choose another carrier",
+      "for %lld: raise capture_rows, or %s",
       layer->name, ctx->comm.rank, (long long)(factor->rows + rows), (long long)ctx->step, factor->carrier->name,
-      (long long)factor->n, (long long)room);
+      (long long)factor->n, (long long)room, factor->is_spread ? "grid_min_n" : "choose another carrier");
 }
 
 /* An owner that uses its own batch has no use for others' factors. */
