@@ -92,12 +92,12 @@ bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor) {
 }
 
 void cv_carrier_choose(const cv_settings *s, bool is_stream, cv_factor *factor) {
-  bool is_local = s->carrier == CV_CARRY_LOCAL;
-  factor->is_spread = factor->is_spread && !is_stream && !is_local;
-  factor->store = is_stream ? &cv_store_stream : &cv_store_full;
+  bool is_local = s->carrier == CV_CARRY_LOCAL, is_online = cv_is_online(s) && !factor->is_full;
+  factor->is_spread = factor->is_spread && !is_stream && !is_online && !is_local;
+  factor->store = is_stream ? &cv_store_stream : is_online ? &cv_store_online : &cv_store_full;
   if (factor->is_spread) {
     factor->carrier = &cv_carrier_blocks;
-  } else if (s->carrier == CV_CARRY_COLUMNS || (is_stream && (is_local || !cv_can_sketch_on_workers(s)))) {
+  } else if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && (is_local || !cv_can_sketch_on_workers(s)))) {
     factor->carrier = &cv_carrier_columns;
   } else {
     factor->carrier = is_stream ? &cv_carrier_sketch : &cv_carrier_triangle;

@@ -14,7 +14,7 @@ int64_t cv_factor_wire_floats(const cv_factor *factor) {
 }
 
 void cv_factor_forget(cv_factor *factor) {
-  factor->rows = 0;
+  factor->rows = factor->examples = 0;
   factor->is_bad = false;
 }
 
@@ -23,11 +23,12 @@ void cv_factor_pack(cv_factor *factor, int worker, float *wire) {
   const cv_carrier *carrier = factor->carrier;
   int64_t summed = carrier->summed(factor);
   float *extra = wire + summed, trace = factor->rows > 0 ? (float)carrier->trace(factor) : 0;
-  if (!isfinite(trace)) factor->is_bad = true, factor->rows = 0;
+  if (!isfinite(trace)) factor->is_bad = true;
+  if (factor->is_bad) factor->rows = factor->examples = 0, trace = 0;
   if (factor->rows == 0) memset(wire, 0, (size_t)summed * sizeof *wire);
   if (factor->rows > 0) carrier->pack(factor, wire);
-  extra[WIRE_TRACE] = factor->rows > 0 ? trace : 0;
-  extra[WIRE_ROWS] = (float)factor->rows;
+  extra[WIRE_TRACE] = trace;
+  extra[WIRE_ROWS] = (float)factor->examples;
   extra[WIRE_BAD] = factor->is_bad;
   extra[WIRE_WHO] = factor->is_bad ? (float)(worker + 1) : 0;
   if (!carrier->keeps_rows) cv_factor_forget(factor);

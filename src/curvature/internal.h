@@ -10,6 +10,7 @@
 #include "comm/grid.h"
 #include "curvature/settings.h"
 #include "curvd.h"
+#include "linalg/brand.h"
 #include "linalg/eig.h"
 #include "linalg/pair.h"
 #include "linalg/stream.h"
@@ -58,7 +59,8 @@ typedef struct cv_factor {
   const struct cv_store *store;
   /* worker: what its carrier makes of this step's rows */
   float *statistic;
-  int64_t rows;          /* examples in it; 0: statistic holds anything */
+  int64_t rows;          /* in it; 0: statistic holds anything */
+  int64_t examples;      /* that they stand for: more when they were sampled */
   bool is_bad;           /* what was captured is not finite: it goes nowhere */
   double captured_trace; /* of a sketch */
   float *seed;           /* (k_max + probes, ld) test matrix of a sketch */
@@ -73,6 +75,8 @@ typedef struct cv_factor {
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
   bool has_absorbed;     /* ... and statistics have come since */
+  cv_brand online;       /* whose pairs are basis and eigenvalues */
+  int64_t refreshes;     /* of online pairs */
   float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
@@ -169,6 +173,9 @@ struct curvd_ctx {
   cv_grid grid;                  /* owners only */
   float *block;                  /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
   float *sketched;               /* scratch of cv_stream_add */
+  float *sampled;                /* (sample_rows, n) */
+  double *row_norms;             /* (capture_rows) and (sample_rows) weights */
+  int64_t *row_index;            /* (sample_rows) */
   cv_eig_work eig_work;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;

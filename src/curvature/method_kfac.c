@@ -10,6 +10,7 @@
 #include "curvature/store.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
+#include "linalg/thin.h"
 
 #include <string.h>
 
@@ -130,8 +131,10 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
 }
 
 static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, int64_t rows) {
-  int64_t room = cv_settings_of(ctx)->capture_rows;
-  if (!factor->carrier->keeps_rows || rows <= room - factor->rows) return CURVD_OK;
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t room = s->capture_rows, kept = s->sample_rows > 0 ? cv_smaller(rows, s->sample_rows) : rows;
+  bool fits = !factor->carrier->keeps_rows || kept <= room - factor->rows;
+  if (fits && (s->sample_rows == 0 || rows <= room)) return CURVD_OK;
   return cv_fail(
       &ctx->error, CURVD_ERR_SIZE,
       "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
@@ -140,12 +143,32 @@ static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_f
       (long long)factor->n, (long long)room, factor->is_spread ? "grid_min_n" : "choose another carrier");
 }
 
+/* Rows drawn by their squared length stand for all. Every worker draws by its own key. */
+static cv_rows sample(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t c = s->sample_rows, worker = ctx->comm.rank;
+  uint32_t number = (uint32_t)(2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]));
+  cv_rng key = {(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
+  double *weight = ctx->row_norms + s->capture_rows;
+  cv_error why = {0};
+  if (c == 0 || x->rows <= c) return *x;
+  cv_thin_norms(x->rows, factor->n, x->X, x->ld, x->has_one, ctx->row_norms);
+  if (cv_thin_choose(x->rows, ctx->row_norms, c, key, ctx->row_index, weight, &why) != CURVD_OK) {
+    factor->is_bad = true;
+    return (cv_rows){.X = x->X, .ld = x->ld};
+  }
+  cv_thin_gather(c, factor->n, x->X, x->ld, x->has_one, ctx->row_index, weight, ctx->sampled, factor->n);
+  return (cv_rows){c, factor->n, ctx->sampled, false, x->scale};
+}
+
 /* An owner that uses its own batch has no use for others' factors. */
 static void add(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
   bool is_local = cv_settings_of(ctx)->carrier == CV_CARRY_LOCAL;
   if (x->rows == 0 || (is_local && !cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm)))) return;
-  factor->carrier->add(ctx, factor, x);
-  factor->rows += x->rows;
+  cv_rows rows = sample(ctx, layer, factor, x);
+  if (rows.rows > 0) factor->carrier->add(ctx, factor, &rows);
+  factor->rows += rows.rows;
+  factor->examples += x->rows;
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */

@@ -172,6 +172,21 @@ static curvd_status solver_needs(curvd_ctx *ctx, const cv_layer *layer, const cv
   return CURVD_OK;
 }
 
+static curvd_status allocate_sampling(curvd_ctx *ctx) {
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t widest = 0, rows = s->sample_rows;
+  void *index = NULL;
+  if (rows == 0 || !cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
+  for (int32_t i = 0; i < ctx->n_layers; i++) widest = cv_larger(widest, cv_larger(ctx->layer[i].m, ctx->layer[i].n));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows * widest, "sampled rows", &ctx->sampled, &ctx->error));
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, s->capture_rows + rows, "lengths of rows", &ctx->row_norms,
+                        &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows, sizeof *ctx->row_index, "numbers of rows", &index,
+                       &ctx->error));
+  ctx->row_index = index;
+  return CURVD_OK;
+}
+
 static curvd_status allocate_solver(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
   int64_t block = 0, sketched = 0;
@@ -187,6 +202,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
+  CV_TRY(allocate_sampling(ctx));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
   return cv_solver_room_new(ctx, most, &ctx->eig_work);
 }
@@ -211,6 +227,10 @@ void cv_plan_free(curvd_ctx *ctx) {
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);
   cv_floats_free(&ctx->memory, &ctx->sketched);
+  cv_floats_free(&ctx->memory, &ctx->sampled);
+  cv_doubles_free(&ctx->memory, &ctx->row_norms);
+  void *index = ctx->row_index;
+  cv_memory_free(&ctx->memory, &index);
   cv_solver_room_free(ctx, &ctx->eig_work);
   cv_grid_free(&ctx->grid, &ctx->memory);
 }

@@ -33,6 +33,9 @@ static cv_eig_method eig_method_of(const cv_settings *s) {
   case CV_METHOD_SRE:
     return CV_EIG_SRE;
   case CV_METHOD_NYSTROM:
+  case CV_METHOD_B:
+  case CV_METHOD_BR:
+  case CV_METHOD_BRC:
   case CV_METHOD_KFAC:
   case CV_METHOD_NONE:
     break;

@@ -8,8 +8,10 @@
 
 const cv_option cv_settings_table[] = {
     /* name, type, group, unit, min, max, choices, initial, help, offset */
-    {"method", CV_OPTION_CHOICE, "curvature", "", 0, 0, "none|kfac|rs-kfac|sre-kfac|nystrom-kfac", "nystrom-kfac",
-     "how factors are decomposed: not at all, exactly, or by a randomized range finder", AT(method)},
+    {"method", CV_OPTION_CHOICE, "curvature", "", 0, 0,
+     "none|kfac|rs-kfac|sre-kfac|nystrom-kfac|b-kfac|b-r-kfac|b-r-c-kfac", "nystrom-kfac",
+     "how factors are decomposed: not at all, exactly, by a randomized range finder, or by online low-rank updates",
+     AT(method)},
     {"recipe", CV_OPTION_CHOICE, "curvature", "", 0, 0, "normalised|published", "normalised",
      "where defaults come from: the normalised root step, or the step that the method was published with", AT(recipe)},
     {"seed", CV_OPTION_INTEGER, "curvature", "", 0, 9007199254740992.0, NULL, "1", "key of every random draw",
@@ -44,6 +46,16 @@ const cv_option cv_settings_table[] = {
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
      "width",
      AT(store)},
+    {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
+     "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all",
+     AT(sample_rows)},
+    {"online_renew", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "5",
+     "b-r-kfac, b-r-c-kfac: refreshes from one decomposition of the whole average to the next; 0: never",
+     AT(online_renew)},
+    {"online_correct", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "1",
+     "b-r-c-kfac: refreshes from one correction by the whole average to the next; 0: never", AT(online_correct)},
+    {"online_share", CV_OPTION_REAL, "factors", "", 0, 1, NULL, "0.2", "share of the pairs in a correction",
+     AT(online_share)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",
@@ -223,10 +235,17 @@ int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
   return is_stream ? rank / 2 : FEW;
 }
 
+bool cv_is_online(const cv_settings *s) {
+  return s->method == CV_METHOD_B || s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC;
+}
+
 static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
   bool can_stream = s->method == CV_METHOD_NYSTROM;
   if (s->carrier == CV_CARRY_LOCAL && s->curvature_ranks > 0)
     return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
+  if (cv_is_online(s) && (s->carrier == CV_CARRY_TRIANGLE || s->carrier == CV_CARRY_SKETCH))
+    return refuse(err, "online methods update their pairs by rows: use carrier columns, local or auto");
+  if (cv_is_online(s) && s->store != CV_STORE_AUTO) return refuse(err, "online methods have a store of their own");
   if (s->store == CV_STORE_STREAM && !can_stream) return refuse(err, "store stream needs method nystrom-kfac");
   if (s->store == CV_STORE_STREAM && s->carrier == CV_CARRY_TRIANGLE)
     return refuse(err, "a stream knows no triangles: use carrier sketch or columns");

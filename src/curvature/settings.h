@@ -11,7 +11,10 @@ typedef enum cv_method_kind {
   CV_METHOD_KFAC,
   CV_METHOD_RS,
   CV_METHOD_SRE,
-  CV_METHOD_NYSTROM
+  CV_METHOD_NYSTROM,
+  CV_METHOD_B,
+  CV_METHOD_BR,
+  CV_METHOD_BRC
 } cv_method_kind;
 typedef enum cv_recipe { CV_RECIPE_NORMALISED, CV_RECIPE_PUBLISHED } cv_recipe;
 typedef enum cv_average {
@@ -61,6 +64,8 @@ typedef struct cv_settings {
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
   int32_t carrier, store;
+  int64_t sample_rows, online_renew, online_correct;
+  double online_share;
   int32_t average;
   double factor_decay;
   cv_schedule damping;
@@ -109,6 +114,9 @@ curvd_status cv_settings_row(const char *key, int *row, cv_error *err);
 
 /* Stores value in row; OPTION when it is out of range. */
 curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err);
+
+/* Is the method one of online updates? */
+bool cv_is_online(const cv_settings *s);
 
 /* May workers sketch statistics themselves? */
 bool cv_can_sketch_on_workers(const cv_settings *s);

@@ -25,6 +25,6 @@ typedef struct cv_store {
   bool (*solve)(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index);
 } cv_store;
 
-extern const cv_store cv_store_full, cv_store_stream;
+extern const cv_store cv_store_full, cv_store_stream, cv_store_online;
 
 #endif
