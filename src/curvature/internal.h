@@ -165,8 +165,10 @@ struct curvd_ctx {
   int32_t n_layers, layers_room;
   cv_route *route; /* [n_owners] */
   int64_t bucket_floats;
-  float *bucket;           /* every layer's gradient (m, n), one after the other, and a vote; NULL with one worker */
-  bool is_here_everywhere; /* every worker has the oldest refresh under way (free-running) */
+  float *bucket; /* every layer's gradient (m, n), one after the other, a vote, and perhaps every owner's statistics;
+                    NULL with one worker */
+  int64_t bucket_statistics;     /* floats of the latter; 0: they go straight to their owners */
+  bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   bool has_grid;                 /* some factor is spread */

@@ -15,6 +15,10 @@ int64_t cv_staleness_bound(const cv_settings *s) {
   return s->staleness == CV_STALENESS_FREE ? s->staleness_max : s->staleness;
 }
 
+bool cv_is_with_gradients(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->route == CV_ROUTE_GRADIENTS && ctx->comm.n_workers > 1;
+}
+
 /* How many things of an interval a worker begins before the first of them must have ended. */
 static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
   int64_t least = (int64_t)cv_schedule_min(interval);
@@ -92,8 +96,8 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   CV_TRY(cv_comm_connect(&ctx->comm, owner, &ctx->error));
   if (!cv_is_linked(ctx, owner)) return CURVD_OK;
   down.header_bytes += (int64_t)sizeof down.events;
-  int64_t most = cv_larger(up.n_floats * (int64_t)sizeof(float), down.payload_bytes);
-  if (most > CV_TRANSFER_MAX_BYTES) {
+  int64_t sum = up.n_floats * (int64_t)sizeof(float), most = cv_larger(sum, down.payload_bytes);
+  if (most > CV_TRANSFER_MAX_BYTES || (cv_is_with_gradients(ctx) && sum > CV_MESSAGE_MAX_BYTES)) {
     return cv_fail(&ctx->error, CURVD_ERR_SIZE,
                    "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
                    (long long)most, (long long)CV_TRANSFER_MAX_BYTES);

@@ -101,8 +101,10 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
-  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1, "the gradients", &ctx->bucket,
-                       &ctx->error);
+  for (int o = 0; o < ctx->comm.n_owners && cv_is_with_gradients(ctx); o++)
+    ctx->bucket_statistics += ctx->route[o].up.n_floats;
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1 + ctx->bucket_statistics,
+                       "the gradients", &ctx->bucket, &ctx->error);
 }
 
 /* Workspace of the applies: planes only where a side is full or a method works on dense inverses. */

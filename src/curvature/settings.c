@@ -42,6 +42,11 @@ const cv_option cv_settings_table[] = {
      "how statistics travel: packed triangles, sketches of streams, the captured rows, or not at all (local: an owner "
      "uses its own batch)",
      AT(carrier)},
+    {"route", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|owner|gradients", "auto",
+     "how sums of statistics reach their owner: reduced straight to it, or summed with the gradients and handed over "
+     "by "
+     "one worker; auto: straight",
+     AT(route)},
     {"store", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|full|stream", "auto",
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
      "width",
@@ -243,6 +248,8 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
   bool can_stream = s->method == CV_METHOD_NYSTROM;
   if (s->carrier == CV_CARRY_LOCAL && s->curvature_ranks > 0)
     return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
+  if (s->route == CV_ROUTE_GRADIENTS && (s->carrier == CV_CARRY_LOCAL || s->grad_reduction == CV_GRAD_NONE))
+    return refuse(err, "route gradients needs gradients that are summed here, and statistics that travel");
   if (cv_is_online(s) && (s->carrier == CV_CARRY_TRIANGLE || s->carrier == CV_CARRY_SKETCH))
     return refuse(err, "online methods update their pairs by rows: use carrier columns, local or auto");
   if (cv_is_online(s) && s->store != CV_STORE_AUTO) return refuse(err, "online methods have a store of their own");

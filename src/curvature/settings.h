@@ -51,6 +51,7 @@ typedef enum cv_carrier_kind {
   CV_CARRY_COLUMNS,
   CV_CARRY_LOCAL
 } cv_carrier_kind;
+typedef enum cv_route_kind { CV_ROUTE_AUTO, CV_ROUTE_OWNER, CV_ROUTE_GRADIENTS } cv_route_kind;
 typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
@@ -63,7 +64,7 @@ typedef struct cv_settings {
   char skip[CV_OPTION_TEXT_MAX];
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
-  int32_t carrier, store;
+  int32_t carrier, route, store;
   int64_t sample_rows, online_renew, online_correct;
   double online_share;
   int32_t average;

@@ -9,8 +9,7 @@ static float *slot_of(const cv_uplink *up) {
   return up->slots + up->next * up->n_floats;
 }
 
-static void pack(curvd_ctx *ctx, int owner) {
-  float *wire = slot_of(&ctx->route[owner].up);
+static void pack(curvd_ctx *ctx, int owner, float *wire) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     if (cv_holds(layer, owner)) wire = layer->method->pack(ctx, layer, owner, wire);
@@ -40,6 +39,34 @@ static bool is_mine(const curvd_ctx *ctx, int owner) {
   return cv_comm_my_owner(&ctx->comm) == owner;
 }
 
+/* The owner's part of what came with the gradients. */
+static const float *sum_of(const curvd_ctx *ctx, int owner) {
+  const float *sum = ctx->bucket + ctx->bucket_floats + 1;
+  for (int o = 0; o < owner; o++) sum += ctx->route[o].up.n_floats;
+  return sum;
+}
+
+void cv_up_pack(curvd_ctx *ctx, float *wire) {
+  for (int o = 0; o < ctx->comm.n_owners; wire += ctx->route[o++].up.n_floats) {
+    if (ctx->route[o].up.n_floats > 0) pack(ctx, o, wire);
+  }
+}
+
+/* The worker that hands the sums over to a curvature rank. */
+static int courier(const curvd_ctx *ctx, int owner) {
+  return owner % ctx->comm.n_workers;
+}
+
+static curvd_status hand_over(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  int64_t bytes = up->n_floats * (int64_t)sizeof(float);
+  if (!is_mine(ctx, owner) && (ctx->comm.n_curvature == 0 || courier(ctx, owner) != ctx->comm.rank)) return CURVD_OK;
+  memcpy(slot_of(up), sum_of(ctx, owner), (size_t)bytes);
+  if (is_mine(ctx, owner)) return CURVD_OK;
+  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
+  return cv_coll_begin_send(&ctx->comm, owner, slot_of(up), bytes, &up->transfer[up->next], &ctx->error);
+}
+
 static char *rows_of(const cv_uplink *up) {
   return up->rows + up->next * up->row_bytes;
 }
@@ -60,8 +87,12 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
 
 static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
   cv_uplink *up = &ctx->route[owner].up;
-  pack(ctx, owner);
-  if (!is_local(ctx)) {
+  if (ctx->bucket_statistics > 0) {
+    CV_TRY(hand_over(ctx, owner));
+  } else {
+    pack(ctx, owner, slot_of(up));
+  }
+  if (ctx->bucket_statistics == 0 && !is_local(ctx)) {
     CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error));
     if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
   }
@@ -87,7 +118,15 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-/* A curvature rank has nothing to add. */
+/* To a sum a curvature rank has nothing to add. */
+static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
+  if (cv_is_with_gradients(ctx))
+    return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
+                                 up->transfer, &ctx->error);
+  memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
+  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error);
+}
+
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   int me = cv_comm_my_owner(&ctx->comm);
   cv_uplink *up = &ctx->route[me].up;
@@ -95,8 +134,7 @@ curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   *wire = slot_of(up);
   if (up->n_floats == 0) return CURVD_OK;
   if (!is_worker) {
-    memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error));
+    CV_TRY(begin_taking(ctx, me, up));
   }
   CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_worker ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
   return CURVD_OK;
