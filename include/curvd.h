@@ -208,6 +208,11 @@ typedef struct curvd_metrics {
   int64_t memory_peak_bytes;
   int64_t n_allocations; /* ever; constant after curvd_plan */
   double clip_scale;     /* of the last step: 1 where nothing was clipped; smallest over layers */
+  /* Workers: steps from the statistics of a preconditioner to its use, over all factors and steps so far; and wall
+   * seconds from the step of a refresh until all of it was here, as far as this rank has looked. */
+  double age_mean;
+  int64_t age_p99, age_max;
+  double latency_mean_s, latency_max_s;
 } curvd_metrics;
 
 /* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */
@@ -234,6 +239,8 @@ typedef struct curvd_factor_metrics {
   int ranks;            /* that hold it: 1, or all owners; 0 without an owner */
   double damping;       /* added to its eigenvalues in the last step; 0 before any */
   int64_t refused;      /* statistics refused so far */
+  const char *carrier;  /* how its statistics travel: triangle, sketch, columns, blocks; "" without an owner */
+  const char *store;    /* what its owner keeps: full, stream, online */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {

@@ -8,6 +8,7 @@
 #include "comm/coll.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
+#include "curvature/ages.h"
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/brand.h"
@@ -136,6 +137,7 @@ typedef enum cv_parcel_state { CV_PARCEL_AWAITED, CV_PARCEL_HEADER, CV_PARCEL_PA
 typedef struct cv_parcel {
   cv_parcel_state state; /* not yet asked for; header or payload under way; all of it here */
   int64_t step;          /* of the refresh */
+  double begin_s;        /* wall clock then */
   char *header, *payload;
   cv_transfer header_way, payload_way;
 } cv_parcel;
@@ -185,6 +187,9 @@ struct curvd_ctx {
   cv_stage stage[CURVD_STAGES];
   int64_t sent_bytes[CURVD_TRAFFICS];
   double clip_scale;
+  cv_ages ages;                    /* of preconditioners in use */
+  double latency_s, latency_max_s; /* of refreshes */
+  int64_t n_latencies;
 };
 
 static inline const cv_settings *cv_settings_of(const curvd_ctx *ctx) {
