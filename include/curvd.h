@@ -186,6 +186,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")                                                 \
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
+  X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")
 

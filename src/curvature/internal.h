@@ -46,6 +46,15 @@ typedef struct cv_weights {
   double keep, add;
 } cv_weights;
 
+/* window.h */
+typedef struct cv_window {
+  int64_t room, rows, ld;
+  float *X;          /* (room, n), of which rows are in use */
+  double weight;     /* of their squares, now */
+  bool is_whole;     /* all of them are here */
+  cv_stream history; /* room for a second stream */
+} cv_window;
+
 struct cv_carrier; /* carrier.h */
 struct cv_store;   /* store.h */
 
@@ -76,6 +85,7 @@ typedef struct cv_factor {
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
   bool has_absorbed;     /* ... and statistics have come since */
+  cv_window window;      /* of the stream, where it gets rows */
   cv_brand online;       /* whose pairs are basis and eigenvalues */
   int64_t refreshes;     /* of online pairs */
   float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */

@@ -54,6 +54,11 @@ const cv_option cv_settings_table[] = {
     {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
      "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all",
      AT(sample_rows)},
+    {"window_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
+     "carrier columns with store stream: rows that an owner keeps of a factor's last window, for a second product "
+     "after "
+     "a jump; 0: none",
+     AT(window_rows)},
     {"online_renew", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "5",
      "b-r-kfac, b-r-c-kfac: refreshes from one decomposition of the whole average to the next; 0: never",
      AT(online_renew)},

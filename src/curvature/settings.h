@@ -65,7 +65,7 @@ typedef struct cv_settings {
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
   int32_t carrier, route, store;
-  int64_t sample_rows, online_renew, online_correct;
+  int64_t sample_rows, window_rows, online_renew, online_correct;
   double online_share;
   int32_t average;
   double factor_decay;
