@@ -43,7 +43,8 @@ void cv_window_clear(cv_window *window) {
 }
 
 void cv_window_add(cv_window *window, int64_t n, cv_weights w, int64_t rows, const float *X, int64_t ldx) {
-  window->weight *= w.keep;
+  if (w.keep == 0) cv_window_clear(window); /* nothing of the past is left */
+  if (w.keep > 0) window->weight *= w.keep;
   window->is_whole = window->is_whole && rows <= window->room - window->rows && window->weight > 0;
   if (!window->is_whole) return;
   float root = (float)sqrt(w.add / window->weight);
