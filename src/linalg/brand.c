@@ -82,10 +82,6 @@ static brand carve(cv_brand *s, int64_t c, const cv_eig_work *work) {
   return b;
 }
 
-static void copy_rows(int64_t k, int64_t n, const float *X, int64_t ldx, float *Y, int64_t ldy) {
-  for (int64_t i = 0; i < k; i++) memcpy(Y + i * ldy, X + i * ldx, (size_t)n * sizeof *Y);
-}
-
 static double sum_of(int64_t count, const float *x) {
   double sum = 0;
   for (int64_t i = 0; i < count; i++) sum += x[i];
@@ -166,16 +162,6 @@ static curvd_status small_eig(const brand *b, int64_t k, double *A, int64_t lda,
                  (long long)k, (long long)k, worst, norm);
 }
 
-static void widen(int64_t m, int64_t n, const float *X, int64_t ldx, double *wide) {
-  for (int64_t i = 0; i < m * n; i++) wide[i] = X[i / n * ldx + i % n];
-}
-
-static void narrow(int64_t m, int64_t n, const double *X, int64_t ldx, float *out, int64_t ldo) {
-  for (int64_t i = 0; i < m; i++) {
-    for (int64_t j = 0; j < n; j++) out[i * ldo + j] = (float)X[i * ldx + j];
-  }
-}
-
 /* ---- one block of rows ---- */
 
 /* A (rows, y), rows k apart */
@@ -186,7 +172,7 @@ static double *behind_P(const brand *b) {
 /* Y (rows, n) <- [X 1], P <- 0, A <- I, K <- U^T D U in the basis [U; Q] when U is orthonormal */
 static void load(brand *b, const cv_brand_rows *x, int64_t first, int64_t rows) {
   int64_t n = b->s->n;
-  copy_rows(rows, x->has_one ? n - 1 : n, x->X + first * x->ldx, x->ldx, b->Y, b->ld);
+  cv_copy_rows(rows, x->has_one ? n - 1 : n, x->X + first * x->ldx, x->ldx, b->Y, b->ld);
   memset(b->P_A, 0, (size_t)(b->c * b->k) * sizeof *b->P_A);
   memset(b->K, 0, (size_t)(b->k * b->k) * sizeof *b->K);
   for (int64_t i = 0; i < rows; i++) {
@@ -204,10 +190,10 @@ static curvd_status orthonormalise(brand *b, cv_error *err) {
   int64_t r = s->r, replaced = 0;
   cv_eig_problem problem = {.n = s->n, .key = {.stream = CV_RNG_SKETCH}};
   cv_slices slices = cv_slices_whole(&problem);
-  copy_rows(r, s->n, s->U, s->ld, b->Z, b->ld);
+  cv_copy_rows(r, s->n, s->U, s->ld, b->Z, b->ld);
   CV_TRY(cv_orthonormalise_rows(&slices, r, s->U, s->ld, &b->work, &replaced, err));
   cv_gemm(CV_N, CV_T, r, r, s->n, 1, b->Z, b->ld, s->U, s->ld, 0, b->F, r);
-  widen(r, r, b->F, r, b->room);
+  cv_widen_rows(r, r, b->F, r, b->room, r);
   for (int64_t i = 0; i < r * r; i++) b->room[i] *= sqrt((double)s->D[i / r]);
   cv_gemm_f64(CV_T, CV_N, r, r, r, 1, b->room, r, b->room, r, 0, b->K, b->k);
   return CURVD_OK;
@@ -219,7 +205,7 @@ static void project(brand *b, int64_t rows) {
   int64_t r = s->r, wide = cv_larger(r, 1);
   cv_gemm(CV_N, CV_T, b->y, r, s->n, 1, b->Y, b->ld, s->U, s->ld, 0, b->P, wide);
   cv_gemm(CV_N, CV_N, b->y, s->n, r, -1, b->P, wide, s->U, s->ld, 1, b->Y, b->ld);
-  widen(b->y, r, b->P, wide, b->room);
+  cv_widen_rows(b->y, r, b->P, wide, b->room, wide);
   cv_gemm_f64(CV_N, CV_N, rows, r, b->y, 1, behind_P(b), b->k, b->room, wide, 1, b->P_A, b->k);
 }
 
@@ -254,9 +240,9 @@ static void split(brand *b, int64_t rows) {
 
 /* Y <- T Y */
 static void apply_split(brand *b) {
-  narrow(b->q, b->y, b->T, b->y, b->F, b->y);
+  cv_narrow_rows(b->q, b->y, b->T, b->y, b->F, b->y);
   cv_gemm(CV_N, CV_N, b->q, b->s->n, b->y, 1, b->F, b->y, b->Y, b->ld, 0, b->Z, b->ld);
-  copy_rows(b->q, b->s->n, b->Z, b->ld, b->Y, b->ld);
+  cv_copy_rows(b->q, b->s->n, b->Z, b->ld, b->Y, b->ld);
   for (int64_t i = 0; i < b->q; i++) b->length[i] = 1;
 }
 
@@ -284,12 +270,12 @@ static void rotate(brand *b, int64_t kept) {
   cv_gemm_f64(CV_N, CV_N, kept, b->y, b->q, 1, V + r, b->k, b->T, y, 0, b->room, y);
   for (int64_t i = 0; i < kept; i++) {
     int64_t from = kept - 1 - i;
-    narrow(1, r, V + from * b->k, b->k, b->F + i * b->k, b->k);
-    narrow(1, b->y, b->room + from * y, y, b->F + i * b->k + r, b->k);
+    cv_narrow_rows(1, r, V + from * b->k, b->k, b->F + i * b->k, b->k);
+    cv_narrow_rows(1, b->y, b->room + from * y, y, b->F + i * b->k + r, b->k);
   }
   cv_gemm(CV_N, CV_N, kept, s->n, r, 1, b->F, b->k, s->U, s->ld, 0, b->Z, b->ld);
   cv_gemm(CV_N, CV_N, kept, s->n, b->y, 1, b->F + r, b->k, b->Y, b->ld, 1, b->Z, b->ld);
-  copy_rows(kept, s->n, b->Z, b->ld, s->U, s->ld);
+  cv_copy_rows(kept, s->n, b->Z, b->ld, s->U, s->ld);
 }
 
 /* The r_max largest pairs of K + add [P A]^T [P A]. */
@@ -366,12 +352,12 @@ static void project_matrix(const brand *b, int64_t m, const float *M, int64_t ld
 /* The chosen rows <- eigenvectors (rows of K) times Q in Z, by c at a time */
 static void rotate_chosen(const brand *b, int64_t m, const int32_t *chosen) {
   cv_brand *s = b->s;
-  narrow(m, m, b->K, m, b->F, m);
+  cv_narrow_rows(m, m, b->K, m, b->F, m);
   for (int64_t first = 0; first < m; first += b->c) {
     int64_t rows = cv_smaller(b->c, m - first);
     cv_gemm(CV_N, CV_N, rows, s->n, m, 1, b->F + first * m, m, b->Z, b->ld, 0, b->Y, b->ld);
     for (int64_t i = 0; i < rows; i++) {
-      copy_rows(1, s->n, b->Y + i * b->ld, b->ld, s->U + chosen[first + i] * s->ld, s->ld);
+      cv_copy_rows(1, s->n, b->Y + i * b->ld, b->ld, s->U + chosen[first + i] * s->ld, s->ld);
       s->D[chosen[first + i]] = (float)fmax(b->w[first + i], 0);
     }
   }
@@ -386,10 +372,10 @@ static void sort_pairs(const brand *b, int32_t *order) {
     order[j] = (int32_t)i;
   }
   for (int64_t i = 0; i < s->r; i++) {
-    copy_rows(1, s->n, s->U + order[i] * s->ld, s->ld, b->Z + i * b->ld, b->ld);
+    cv_copy_rows(1, s->n, s->U + order[i] * s->ld, s->ld, b->Z + i * b->ld, b->ld);
     b->F[i] = s->D[order[i]];
   }
-  copy_rows(s->r, s->n, b->Z, b->ld, s->U, s->ld);
+  cv_copy_rows(s->r, s->n, b->Z, b->ld, s->U, s->ld);
   memcpy(s->D, b->F, (size_t)s->r * sizeof *s->D);
 }
 
@@ -402,7 +388,7 @@ curvd_status cv_brand_correct(cv_brand *state, const float *M, int64_t ldm, doub
   if (m == 0) return CURVD_OK;
   choose_rows(r, m, &key, chosen);
   for (int64_t i = 0; i < m; i++)
-    copy_rows(1, state->n, state->U + chosen[i] * state->ld, state->ld, b.Z + i * b.ld, b.ld);
+    cv_copy_rows(1, state->n, state->U + chosen[i] * state->ld, state->ld, b.Z + i * b.ld, b.ld);
   project_matrix(&b, m, M, ldm);
   CV_TRY(small_eig(&b, m, b.K, m, b.w, err));
   if (!(b.w[m - 1] <= FLT_MAX)) {
