@@ -9,6 +9,7 @@
 #include "base/order.h"
 #include "linalg/dense.h"
 #include "linalg/orthonormal.h"
+#include "linalg/small_eig.h"
 
 #include <float.h>
 #include <math.h>
@@ -41,7 +42,6 @@ typedef struct brand {
   double *P_A;      /* (c, k): P (c, r), and A behind it */
   double *G;        /* (m, m) for m rows of Y: Y Y^T, its eigenvectors; its last rows become T */
   double *length;   /* (c) squares of what the rows of Y were before they were projected */
-  double *probe;    /* (k) */
   double *room;     /* of the kernels, and for products of small matrices */
   int64_t y, q;     /* rows of Y, and of Q */
   const double *T;  /* (q, y) */
@@ -57,7 +57,7 @@ int64_t cv_brand_block(int64_t r_max) {
 static int64_t room_scratch(int64_t r_max, int64_t c) {
   int64_t k = r_max + c;
   int64_t kernels = cv_larger(cv_orthonormal_scratch(r_max).doubles, cv_gram_rows_scratch(c));
-  return cv_larger(cv_larger(cv_syev_scratch(k), k * k), cv_larger(kernels, 2 * r_max));
+  return cv_larger(cv_larger(cv_small_eig_scratch(k), k * k), cv_larger(kernels, 2 * r_max));
 }
 
 static int64_t combination_scratch(int64_t r_max, int64_t c) {
@@ -68,7 +68,7 @@ cv_eig_scratch cv_brand_scratch(int64_t n, int64_t r_max, int64_t block) {
   int64_t c = block, k = r_max + c;
   return (cv_eig_scratch){.floats =
                               (c + cv_larger(r_max, c)) * cv_dense_ld(n) + c * r_max + combination_scratch(r_max, c),
-                          .doubles = k * k + k + c * k + c * c + c + k + room_scratch(r_max, c),
+                          .doubles = k * k + k + c * k + c * c + c + room_scratch(r_max, c),
                           .ints = cv_syev_iscratch(k) + r_max};
 }
 
@@ -77,7 +77,7 @@ static brand carve(cv_brand *s, int64_t c, const cv_eig_work *work) {
   brand b = {.s = s, .c = c, .k = k, .ld = ld, .Y = work->floats, .K = work->doubles};
   b.Z = b.Y + c * ld, b.P = b.Z + cv_larger(s->r_max, c) * ld, b.F = b.P + c * s->r_max;
   b.w = b.K + k * k, b.P_A = b.w + k, b.G = b.P_A + c * k, b.length = b.G + c * c;
-  b.probe = b.length + c, b.room = b.probe + k;
+  b.room = b.length + c;
   b.work = (cv_eig_work){b.F, b.room, work->ints};
   return b;
 }
@@ -118,48 +118,6 @@ static curvd_status check_numbers(const brand *b, const cv_brand_rows *x, double
                  "an update by %lld rows of length %lld with keep %g and add %g is not finite in fp32: eigenvalues up "
                  "to %g",
                  (long long)x->rows, (long long)s->n, x->keep, x->add, largest);
-}
-
-/* ---- small matrices ---- */
-
-/* z = (1, -1, 1, -1, ...) */
-static double sign_of(int64_t i) {
-  return 1 - 2 * (double)(i & 1);
-}
-
-/* y (k) = A z for symmetric A, lower triangle; returns its Frobenius norm. */
-static double multiply_signs(int64_t k, const double *A, int64_t lda, double *y) {
-  double squares = 0;
-  memset(y, 0, (size_t)k * sizeof *y);
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j <= i; j++) {
-      double a = A[i * lda + j];
-      y[i] += a * sign_of(j);
-      if (j < i) y[j] += a * sign_of(i);
-      squares += (j < i ? 2 : 1) * a * a;
-    }
-  }
-  return sqrt(squares);
-}
-
-/* Rows of A (k, k), lda apart, become eigenvectors of its lower triangle, w ascending. A library may return info 0 and
- * garbage: V^T w V z must be A z. */
-static curvd_status small_eig(const brand *b, int64_t k, double *A, int64_t lda, double *w, cv_error *err) {
-  double *y = b->probe, norm = multiply_signs(k, A, lda, y), worst = 0;
-  bool is_ascending = true;
-  CV_TRY(cv_syev_f64(k, A, lda, w, b->room, b->work.ints, err));
-  for (int64_t i = 0; i < k; i++) {
-    const double *v = A + i * lda;
-    double dot = 0;
-    for (int64_t j = 0; j < k; j++) dot += v[j] * sign_of(j);
-    for (int64_t j = 0; j < k; j++) y[j] -= w[i] * dot * v[j];
-    is_ascending = is_ascending && (i == 0 || w[i] >= w[i - 1]);
-  }
-  for (int64_t i = 0; i < k; i++) worst = y[i] * y[i] <= worst * worst ? worst : fabs(y[i]); /* keeps NaN */
-  if (is_ascending && worst <= 1e-12 * (double)k * norm) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC,
-                 "dsyevd of a %lld x %lld matrix returned info 0 and pairs that are %.1e off in a norm of %.1e",
-                 (long long)k, (long long)k, worst, norm);
 }
 
 /* ---- one block of rows ---- */
@@ -254,7 +212,7 @@ static curvd_status decompose(brand *b, int64_t rows, cv_brand_result *result, c
     b->y = b->q;
     project(b, rows);
     cv_gram_rows(b->y, b->s->n, b->Y, b->ld, b->G, b->room);
-    CV_TRY(small_eig(b, b->y, b->G, b->y, b->w, err));
+    CV_TRY(cv_small_eig(b->y, b->G, b->y, b->w, b->room, b->work.ints, err));
     is_enough = choose_directions(b);
     split(b, rows);
     result->projections++;
@@ -283,7 +241,7 @@ static curvd_status truncate(brand *b, int64_t rows, double add, cv_brand_result
   cv_brand *s = b->s;
   int64_t size = s->r + b->q, kept = 0;
   cv_gemm_f64(CV_T, CV_N, size, size, rows, add, b->P_A, b->k, b->P_A, b->k, 1, b->K, b->k);
-  if (size > 0) CV_TRY(small_eig(b, size, b->K, b->k, b->w, err));
+  if (size > 0) CV_TRY(cv_small_eig(size, b->K, b->k, b->w, b->room, b->work.ints, err));
   const double *w = b->w + size - 1; /* downwards: descending */
   while (kept < cv_smaller(size, s->r_max) && w[-kept] > PAIR_NOISE * w[0]) kept++;
   rotate(b, kept);
@@ -390,7 +348,7 @@ curvd_status cv_brand_correct(cv_brand *state, const float *M, int64_t ldm, doub
   for (int64_t i = 0; i < m; i++)
     cv_copy_rows(1, state->n, state->U + chosen[i] * state->ld, state->ld, b.Z + i * b.ld, b.ld);
   project_matrix(&b, m, M, ldm);
-  CV_TRY(small_eig(&b, m, b.K, m, b.w, err));
+  CV_TRY(cv_small_eig(m, b.K, m, b.w, b.room, b.work.ints, err));
   if (!(b.w[m - 1] <= FLT_MAX)) {
     return cv_fail(err, CURVD_ERR_NUMERIC,
                    "a factor of %lld x %lld has an eigenvalue of %g, which is not finite in fp32", (long long)state->n,

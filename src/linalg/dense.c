@@ -176,6 +176,15 @@ double cv_sum_squares_f32(int64_t m, int64_t n, const float *X, int64_t ldx) {
   return total;
 }
 
+double cv_largest_magnitude(int64_t n, const double *x) {
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (isnan(x[i])) return x[i];
+    largest = fmax(largest, fabs(x[i]));
+  }
+  return largest;
+}
+
 int64_t cv_syev_scratch(int64_t n) {
   return 1 + 6 * n + 2 * n * n;
 }

@@ -61,6 +61,9 @@ void cv_narrow_rows(int64_t m, int64_t n, const double *X, int64_t ldx, float *o
 double cv_sum_squares_f32(int64_t m, int64_t n, const float *X, int64_t ldx);
 double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx);
 
+/* Largest |x| of x (n); one NaN makes it NaN. */
+double cv_largest_magnitude(int64_t n, const double *x);
+
 /* Sum over entries of X .* Y in fp64. */
 double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y, int64_t ldy);
 

@@ -242,6 +242,23 @@ START_TEST(test_sum_of_squares_shows_what_is_not_finite) {
 }
 END_TEST
 
+/* Neither a larger nor a smaller number behind a NaN may hide it. */
+START_TEST(test_largest_magnitude_shows_what_is_not_a_number) {
+  enum { N = 5 };
+  const double x[N] = {1, -3, 0, 2, -0.5};
+  ck_assert(cv_largest_magnitude(N, x) == 3 && cv_largest_magnitude(1, x) == 1 && cv_largest_magnitude(0, x) == 0);
+  for (int at = 0; at < N; at++) {
+    double y[N];
+    for (int i = 0; i < N; i++) y[i] = i == at ? NAN : x[i];
+    ck_assert_msg(isnan(cv_largest_magnitude(N, y)), "NaN at %d is hidden", at);
+    y[at] = -INFINITY;
+    ck_assert(isinf(cv_largest_magnitude(N, y)));
+    y[(at + 1) % N] = NAN;
+    ck_assert_msg(isnan(cv_largest_magnitude(N, y)), "infinity at %d hides a NaN", at);
+  }
+}
+END_TEST
+
 /* M = Q^T diag(w) Q of known w, NaN in the upper triangle of what the solver gets. */
 static void check_syev(int64_t n) {
   int64_t ld = n + PAD;
@@ -490,6 +507,7 @@ int main(void) {
       test_rows_are_copied_to_either_precision,
       test_dot_and_sum_of_squares,
       test_sum_of_squares_shows_what_is_not_finite,
+      test_largest_magnitude_shows_what_is_not_a_number,
       test_syev_finds_a_known_decomposition,
       test_syev_refuses_what_overflows,
       test_syev_refuses_what_is_not_finite,
