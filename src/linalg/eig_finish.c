@@ -112,11 +112,20 @@ static curvd_status choose_shift(const cv_finish *f, double *nu, cv_error *err) 
                  (long long)f->problem->n, (long long)f->problem->n, -*nu / 2);
 }
 
+/* squares: a sum over numbers that come from products with M */
+static curvd_status check_finite(const cv_finish *f, double squares, cv_error *err) {
+  if (isfinite(squares)) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_NUMERIC,
+                 "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
+                 (long long)f->problem->n, (long long)f->problem->n);
+}
+
 static curvd_status finish_nystrom(const cv_finish *f, double nu, cv_verdict *v, cv_error *err) {
   int64_t k = f->k;
   double inside = 0, all = 0;
   for (int64_t i = 0; i < k * k; i++) inside += f->H[i] * f->H[i];
   for (int64_t i = 0; i < k; i++) all += f->squares[i];
+  CV_TRY(check_finite(f, inside, err)); /* of a stream Y can be finite, and Q not */
   v->drift = sqrt(fmax(all - inside, 0) / all);
   CV_TRY(choose_shift(f, &nu, err));
   cv_invert_lower_f64(k, f->H);
@@ -156,11 +165,7 @@ static void decide(const cv_finish *f, cv_verdict *v) {
 curvd_status cv_finish_solve(const cv_finish *f, cv_verdict *v, cv_error *err) {
   double sum = 0;
   for (int64_t i = 0; i < f->k; i++) sum += f->squares[i];
-  if (!isfinite(sum)) {
-    return cv_fail(err, CURVD_ERR_NUMERIC,
-                   "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
-                   (long long)f->problem->n, (long long)f->problem->n);
-  }
+  CV_TRY(check_finite(f, sum, err));
   v->is_done = true;
   if (sum == 0) return CURVD_OK;       /* M is zero on the span: no pair */
   double nu = FLT_EPSILON * sqrt(sum); /* what rounding of a product may add to an eigenvalue */

@@ -101,9 +101,10 @@ static cv_eig_problem problem_of(const cv_stream *stream, const cv_eig_problem *
 
 static curvd_status check_finite(const cv_stream *stream, const char *what, double value, cv_error *err) {
   if (isfinite(value) && value >= 0) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC,
-                 "%s of a factor of %lld x %lld is %g: its statistics are not finite or have negative weights", what,
-                 (long long)stream->n, (long long)stream->n, value);
+  return cv_fail(
+      err, CURVD_ERR_NUMERIC,
+      "%s of a factor of %lld x %lld is %g: its statistics or its seed are not finite, or weights are negative", what,
+      (long long)stream->n, (long long)stream->n, value);
 }
 
 curvd_status cv_stream_solve(const cv_stream *stream, const cv_eig_problem *wanted, const cv_eig_work *work, float *U,
