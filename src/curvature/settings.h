@@ -41,6 +41,7 @@ typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_gr
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
+typedef enum cv_apply { CV_APPLY_AUTO, CV_APPLY_REPLICATED, CV_APPLY_FACTORED } cv_apply;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
@@ -74,7 +75,7 @@ typedef struct cv_settings {
   bool dry_run;
   int32_t step;
   double kl_clip, momentum;
-  int32_t momentum_place;
+  int32_t momentum_place, apply;
 } cv_settings;
 
 enum { CV_SETTINGS_MAX = 48 };
