@@ -13,7 +13,8 @@ typedef enum cv_rng_stream {
   CV_RNG_TARGET,   /* targets sampled from the model: a = step, index = position in the global batch */
   CV_RNG_SKETCH,   /* test matrices: a = 2 * layer + factor, b = refresh */
   CV_RNG_TEACHER,  /* synthetic data set: a = what */
-  CV_RNG_PROBE     /* estimators, tests */
+  CV_RNG_PROBE,    /* estimators, tests */
+  CV_RNG_ROWS      /* rows of a capture: a = 2 * layer + factor, b = step */
 } cv_rng_stream;
 
 typedef struct cv_rng {

@@ -4,7 +4,7 @@
 #include <time.h>
 
 enum { PIECE_BYTES = 1 << 29, SPINS = 2000, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 500000, SLEEP_GENTLE_NS = 20000 };
-enum { TAG_COMMAND = 1 };
+enum { TAG_COMMAND = 1, TAG_ROWS = 2 };
 
 /* A short spin for what is about to come, then sleeps that double: Open MPI's own waits keep a core busy for ever. */
 void cv_coll_pause(cv_wait how, int64_t n) {
@@ -76,6 +76,20 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
                                      cv_error *err) {
   if (comm->n_ranks == 1) bytes = 0;
   return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
+}
+
+curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,
+                                cv_error *err) {
+  transfer->n = 1;
+  int code = MPI_Isend(x, (int)bytes, MPI_BYTE, root_of(comm, owner), TAG_ROWS, comm->up[owner], transfer->request);
+  return cv_comm_check(code, "MPI_Isend of captured rows", err);
+}
+
+curvd_status cv_coll_begin_receive(const cv_comm *comm, int owner, int worker, void *x, int64_t bytes,
+                                   cv_transfer *transfer, cv_error *err) {
+  transfer->n = 1;
+  int code = MPI_Irecv(x, (int)bytes, MPI_BYTE, worker, TAG_ROWS, comm->up[owner], transfer->request);
+  return cv_comm_check(code, "MPI_Irecv of captured rows", err);
 }
 
 curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err) {

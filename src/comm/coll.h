@@ -5,6 +5,8 @@
 
 #include "comm/comm.h"
 
+#include <limits.h>
+
 enum { CV_TRANSFER_PIECES = 64 }; /* x 512 MiB = 32 GiB */
 
 typedef struct cv_transfer {
@@ -26,6 +28,14 @@ curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int6
 /* [collective over the group of owner] bytes of the owner's x come to every worker. */
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
                                      cv_error *err);
+
+/* A worker's message of bytes to an owner, and the owner's place for the next one of a worker: at most bytes. The two
+ * are different ranks. */
+curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,
+                                cv_error *err);
+curvd_status cv_coll_begin_receive(const cv_comm *comm, int owner, int worker, void *x, int64_t bytes,
+                                   cv_transfer *transfer, cv_error *err);
+#define CV_MESSAGE_MAX_BYTES ((int64_t)INT_MAX)
 
 /* Has it ended? Looking also moves it, and every other transfer, on. */
 curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err);

@@ -7,7 +7,7 @@
 
 static curvd_status make_side(cv_factor *factor, double exponent, cv_error *why) {
   return cv_lrps_rows_make(&factor->side, factor->state.kind == CV_KIND_IDENTITY, factor->damping, exponent,
-                           factor->store, &factor->function, why);
+                           factor->kept, &factor->function, why);
 }
 
 curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why) {

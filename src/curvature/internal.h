@@ -10,9 +10,11 @@
 #include "comm/grid.h"
 #include "curvature/settings.h"
 #include "curvd.h"
+#include "linalg/brand.h"
 #include "linalg/eig.h"
 #include "linalg/lrps_rows.h"
 #include "linalg/pair.h"
+#include "linalg/stream.h"
 
 enum {
   CV_THIN_ROWS = 128,
@@ -33,6 +35,7 @@ typedef struct cv_factor_state {
   int64_t statistics_step; /* -1: no statistics yet */
   int64_t refused;
   int64_t products; /* with the factor, by the refresh */
+  int64_t rows;     /* of the basis that follow: r, or of a stream all that make up a seed */
   double trace, lambda_max, lambda_min, tau;
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
   double extra_damping; /* rho^updates of average "zero", else 0 */
@@ -43,23 +46,38 @@ typedef struct cv_weights {
   double keep, add;
 } cv_weights;
 
+struct cv_carrier; /* carrier.h */
+struct cv_store;   /* store.h */
+
 /* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. A spread factor lies over all owners
  * (comm/grid.h, one grid column): no rank holds it, or its statistic, as a whole (spread.c). */
 typedef struct cv_factor {
   int64_t n, ld;
   int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
   bool is_full, is_spread;
-  /* worker: this step's sum of outer products; of a spread factor the rows that it is the product of */
-  float *statistic; /* (n, ld) lower triangle; (capture_rows, ld) */
-  int64_t rows;     /* examples in it; 0: statistic holds anything */
-  bool is_bad;      /* what was captured is not finite: it goes nowhere */
+  bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
+  const struct cv_carrier *carrier;
+  const struct cv_store *store;
+  /* worker: what its carrier makes of this step's rows */
+  float *statistic;
+  int64_t rows;          /* in it; 0: statistic holds anything */
+  int64_t examples;      /* that they stand for: more when they were sampled */
+  bool is_bad;           /* what was captured is not finite: it goes nowhere */
+  double captured_trace; /* of a sketch */
+  float *seed;           /* (k_max + probes, ld) test matrix of a sketch */
   /* owner: running average and its decomposition */
   int64_t mine;   /* columns of average and basis on this rank: n, or its share */
   int64_t own_ld; /* of them */
   float *average; /* (n, mine) lower triangle (spread: upper), mirrored before a refresh */
   double weight;  /* of EA_NORM */
   int64_t updates;
-  cv_weights due;        /* of a spread factor's blocks that are on their way; add 0: refused, or none */
+  cv_weights due;     /* of blocks or rows that are on their way; add 0: refused, or none */
+  cv_stream stream;   /* instead of average */
+  bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
+  int64_t reseed_step;
+  bool has_absorbed;     /* ... and statistics have come since */
+  cv_brand online;       /* whose pairs are basis and eigenvalues */
+  int64_t refreshes;     /* of online pairs */
   float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
@@ -69,8 +87,8 @@ typedef struct cv_factor {
   cv_factor_state state;
   cv_lrps side;          /* U of (k_max, ld) inside the layer's planes */
   float *inverse;        /* (n, ld), form cholesky */
-  cv_lrps_rows function; /* of a factored layer: the damped inverse power, in store; valid unless its table is due */
-  float *store;
+  cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
+  float *kept;
   double damping; /* of the last step */
 } cv_factor;
 
@@ -110,6 +128,11 @@ typedef struct cv_uplink {
   int64_t n_slots, next;
   float *slots;          /* (n_slots, n_floats) */
   cv_transfer *transfer; /* [n_slots] */
+  /* rows of the factors that are carried as columns: of each their number, then the rows */
+  int64_t row_bytes; /* most of one worker */
+  char *rows;        /* (n_slots, row_bytes) */
+  char *inbox;       /* owner: (row_bytes) of another worker */
+  cv_transfer *rows_way;
 } cv_uplink;
 
 /* What one refresh of an owner brings: a header of fixed size, then a payload whose size the header tells. */
@@ -147,8 +170,10 @@ struct curvd_ctx {
   int32_t n_layers, layers_room;
   cv_route *route; /* [n_owners] */
   int64_t bucket_floats;
-  float *bucket;           /* every layer's gradient (m, n), one after the other, and a vote; NULL with one worker */
-  bool is_here_everywhere; /* every worker has the oldest refresh under way (free-running) */
+  float *bucket; /* every layer's gradient (m, n), one after the other, a vote, and perhaps every owner's statistics;
+                    NULL with one worker */
+  int64_t bucket_statistics;     /* floats of the latter; 0: they go straight to their owners */
+  bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   bool is_factored;              /* some layer is */
   float *rows_work;              /* of lrps_rows.h, for CV_LRPS_ROWS_BLOCK rows */
@@ -156,6 +181,10 @@ struct curvd_ctx {
   bool has_grid;                 /* some factor is spread */
   cv_grid grid;                  /* owners only */
   float *block;                  /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
+  float *sketched;               /* scratch of cv_stream_add */
+  float *sampled;                /* (sample_rows, n) */
+  double *row_norms;             /* (capture_rows) and (sample_rows) weights */
+  int64_t *row_index;            /* (sample_rows) */
   cv_eig_work eig_work;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
@@ -204,18 +233,14 @@ static inline bool cv_holds(const cv_layer *layer, int o) {
   return cv_holds_factor(layer, &layer->factor[CV_A], o) || cv_holds_factor(layer, &layer->factor[CV_G], o);
 }
 
-/* capture.c */
-void cv_capture_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
-
 /* factors.c: statistics on the wire, and running averages. */
 int64_t cv_factor_wire_floats(const cv_factor *factor);
 void cv_factor_pack(cv_factor *factor, int worker, float *wire);
 void cv_factor_forget(cv_factor *factor); /* what was captured has gone */
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
+void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int64_t rows, const float *X);
 
 /* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
-bool cv_spread_has_room(const curvd_ctx *ctx, const cv_factor *factor, int64_t rows);
-void cv_spread_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale);
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
 int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local);
 void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
@@ -226,7 +251,13 @@ curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work
 void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work);
 const cv_eig_ops *cv_solver_of(const curvd_ctx *ctx, const cv_factor *factor);
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem);
+curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *result, cv_error *why); /* is it sound? */
+void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const char *solver,
+                   const cv_error *why);
 void cv_count(curvd_ctx *ctx, const cv_layer *layer, curvd_event event);
+
+/* sketch.c: the test matrix of a cold start, the same on all ranks. */
+curvd_status cv_sketch_seed(curvd_ctx *ctx, const cv_factor *factor, int32_t index, float *Omega);
 
 /* refresh.c: new preconditioners of the factors of a layer that this rank holds; index: the layer's number, part of the
  * sketch's key. [collective over the owners where a factor is spread] */

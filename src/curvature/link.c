@@ -15,6 +15,10 @@ int64_t cv_staleness_bound(const cv_settings *s) {
   return s->staleness == CV_STALENESS_FREE ? s->staleness_max : s->staleness;
 }
 
+bool cv_is_with_gradients(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->route == CV_ROUTE_GRADIENTS && ctx->comm.n_workers > 1;
+}
+
 /* How many things of an interval a worker begins before the first of them must have ended. */
 static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
   int64_t least = (int64_t)cv_schedule_min(interval);
@@ -23,7 +27,32 @@ static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
 
 /* ---- memory ---- */
 
-static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up) {
+static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
+  void *bytes = NULL;
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, n, 1, "a transfer buffer", &bytes, &ctx->error));
+  *block = bytes;
+  return CURVD_OK;
+}
+
+/* A worker's own messages, and on an owner the place of the others'. */
+static curvd_status allocate_rows(curvd_ctx *ctx, cv_uplink *up, bool is_owner) {
+  void *ways = NULL;
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
+  if (up->row_bytes > CV_MESSAGE_MAX_BYTES) {
+    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
+                   "rank %d: a message of captured rows may take %lld bytes, at most %lld fit: lower capture_rows, or "
+                   "use more owners",
+                   ctx->comm.rank, (long long)up->row_bytes, (long long)CV_MESSAGE_MAX_BYTES);
+  }
+  if (is_worker) CV_TRY(bytes_new(ctx, up->n_slots * up->row_bytes, &up->rows));
+  if (is_owner && ctx->comm.n_ranks > 1) CV_TRY(bytes_new(ctx, up->row_bytes, &up->inbox));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->rows_way, "transfers", &ways,
+                       &ctx->error));
+  up->rows_way = ways;
+  return CURVD_OK;
+}
+
+static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up, bool is_owner) {
   const cv_settings *s = cv_settings_of(ctx);
   bool is_ahead = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_curvature > 0; /* of its owner */
   void *ways = NULL;
@@ -33,14 +62,7 @@ static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up) {
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->transfer, "transfers", &ways,
                        &ctx->error));
   up->transfer = ways;
-  return CURVD_OK;
-}
-
-static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
-  void *bytes = NULL;
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, n, 1, "a transfer buffer", &bytes, &ctx->error));
-  *block = bytes;
-  return CURVD_OK;
+  return up->row_bytes > 0 ? allocate_rows(ctx, up, is_owner) : CURVD_OK;
 }
 
 static curvd_status allocate_down(curvd_ctx *ctx, cv_downlink *down) {
@@ -66,6 +88,7 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, owner)) continue;
     up.n_floats += layer->method->statistics_floats(layer, owner);
+    up.row_bytes += layer->method->rows_most(ctx, layer, owner);
     down.header_bytes += layer->method->header_bytes;
     down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
   }
@@ -73,14 +96,14 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   CV_TRY(cv_comm_connect(&ctx->comm, owner, &ctx->error));
   if (!cv_is_linked(ctx, owner)) return CURVD_OK;
   down.header_bytes += (int64_t)sizeof down.events;
-  int64_t most = cv_larger(up.n_floats * (int64_t)sizeof(float), down.payload_bytes);
-  if (most > CV_TRANSFER_MAX_BYTES) {
+  int64_t sum = up.n_floats * (int64_t)sizeof(float), most = cv_larger(sum, down.payload_bytes);
+  if (most > CV_TRANSFER_MAX_BYTES || (cv_is_with_gradients(ctx) && sum > CV_MESSAGE_MAX_BYTES)) {
     return cv_fail(&ctx->error, CURVD_ERR_SIZE,
                    "owner %d would send %lld bytes at once, at most %lld fit: use more curvature ranks", owner,
                    (long long)most, (long long)CV_TRANSFER_MAX_BYTES);
   }
   ctx->route[owner] = (cv_route){up, down};
-  CV_TRY(allocate_up(ctx, &ctx->route[owner].up));
+  CV_TRY(allocate_up(ctx, &ctx->route[owner].up, cv_comm_my_owner(&ctx->comm) == owner));
   return allocate_down(ctx, &ctx->route[owner].down);
 }
 
@@ -98,7 +121,8 @@ void cv_links_free(curvd_ctx *ctx) {
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     cv_route *route = &ctx->route[o];
     cv_floats_free(&ctx->memory, &route->up.slots);
-    void *block[] = {route->up.transfer, route->down.parcel, route->down.headers, route->down.payloads};
+    void *block[] = {route->up.transfer, route->up.rows,      route->up.inbox,     route->up.rows_way,
+                     route->down.parcel, route->down.headers, route->down.payloads};
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(&ctx->memory, &block[i]);
   }
   void *routes = ctx->route;
@@ -112,7 +136,10 @@ curvd_status cv_links_advance(curvd_ctx *ctx) {
   bool is_done;
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     cv_uplink *up = &ctx->route[o].up;
-    for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_coll_test(&up->transfer[i], &is_done, &ctx->error));
+    for (int64_t i = 0; i < up->n_slots; i++) {
+      CV_TRY(cv_coll_test(&up->transfer[i], &is_done, &ctx->error));
+      if (up->rows_way) CV_TRY(cv_coll_test(&up->rows_way[i], &is_done, &ctx->error));
+    }
     CV_TRY(cv_down_advance(ctx, o));
   }
   return CURVD_OK;
@@ -122,7 +149,7 @@ curvd_status cv_links_drain(curvd_ctx *ctx) {
   CV_TRY(cv_coll_told(&ctx->comm, &ctx->error));
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     cv_uplink *up = &ctx->route[o].up;
-    for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_up_wait(ctx, &up->transfer[i], CV_WAIT_GENTLY));
+    for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_up_wait_for_slot(ctx, up, i));
   }
   while (cv_down_oldest(ctx) >= 0) {
     CV_TRY(cv_down_wait(ctx));

@@ -18,18 +18,28 @@ bool cv_is_due(const curvd_ctx *ctx, const cv_schedule *interval, int64_t step);
 /* Most steps between a refresh and its use. */
 int64_t cv_staleness_bound(const cv_settings *s);
 
+/* Do statistics come with the gradients' sum? */
+bool cv_is_with_gradients(const curvd_ctx *ctx);
+
 /* Memory of both links of every owner; sizes are agreed on by all ranks. */
 curvd_status cv_links_allocate(curvd_ctx *ctx);
 void cv_links_free(curvd_ctx *ctx);
 
-/* Worker: this step's statistics of all owners' layers are packed and sent. */
+/* Worker: this step's statistics of all owners' layers are packed and sent. cv_up_pack: packs them, owner by owner, for
+ * the gradients' sum; cv_up_send then hands the sums over. */
+void cv_up_pack(curvd_ctx *ctx, float *wire);
 curvd_status cv_up_send(curvd_ctx *ctx);
 
 /* Waits for a transfer of an uplink; what else is under way moves on meanwhile, for it may hold the owner up. */
 curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how);
 
-/* Owner: sum over the workers; *wire: it, for the running averages. */
+/* Waits until a slot of an uplink is free. */
+curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot);
+
+/* Owner: sum over the workers; *wire: it, for the running averages. Then, once those know the weights, the rows of the
+ * factors that are carried as columns, into them. */
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire);
+curvd_status cv_up_take_rows(curvd_ctx *ctx);
 
 /* Statistics of spread factors, block by block: summed over the workers, into the owners' averages. Every rank waits.
  */

@@ -26,6 +26,11 @@ typedef struct cv_method {
    * returns the place behind them. */
   int64_t (*statistics_floats)(const cv_layer *layer, int owner);
   float *(*pack)(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire);
+  /* Of the factors that an owner holds: bytes of the rows that a worker sends apart (most), the rows, and, on the
+   * owner, those of one worker. Each returns the place behind, or the bytes. */
+  int64_t (*rows_most)(const curvd_ctx *ctx, const cv_layer *layer, int owner);
+  char *(*pack_rows)(cv_layer *layer, int owner, char *message);
+  const char *(*absorb_rows)(curvd_ctx *ctx, cv_layer *layer, const char *message);
   /* Owner: the summed wire into the running averages; refuses what is not finite. Returns the place behind it. */
   const float *(*absorb)(curvd_ctx *ctx, cv_layer *layer, const float *wire);
   /* Owner: a new preconditioner from the averages; keeps the previous one when all fails. */

@@ -4,27 +4,38 @@
  * apply 4 m n (r_A + r_G) of low rank or 4 m n (m + n) exact; words sent (n^2 + m^2) / 2 and n r_A + m r_G.
  * Bad when inputs and output gradients are far from independent; then F is not near A (x) G. */
 #include "base/order.h"
+#include "curvature/carrier.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
+#include "curvature/store.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
+#include "linalg/thin.h"
 
-static int64_t largest_k(const cv_settings *s) {
-  double rank = s->missing_trace > 0 ? (double)s->eig_rank_max : 0, scheduled = cv_schedule_max(&s->eig_rank);
-  return (int64_t)(rank > scheduled ? rank : scheduled) + (int64_t)cv_schedule_max(&s->oversampling);
+#include <string.h>
+
+static int64_t largest_k(const cv_settings *s, bool is_stream) {
+  int64_t adaptive = s->missing_trace > 0 ? s->eig_rank_max : 0,
+          rank = cv_larger((int64_t)cv_schedule_max(&s->eig_rank), adaptive);
+  return rank + cv_oversampling(cv_schedule_max(&s->oversampling), rank, is_stream);
+}
+
+static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
+  const cv_settings *s = cv_settings_of(ctx);
+  factor->ld = cv_dense_ld(factor->n);
+  factor->is_spread = ctx->comm.n_owners > 1 && factor->n >= s->grid_min_n && s->form == CV_FORM_EIGEN;
+  bool is_stream = cv_carrier_wants_stream(s, factor);
+  int64_t k = cv_smaller(largest_k(s, is_stream), factor->n);
+  factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
+  factor->k_max = factor->is_full ? factor->n : k;
+  factor->fresh.statistics_step = factor->state.statistics_step = -1;
+  cv_carrier_choose(s, is_stream && !factor->is_full, factor);
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
-  const cv_settings *s = cv_settings_of(ctx);
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor *factor = &layer->factor[f];
-    factor->n = f == CV_A ? layer->n : layer->m;
-    factor->ld = cv_dense_ld(factor->n);
-    int64_t k = cv_smaller(largest_k(s), factor->n);
-    factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
-    factor->is_spread = ctx->comm.n_owners > 1 && factor->n >= s->grid_min_n && s->form == CV_FORM_EIGEN;
-    factor->k_max = factor->is_full ? factor->n : k;
-    factor->fresh.statistics_step = factor->state.statistics_step = -1;
+    layer->factor[f].n = f == CV_A ? layer->n : layer->m;
+    size_factor(ctx, &layer->factor[f]);
   }
 }
 
@@ -44,22 +55,25 @@ static bool is_inverse(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->form == CV_FORM_CHOLESKY;
 }
 
-static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor) {
+static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
   factor->mine = cv_cyclic_count(&piece);
   factor->own_ld = cv_dense_ld(factor->mine);
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->own_ld, "a running average",
-                       &factor->average, &ctx->error));
+  CV_TRY(factor->store->allocate(ctx, factor, index));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, (factor->k_max + CV_EIG_PROBES) * factor->own_ld, "a basis",
                        &factor->basis, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->eigenvalues,
                        &ctx->error);
 }
 
-static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor) {
-  int64_t rows = factor->is_spread ? cv_settings_of(ctx)->capture_rows : factor->n;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, rows * factor->ld, "a statistic", &factor->statistic,
-                       &ctx->error));
+static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->carrier->room(ctx, factor), "a statistic",
+                       &factor->statistic, &ctx->error));
+  if (factor->seeds_workers) {
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, (factor->k_max + CV_EIG_PROBES) * factor->ld,
+                         "a test matrix", &factor->seed, &ctx->error));
+    CV_TRY(cv_sketch_seed(ctx, factor, index, factor->seed));
+  }
   if (!is_inverse(ctx)) {
     return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
                          &ctx->error);
@@ -94,16 +108,17 @@ static curvd_status allocate_functions(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, cv_lrps_rows_store(factor->n, factor->k_max),
-                         "a function of a factor", &factor->store, &ctx->error));
+                         "a function of a factor", &factor->kept, &ctx->error));
   }
   return CURVD_OK;
 }
 
 static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
+  int32_t index = (int32_t)(layer - ctx->layer);
   for (int f = 0; f < CV_FACTORS; f++) {
     if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
-      CV_TRY(allocate_owner(ctx, &layer->factor[f]));
-    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, &layer->factor[f]));
+      CV_TRY(allocate_owner(ctx, &layer->factor[f], index));
+    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, &layer->factor[f], index));
   }
   layer->table_is_due = true;
   layer->factored_step = -1;
@@ -115,8 +130,9 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->average, &factor->basis,   &factor->eigenvalues, &factor->statistic,
-                       &factor->side.D,  &factor->inverse, &factor->store};
+    float **block[] = {&factor->basis,  &factor->eigenvalues, &factor->statistic, &factor->seed,
+                       &factor->side.D, &factor->inverse,     &factor->kept};
+    if (factor->store) factor->store->release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }
   cv_floats_free(&ctx->memory, &layer->rows_n);
@@ -127,31 +143,55 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
 }
 
 static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, int64_t rows) {
-  if (cv_spread_has_room(ctx, factor, rows)) return CURVD_OK;
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t room = s->capture_rows, kept = s->sample_rows > 0 ? cv_smaller(rows, s->sample_rows) : rows;
+  bool fits = !factor->carrier->keeps_rows || kept <= room - factor->rows;
+  if (fits && (s->sample_rows == 0 || rows <= room)) return CURVD_OK;
   return cv_fail(
       &ctx->error, CURVD_ERR_SIZE,
-      "layer %s, rank %d: %lld rows captured in step %lld, its factor of n = %lld is spread over the owners and "
-      "has room for %lld: raise capture_rows, or grid_min_n",
-      layer->name, ctx->comm.rank, (long long)(factor->rows + rows), (long long)ctx->step, (long long)factor->n,
-      (long long)cv_settings_of(ctx)->capture_rows);
+      "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
+      "for %lld: raise capture_rows, or %s",
+      layer->name, ctx->comm.rank, (long long)(factor->rows + rows), (long long)ctx->step, factor->carrier->name,
+      (long long)factor->n, (long long)room, factor->is_spread ? "grid_min_n" : "choose another carrier");
 }
 
-static void add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
-  if (factor->is_spread) {
-    cv_spread_add(factor, rows, x, ldx, has_one, scale);
-  } else {
-    cv_capture_add(factor, rows, x, ldx, has_one, scale);
+/* Rows drawn by their squared length stand for all. Every worker draws by its own key. */
+static cv_rows sample(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t c = s->sample_rows, worker = ctx->comm.rank;
+  uint32_t number = (uint32_t)(2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]));
+  cv_rng key = {(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
+  double *weight = ctx->row_norms + s->capture_rows;
+  cv_error why = {0};
+  if (c == 0 || x->rows <= c) return *x;
+  cv_thin_norms(x->rows, factor->n, x->X, x->ld, x->has_one, ctx->row_norms);
+  if (cv_thin_choose(x->rows, ctx->row_norms, c, key, ctx->row_index, weight, &why) != CURVD_OK) {
+    factor->is_bad = true;
+    return (cv_rows){.X = x->X, .ld = x->ld};
   }
+  cv_thin_gather(c, factor->n, x->X, x->ld, x->has_one, ctx->row_index, weight, ctx->sampled, factor->n);
+  return (cv_rows){c, factor->n, ctx->sampled, false, x->scale};
+}
+
+/* An owner that uses its own batch has no use for others' factors. */
+static void add(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
+  bool is_local = cv_settings_of(ctx)->carrier == CV_CARRY_LOCAL;
+  if (x->rows == 0 || (is_local && !cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm)))) return;
+  cv_rows rows = sample(ctx, layer, factor, x);
+  if (rows.rows > 0) factor->carrier->add(ctx, factor, &rows);
+  factor->rows += rows.rows;
+  factor->examples += x->rows;
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
 static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
                             int64_t ldg) {
   float scale = cv_settings_of(ctx)->loss_reduction == CV_LOSS_MEAN ? (float)rows * (float)rows : 1;
+  cv_rows x_a = {rows, lda, a, layer->has_bias, 1}, x_g = {rows, ldg, g, false, scale};
   if (a) CV_TRY(check_room(ctx, layer, &layer->factor[CV_A], rows));
   if (g) CV_TRY(check_room(ctx, layer, &layer->factor[CV_G], rows));
-  if (a) add(&layer->factor[CV_A], rows, a, lda, layer->has_bias, 1);
-  if (g) add(&layer->factor[CV_G], rows, g, ldg, false, scale);
+  if (a) add(ctx, layer, &layer->factor[CV_A], &x_a);
+  if (g) add(ctx, layer, &layer->factor[CV_G], &x_g);
   return CURVD_OK;
 }
 
@@ -183,6 +223,45 @@ static const float *absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
   return wire;
 }
 
+/* A message: of each factor that is carried as columns, the number of rows, then the rows, n numbers each. */
+static bool sends_rows(const cv_layer *layer, int f, int owner) {
+  return cv_holds_factor(layer, &layer->factor[f], owner) && layer->factor[f].carrier->sends_rows;
+}
+
+static int64_t rows_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
+  int64_t bytes = 0, rows = cv_settings_of(ctx)->capture_rows;
+  for (int f = 0; f < CV_FACTORS; f++) {
+    if (sends_rows(layer, f, owner)) bytes += (int64_t)sizeof rows + rows * layer->factor[f].n * (int64_t)sizeof(float);
+  }
+  return bytes;
+}
+
+static char *pack_rows(cv_layer *layer, int owner, char *message) {
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor *factor = &layer->factor[f];
+    if (!sends_rows(layer, f, owner)) continue;
+    memcpy(message, &factor->rows, sizeof factor->rows);
+    message += sizeof factor->rows;
+    size_t row = (size_t)factor->n * sizeof(float);
+    for (int64_t i = 0; i < factor->rows; i++, message += row) memcpy(message, factor->statistic + i * factor->ld, row);
+    cv_factor_forget(factor);
+  }
+  return message;
+}
+
+static const char *absorb_rows(curvd_ctx *ctx, cv_layer *layer, const char *message) {
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor *factor = &layer->factor[f];
+    int64_t rows;
+    if (!sends_rows(layer, f, cv_comm_my_owner(&ctx->comm))) continue;
+    memcpy(&rows, message, sizeof rows);
+    message += sizeof rows;
+    cv_factor_absorb_rows(ctx, layer, factor, rows, (const float *)(const void *)message);
+    message += rows * factor->n * (int64_t)sizeof(float);
+  }
+  return message;
+}
+
 const cv_method cv_method_kfac = {
     .size = size,
     .cost = cost,
@@ -192,6 +271,9 @@ const cv_method cv_method_kfac = {
     .statistics_floats = statistics_floats,
     .pack = pack,
     .absorb = absorb,
+    .rows_most = rows_most,
+    .pack_rows = pack_rows,
+    .absorb_rows = absorb_rows,
     .refresh = cv_refresh_layer,
     .header_bytes = CV_WIRE_HEADER_BYTES,
     .payload_most = cv_wire_payload_most,

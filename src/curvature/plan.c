@@ -4,6 +4,7 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
+#include "curvature/store.h"
 #include "linalg/dense.h"
 
 #include <stdio.h>
@@ -102,8 +103,10 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
-  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1, "the gradients", &ctx->bucket,
-                       &ctx->error);
+  for (int o = 0; o < ctx->comm.n_owners && cv_is_with_gradients(ctx); o++)
+    ctx->bucket_statistics += ctx->route[o].up.n_floats;
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1 + ctx->bucket_statistics,
+                       "the gradients", &ctx->bucket, &ctx->error);
 }
 
 /* Of lrps_rows.h, for a block of rows. */
@@ -171,34 +174,51 @@ static curvd_status make_grid(curvd_ctx *ctx) {
   return cv_grid_create(ctx->comm.owners, ctx->comm.n_owners, 1, &ctx->memory, &ctx->grid, &ctx->error);
 }
 
-/* Room of a factor's solver; a spread one's average is mirrored in the same floats. */
+/* Room of a factor's solver. */
 static curvd_status solver_needs(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, cv_eig_scratch *most) {
-  const cv_eig_ops *ops = cv_solver_of(ctx, factor);
   const cv_grid *grid = factor->is_spread ? &ctx->grid : NULL;
   cv_error why = {0};
-  if (ops->fits(factor->n, factor->k_max, grid, &why) != CURVD_OK)
+  if (cv_solver_of(ctx, factor)->fits(factor->n, factor->k_max, grid, &why) != CURVD_OK)
     return cv_fail(&ctx->error, why.code, "layer %s: %s", layer->name, why.text);
-  cv_eig_scratch need = ops->scratch(factor->n, factor->k_max, grid);
-  if (factor->is_spread) need.floats = cv_larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  cv_eig_scratch need = factor->store->scratch(ctx, factor);
   most->floats = cv_larger(most->floats, need.floats);
   most->doubles = cv_larger(most->doubles, need.doubles);
   most->ints = cv_larger(most->ints, need.ints);
   return CURVD_OK;
 }
 
+static curvd_status allocate_sampling(curvd_ctx *ctx) {
+  const cv_settings *s = cv_settings_of(ctx);
+  int64_t widest = 0, rows = s->sample_rows;
+  void *index = NULL;
+  if (rows == 0 || !cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
+  for (int32_t i = 0; i < ctx->n_layers; i++) widest = cv_larger(widest, cv_larger(ctx->layer[i].m, ctx->layer[i].n));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows * widest, "sampled rows", &ctx->sampled, &ctx->error));
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, s->capture_rows + rows, "lengths of rows", &ctx->row_norms,
+                        &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows, sizeof *ctx->row_index, "numbers of rows", &index,
+                       &ctx->error));
+  ctx->row_index = index;
+  return CURVD_OK;
+}
+
 static curvd_status allocate_solver(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
-  int64_t block = 0;
+  int64_t block = 0, sketched = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
       if (factor->is_spread) block = cv_larger(block, CV_GRID_BLOCK * factor->n);
+      if (factor->store == &cv_store_stream)
+        sketched = cv_larger(sketched, cv_stream_add_scratch(factor->k_max + CV_EIG_PROBES));
       bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
       if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
         CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
+  CV_TRY(allocate_sampling(ctx));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
   return cv_solver_room_new(ctx, most, &ctx->eig_work);
 }
 
@@ -221,6 +241,11 @@ void cv_plan_free(curvd_ctx *ctx) {
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->rows_work};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);
+  cv_floats_free(&ctx->memory, &ctx->sketched);
+  cv_floats_free(&ctx->memory, &ctx->sampled);
+  cv_doubles_free(&ctx->memory, &ctx->row_norms);
+  void *index = ctx->row_index;
+  cv_memory_free(&ctx->memory, &index);
   cv_solver_room_free(ctx, &ctx->eig_work);
   cv_grid_free(&ctx->grid, &ctx->memory);
 }

@@ -1,7 +1,7 @@
 /* New preconditioners from running averages. Certificates (linalg/certify.h) drive it: how many pairs are kept, how
  * many products are spent, and whether the old pairs still do. */
 #include "base/order.h"
-#include "curvature/internal.h"
+#include "curvature/store.h"
 #include "linalg/dense.h"
 
 #include <math.h>
@@ -33,6 +33,9 @@ static cv_eig_method eig_method_of(const cv_settings *s) {
   case CV_METHOD_SRE:
     return CV_EIG_SRE;
   case CV_METHOD_NYSTROM:
+  case CV_METHOD_B:
+  case CV_METHOD_BR:
+  case CV_METHOD_BRC:
   case CV_METHOD_KFAC:
   case CV_METHOD_NONE:
     break;
@@ -44,7 +47,7 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
   const cv_settings *s = cv_settings_of(ctx);
   bool is_warm = s->warm_start && factor->last.found > 0;
   int64_t rank = wanted_rank(ctx, factor),
-          over = cv_smaller((int64_t)cv_now(ctx, &s->oversampling), factor->k_max - rank);
+          over = cv_smaller(cv_oversampling(cv_now(ctx, &s->oversampling), rank, false), factor->k_max - rank);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
   return (cv_eig_problem){
       .n = factor->n,
@@ -73,6 +76,7 @@ static void describe(cv_factor *factor) {
   fresh->is_new = 1;
   fresh->kind = CV_KIND_EIGEN;
   fresh->r = r->kept;
+  fresh->rows = factor->seeds_workers ? factor->k_max : r->kept;
   fresh->lambda_max = r->kept > 0 ? factor->eigenvalues[0] : 0;
   fresh->lambda_min = r->kept > 0 ? factor->eigenvalues[r->kept - 1] : 0;
   fresh->tau = r->tau;
@@ -104,24 +108,75 @@ static bool still_fits(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *
   return status == CURVD_OK && now.error_norm <= factor->last.error_norm + allowed;
 }
 
-static void refresh_eigen(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+/* ---- the store of whole averages: (n, mine), lower triangle (spread: upper) ---- */
+
+static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+  (void)index;
+  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->own_ld, "a running average",
+                       &factor->average, &ctx->error);
+}
+
+static void release(curvd_ctx *ctx, cv_factor *factor) {
+  cv_floats_free(&ctx->memory, &factor->average);
+}
+
+/* A spread average is mirrored in the solver's floats. */
+static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
+  cv_eig_scratch need =
+      cv_solver_of(ctx, factor)->scratch(factor->n, factor->k_max, factor->is_spread ? &ctx->grid : NULL);
+  if (factor->is_spread) need.floats = cv_larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  return need;
+}
+
+/* This rank's ones. */
+static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
+  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
+  for (int64_t i = 0; i < factor->mine; i++) factor->average[cv_cyclic_global(&piece, i) * factor->own_ld + i] = 1;
+}
+
+/* The sum's packed triangle. */
+static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
+  float keep = (float)w.keep, add = (float)w.add;
+  double trace = 0;
+  (void)ctx, (void)why;
+  for (int64_t i = 0; i < factor->n; wire += ++i) {
+    float *row = factor->average + i * factor->own_ld;
+    for (int64_t j = 0; j <= i; j++) row[j] = keep * row[j] + add * wire[j];
+    trace += row[i];
+  }
+  factor->fresh.trace = trace;
+  return CURVD_OK;
+}
+
+static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
+                             cv_error *why) {
+  (void)ctx, (void)why;
+  cv_gram_columns(factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->average, factor->own_ld);
+  return CURVD_OK;
+}
+
+static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_eig_problem problem = problem_of(ctx, layer, factor, index);
   cv_error why = {0};
   if (!factor->is_spread) {
     cv_mirror(factor->n, factor->average, factor->own_ld);
   } else if (cv_grid_mirror(&ctx->grid, factor->n, factor->average, factor->own_ld, ctx->eig_work.floats, &why) !=
              CURVD_OK) {
-    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: %s", layer->name, why.text);
-    return;
+    cv_solve_tell(ctx, layer, factor, "mirror", &why);
+    return false;
   }
   if (still_fits(ctx, factor, &problem)) {
     cv_count(ctx, layer, CURVD_EVENT_SKIPPED);
-    return;
+    return false;
   }
-  if (!cv_solve(ctx, layer, factor, &problem)) return;
-  describe(factor);
+  if (!cv_solve(ctx, layer, factor, &problem)) return false;
   adapt_rank(cv_settings_of(ctx), factor);
+  return true;
 }
+
+const cv_store cv_store_full = {"full", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+
+/* ---- a refresh ---- */
 
 /* (M + damping I)^-1; damping grows tenfold on each failure, then the previous inverse stays. */
 static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
@@ -162,8 +217,8 @@ static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
     factor->last.found = 0;
   } else if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
     refresh_inverse(ctx, layer, factor);
-  } else {
-    refresh_eigen(ctx, layer, factor, index);
+  } else if (factor->store->solve(ctx, layer, factor, index)) {
+    describe(factor);
   }
   if (factor->fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);
 }

@@ -8,8 +8,10 @@
 
 const cv_option cv_settings_table[] = {
     /* name, type, group, unit, min, max, choices, initial, help, offset */
-    {"method", CV_OPTION_CHOICE, "curvature", "", 0, 0, "none|kfac|rs-kfac|sre-kfac|nystrom-kfac", "nystrom-kfac",
-     "how factors are decomposed: not at all, exactly, or by a randomized range finder", AT(method)},
+    {"method", CV_OPTION_CHOICE, "curvature", "", 0, 0,
+     "none|kfac|rs-kfac|sre-kfac|nystrom-kfac|b-kfac|b-r-kfac|b-r-c-kfac", "nystrom-kfac",
+     "how factors are decomposed: not at all, exactly, by a randomized range finder, or by online low-rank updates",
+     AT(method)},
     {"recipe", CV_OPTION_CHOICE, "curvature", "", 0, 0, "normalised|published", "normalised",
      "where defaults come from: the normalised root step, or the step that the method was published with", AT(recipe)},
     {"seed", CV_OPTION_INTEGER, "curvature", "", 0, 9007199254740992.0, NULL, "1", "key of every random draw",
@@ -36,6 +38,29 @@ const cv_option cv_settings_table[] = {
      AT(staleness)},
     {"staleness_max", CV_OPTION_INTEGER, "factors", "steps", 1, 1e6, NULL, "50",
      "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
+    {"carrier", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|triangle|sketch|columns|local", "auto",
+     "how statistics travel: packed triangles, sketches of streams, the captured rows, or not at all (local: an owner "
+     "uses its own batch)",
+     AT(carrier)},
+    {"route", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|owner|gradients", "auto",
+     "how sums of statistics reach their owner: reduced straight to it, or summed with the gradients and handed over "
+     "by "
+     "one worker; auto: straight",
+     AT(route)},
+    {"store", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|full|stream", "auto",
+     "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
+     "width",
+     AT(store)},
+    {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
+     "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all",
+     AT(sample_rows)},
+    {"online_renew", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "5",
+     "b-r-kfac, b-r-c-kfac: refreshes from one decomposition of the whole average to the next; 0: never",
+     AT(online_renew)},
+    {"online_correct", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "1",
+     "b-r-c-kfac: refreshes from one correction by the whole average to the next; 0: never", AT(online_correct)},
+    {"online_share", CV_OPTION_REAL, "factors", "", 0, 1, NULL, "0.2", "share of the pairs in a correction",
+     AT(online_share)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",
@@ -59,8 +84,8 @@ const cv_option cv_settings_table[] = {
      "what kfac keeps of a factor: eigenbasis, or dense inverse by Cholesky", AT(form)},
     {"eig_rank", CV_OPTION_SCHEDULE, "decomposition", "", 1, 1 << 20, NULL, "64",
      "eigenpairs kept by a randomized method", AT(eig_rank)},
-    {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, NULL, "8", "further columns of the sketch",
-     AT(oversampling)},
+    {"oversampling", CV_OPTION_SCHEDULE, "decomposition", "", 0, 1 << 20, "auto=-1", "auto",
+     "further rows of a sketch; auto: 8, and half of eig_rank for a stream", AT(oversampling)},
     {"power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "2", "power iterations of a cold start",
      AT(power_iters)},
     {"warm_power_iters", CV_OPTION_SCHEDULE, "decomposition", "", 0, 64, NULL, "0",
@@ -212,6 +237,41 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   return CURVD_OK;
 }
 
+/* A worker's sketch and its owner's must be of one test matrix, which changes when a refresh lands: before the next
+ * refresh begins, and at a step that the owner knows. */
+bool cv_can_sketch_on_workers(const cv_settings *s) {
+  return s->staleness == 0 || (s->staleness > 0 && (double)s->staleness < cv_schedule_min(&s->inv_update_steps));
+}
+
+int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
+  enum { FEW = 8 };
+  if (setting >= 0) return (int64_t)setting;
+  return is_stream ? rank / 2 : FEW;
+}
+
+bool cv_is_online(const cv_settings *s) {
+  return s->method == CV_METHOD_B || s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC;
+}
+
+static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
+  bool can_stream = s->method == CV_METHOD_NYSTROM;
+  if (s->carrier == CV_CARRY_LOCAL && s->curvature_ranks > 0)
+    return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
+  if (s->route == CV_ROUTE_GRADIENTS && (s->carrier == CV_CARRY_LOCAL || s->grad_reduction == CV_GRAD_NONE))
+    return refuse(err, "route gradients needs gradients that are summed here, and statistics that travel");
+  if (cv_is_online(s) && (s->carrier == CV_CARRY_TRIANGLE || s->carrier == CV_CARRY_SKETCH))
+    return refuse(err, "online methods update their pairs by rows: use carrier columns, local or auto");
+  if (cv_is_online(s) && s->store != CV_STORE_AUTO) return refuse(err, "online methods have a store of their own");
+  if (s->store == CV_STORE_STREAM && !can_stream) return refuse(err, "store stream needs method nystrom-kfac");
+  if (s->store == CV_STORE_STREAM && s->carrier == CV_CARRY_TRIANGLE)
+    return refuse(err, "a stream knows no triangles: use carrier sketch or columns");
+  if (s->carrier != CV_CARRY_SKETCH) return CURVD_OK;
+  if (!can_stream) return refuse(err, "carrier sketch needs method nystrom-kfac");
+  if (s->store == CV_STORE_FULL) return refuse(err, "carrier sketch needs store stream: a sketch makes no full factor");
+  if (cv_can_sketch_on_workers(s)) return CURVD_OK;
+  return refuse(err, "carrier sketch needs staleness below inv_update_steps, and not free: use carrier columns");
+}
+
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
   for (size_t i = 0; i < sizeof implied / sizeof implied[0]; i++) {
     int row = 0;
@@ -220,7 +280,8 @@ curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
     CV_TRY(cv_settings_row(implied[i].key, &row, err));
     if (!book->is_set[row]) CV_TRY(cv_settings_set(book, row, implied[i].value, err));
   }
-  return check_combinations(&book->values, err);
+  CV_TRY(check_combinations(&book->values, err));
+  return check_carriers(&book->values, err);
 }
 
 /* FNV-1a */

@@ -11,7 +11,10 @@ typedef enum cv_method_kind {
   CV_METHOD_KFAC,
   CV_METHOD_RS,
   CV_METHOD_SRE,
-  CV_METHOD_NYSTROM
+  CV_METHOD_NYSTROM,
+  CV_METHOD_B,
+  CV_METHOD_BR,
+  CV_METHOD_BRC
 } cv_method_kind;
 typedef enum cv_recipe { CV_RECIPE_NORMALISED, CV_RECIPE_PUBLISHED } cv_recipe;
 typedef enum cv_average {
@@ -42,6 +45,15 @@ typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
 typedef enum cv_apply { CV_APPLY_AUTO, CV_APPLY_REPLICATED, CV_APPLY_FACTORED } cv_apply;
+typedef enum cv_carrier_kind {
+  CV_CARRY_AUTO,
+  CV_CARRY_TRIANGLE,
+  CV_CARRY_SKETCH,
+  CV_CARRY_COLUMNS,
+  CV_CARRY_LOCAL
+} cv_carrier_kind;
+typedef enum cv_route_kind { CV_ROUTE_AUTO, CV_ROUTE_OWNER, CV_ROUTE_GRADIENTS } cv_route_kind;
+typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
@@ -53,6 +65,9 @@ typedef struct cv_settings {
   char skip[CV_OPTION_TEXT_MAX];
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
+  int32_t carrier, route, store;
+  int64_t sample_rows, online_renew, online_correct;
+  double online_share;
   int32_t average;
   double factor_decay;
   cv_schedule damping;
@@ -78,7 +93,7 @@ typedef struct cv_settings {
   int32_t momentum_place, apply;
 } cv_settings;
 
-enum { CV_SETTINGS_MAX = 48 };
+enum { CV_SETTINGS_MAX = 64 };
 extern const cv_option cv_settings_table[];
 extern const int cv_settings_count;
 
@@ -101,6 +116,15 @@ curvd_status cv_settings_row(const char *key, int *row, cv_error *err);
 
 /* Stores value in row; OPTION when it is out of range. */
 curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err);
+
+/* Is the method one of online updates? */
+bool cv_is_online(const cv_settings *s);
+
+/* May workers sketch statistics themselves? */
+bool cv_can_sketch_on_workers(const cv_settings *s);
+
+/* Further rows of a sketch of rank pairs, by the option's value. */
+int64_t cv_oversampling(double setting, int64_t rank, bool is_stream);
 
 /* Fills what the caller left open from recipe and method. OPTION: combinations that mean nothing. */
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err);

@@ -35,7 +35,7 @@ void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work) {
 }
 
 /* Comparisons are written so that NaN is not sound. */
-static curvd_status check_sound(const cv_factor *factor, const cv_eig_result *r, cv_error *why) {
+curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *r, cv_error *why) {
   double sum = 0, trace = r->trace; /* the same on every owner */
   for (int64_t i = 0; i < r->found; i++) sum += factor->eigenvalues[i];
   bool is_sound = r->orthogonality <= ORTHOGONALITY_MAX && r->residual <= RESIDUAL_MAX && r->error_norm <= 2 * trace &&
@@ -78,8 +78,15 @@ static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_probl
   curvd_status status = ops == cv_solver_of(ctx, factor) ? ops->solve(p, &ctx->eig_work, factor->basis, factor->own_ld,
                                                                       factor->eigenvalues, result, why)
                                                          : solve_in_new_room(ctx, ops, p, factor, result, why);
-  if (status == CURVD_OK) status = check_sound(factor, result, why);
+  if (status == CURVD_OK) status = cv_solve_check(factor, result, why);
   return status == CURVD_OK;
+}
+
+void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const char *solver,
+                   const cv_error *why) {
+  if (!cv_owns(ctx, layer)) return;
+  cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %c, step %lld, solver %s: %s", layer->name,
+              factor == &layer->factor[CV_A] ? 'A' : 'G', (long long)ctx->step, solver, why->text);
 }
 
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem) {
@@ -94,9 +101,7 @@ bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv
     if (i > 0) cv_count(ctx, layer, event[i]);
     if (try_solver(ctx, rung[i], problem, factor, &why)) return true;
     factor->last.found = 0; /* the failed solver may have spoilt the basis: no warm start from it */
-    if (!cv_owns(ctx, layer)) continue;
-    cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %c, step %lld, solver %s: %s", layer->name,
-                factor == &layer->factor[CV_A] ? 'A' : 'G', (long long)ctx->step, rung[i]->name, why.text);
+    cv_solve_tell(ctx, layer, factor, rung[i]->name, &why);
   }
   cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);
   return false;

@@ -5,20 +5,7 @@
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
-#include <math.h>
 #include <string.h>
-
-bool cv_spread_has_room(const curvd_ctx *ctx, const cv_factor *factor, int64_t rows) {
-  return !factor->is_spread || rows <= cv_settings_of(ctx)->capture_rows - factor->rows;
-}
-
-void cv_spread_add(cv_factor *factor, int64_t rows, const float *x, int64_t ldx, bool has_one, float scale) {
-  int64_t d = has_one ? factor->n - 1 : factor->n;
-  float *to = factor->statistic + factor->rows * factor->ld, root = sqrtf(scale);
-  cv_mix(rows, d, root, x, ldx, 0, to, factor->ld);
-  for (int64_t i = 0; has_one && i < rows; i++) to[i * factor->ld + d] = root;
-  factor->rows += rows;
-}
 
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner) {
   if (!factor->is_spread) return (cv_cyclic){.n = factor->n, .block = factor->n, .parts = 1};

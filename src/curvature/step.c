@@ -48,8 +48,9 @@ static curvd_status take_statistics(curvd_ctx *ctx) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
   curvd_status status = cv_up_take(ctx, &wire);
   cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
-  if (status == CURVD_OK) average(ctx, wire);
-  return status;
+  CV_TRY(status);
+  average(ctx, wire);
+  return timed(ctx, CURVD_STAGE_AVERAGE, cv_up_take_rows);
 }
 
 static curvd_status refresh(curvd_ctx *ctx) {

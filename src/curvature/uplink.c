@@ -9,8 +9,7 @@ static float *slot_of(const cv_uplink *up) {
   return up->slots + up->next * up->n_floats;
 }
 
-static void pack(curvd_ctx *ctx, int owner) {
-  float *wire = slot_of(&ctx->route[owner].up);
+static void pack(curvd_ctx *ctx, int owner, float *wire) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     if (cv_holds(layer, owner)) wire = layer->method->pack(ctx, layer, owner, wire);
@@ -27,20 +26,90 @@ curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how) {
   }
 }
 
+curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot) {
+  CV_TRY(cv_up_wait(ctx, &up->transfer[slot], CV_WAIT_GENTLY));
+  return up->rows_way ? cv_up_wait(ctx, &up->rows_way[slot], CV_WAIT_GENTLY) : CURVD_OK;
+}
+
+static bool is_local(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->carrier == CV_CARRY_LOCAL;
+}
+
+static bool is_mine(const curvd_ctx *ctx, int owner) {
+  return cv_comm_my_owner(&ctx->comm) == owner;
+}
+
+/* The owner's part of what came with the gradients. */
+static const float *sum_of(const curvd_ctx *ctx, int owner) {
+  const float *sum = ctx->bucket + ctx->bucket_floats + 1;
+  for (int o = 0; o < owner; o++) sum += ctx->route[o].up.n_floats;
+  return sum;
+}
+
+void cv_up_pack(curvd_ctx *ctx, float *wire) {
+  for (int o = 0; o < ctx->comm.n_owners; wire += ctx->route[o++].up.n_floats) {
+    if (ctx->route[o].up.n_floats > 0) pack(ctx, o, wire);
+  }
+}
+
+/* The worker that hands the sums over to a curvature rank. */
+static int courier(const curvd_ctx *ctx, int owner) {
+  return owner % ctx->comm.n_workers;
+}
+
+static curvd_status hand_over(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  int64_t bytes = up->n_floats * (int64_t)sizeof(float);
+  if (!is_mine(ctx, owner) && (ctx->comm.n_curvature == 0 || courier(ctx, owner) != ctx->comm.rank)) return CURVD_OK;
+  memcpy(slot_of(up), sum_of(ctx, owner), (size_t)bytes);
+  if (is_mine(ctx, owner)) return CURVD_OK;
+  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
+  return cv_coll_begin_send(&ctx->comm, owner, slot_of(up), bytes, &up->transfer[up->next], &ctx->error);
+}
+
+static char *rows_of(const cv_uplink *up) {
+  return up->rows + up->next * up->row_bytes;
+}
+
+/* Rows of all its layers in one message; the owner's own wait in their slot. */
+static curvd_status send_rows(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  char *message = rows_of(up);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (cv_holds(layer, owner)) message = layer->method->pack_rows(layer, owner, message);
+  }
+  int64_t bytes = message - rows_of(up);
+  if (bytes == 0 || is_mine(ctx, owner)) return CURVD_OK;
+  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
+  return cv_coll_begin_send(&ctx->comm, owner, rows_of(up), bytes, &up->rows_way[up->next], &ctx->error);
+}
+
+static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
+  cv_uplink *up = &ctx->route[owner].up;
+  if (ctx->bucket_statistics > 0) {
+    CV_TRY(hand_over(ctx, owner));
+  } else {
+    pack(ctx, owner, slot_of(up));
+  }
+  if (ctx->bucket_statistics == 0 && !is_local(ctx)) {
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error));
+    if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
+  }
+  return up->row_bytes > 0 ? send_rows(ctx, owner) : CURVD_OK;
+}
+
 static curvd_status send(curvd_ctx *ctx, int owner) {
   cv_uplink *up = &ctx->route[owner].up;
-  if (up->n_floats == 0) return CURVD_OK;
+  if (up->n_floats == 0 || (is_local(ctx) && !is_mine(ctx, owner))) return CURVD_OK;
   cv_stage_begin(&ctx->stage[CURVD_STAGE_WAIT]);
-  curvd_status status = cv_up_wait(ctx, &up->transfer[up->next], CV_WAIT_GENTLY);
+  curvd_status status = cv_up_wait_for_slot(ctx, up, up->next);
   cv_stage_end(&ctx->stage[CURVD_STAGE_WAIT]);
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
-  pack(ctx, owner);
-  status = cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error);
+  status = fill_and_send(ctx, owner);
   cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
-  if (cv_comm_my_owner(&ctx->comm) == owner) return status; /* goes on in cv_up_take */
-  ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
-  up->next = (up->next + 1) % up->n_slots;
+  if (!is_mine(ctx, owner)) up->next = (up->next + 1) % up->n_slots; /* its own owner takes it from there */
   return status;
 }
 
@@ -49,18 +118,49 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-/* A curvature rank has nothing to add. */
+/* To a sum a curvature rank has nothing to add. */
+static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
+  if (cv_is_with_gradients(ctx))
+    return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
+                                 up->transfer, &ctx->error);
+  memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
+  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error);
+}
+
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   int me = cv_comm_my_owner(&ctx->comm);
   cv_uplink *up = &ctx->route[me].up;
+  bool is_worker = cv_comm_is_worker(&ctx->comm);
   *wire = slot_of(up);
   if (up->n_floats == 0) return CURVD_OK;
-  if (!cv_comm_is_worker(&ctx->comm)) {
-    memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error));
+  if (!is_worker) {
+    CV_TRY(begin_taking(ctx, me, up));
   }
-  cv_wait how = cv_comm_is_worker(&ctx->comm) ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY;
-  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], how));
+  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_worker ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
+  return CURVD_OK;
+}
+
+static void absorb_rows(curvd_ctx *ctx, const char *message) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (cv_holds(layer, me)) message = layer->method->absorb_rows(ctx, layer, message);
+  }
+}
+
+/* One worker after the other, in order: the sums do not depend on who comes first. */
+curvd_status cv_up_take_rows(curvd_ctx *ctx) {
+  int me = cv_comm_my_owner(&ctx->comm);
+  cv_uplink *up = &ctx->route[me].up;
+  if (up->n_floats == 0) return CURVD_OK;
+  for (int w = 0; w < ctx->comm.n_workers && up->row_bytes > 0; w++) {
+    if (w == ctx->comm.rank) absorb_rows(ctx, rows_of(up));
+    if (w == ctx->comm.rank || is_local(ctx)) continue;
+    cv_transfer transfer;
+    CV_TRY(cv_coll_begin_receive(&ctx->comm, me, w, up->inbox, up->row_bytes, &transfer, &ctx->error));
+    CV_TRY(cv_up_wait(ctx, &transfer, CV_WAIT_GENTLY));
+    absorb_rows(ctx, up->inbox);
+  }
   up->next = (up->next + 1) % up->n_slots;
   return CURVD_OK;
 }

@@ -9,14 +9,14 @@ static int64_t factor_floats(const curvd_ctx *ctx, const cv_factor *factor, int 
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
   if (!state->is_new) return 0;
   if (state->kind == CV_KIND_INVERSE) return n * (n + 1) / 2;
-  return state->kind == CV_KIND_EIGEN ? state->r * (cv_cyclic_count(&piece) + 1) : 0;
+  return state->kind == CV_KIND_EIGEN ? state->rows * cv_cyclic_count(&piece) + state->r : 0;
 }
 
 int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
   int64_t floats = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
     const cv_factor *factor = &layer->factor[f];
-    cv_factor_state most = {.is_new = 1, .kind = CV_KIND_EIGEN, .r = factor->k_max};
+    cv_factor_state most = {.is_new = 1, .kind = CV_KIND_EIGEN, .r = factor->k_max, .rows = factor->k_max};
     if (cv_holds_factor(layer, factor, owner)) floats += factor_floats(ctx, factor, owner, &most);
   }
   return floats * (int64_t)sizeof(float);
@@ -47,7 +47,7 @@ int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int o
 }
 
 static float *publish_factor(const cv_factor *factor, float *to) {
-  int64_t n = factor->n, r = factor->fresh.r, mine = factor->mine;
+  int64_t n = factor->n, r = factor->fresh.r, rows = factor->fresh.rows, mine = factor->mine;
   if (factor->fresh.kind == CV_KIND_INVERSE) {
     for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
     return to;
@@ -55,7 +55,8 @@ static float *publish_factor(const cv_factor *factor, float *to) {
   if (factor->fresh.kind != CV_KIND_EIGEN) return to;
   memcpy(to, factor->eigenvalues, (size_t)r * sizeof *to);
   to += r;
-  for (int64_t i = 0; i < r; i++, to += mine) memcpy(to, factor->basis + i * factor->own_ld, (size_t)mine * sizeof *to);
+  for (int64_t i = 0; i < rows; i++, to += mine)
+    memcpy(to, factor->basis + i * factor->own_ld, (size_t)mine * sizeof *to);
   return to;
 }
 
@@ -76,11 +77,12 @@ static const float *receive_inverse(cv_factor *factor, const float *from) {
 
 /* Columns of the eigenvectors that lie on one owner. */
 static const float *receive_pairs(cv_factor *factor, const cv_cyclic *piece, const float *from) {
-  int64_t r = factor->side.r, mine = cv_cyclic_count(piece);
+  int64_t r = factor->side.r, rows = factor->state.rows, mine = cv_cyclic_count(piece);
   memcpy(factor->side.D, from, (size_t)r * sizeof *from);
   from += r;
-  for (int64_t i = 0; i < r; i++, from += mine) {
-    for (int64_t j = 0, run; j < mine; j += run) {
+  for (int64_t i = 0; i < rows; i++, from += mine) {
+    if (factor->seeds_workers) memcpy(factor->seed + i * factor->ld, from, (size_t)mine * sizeof *from);
+    for (int64_t j = 0, run; j < mine && i < r; j += run) {
       run = cv_cyclic_run(piece, j);
       memcpy(factor->side.U + i * factor->ld + cv_cyclic_global(piece, j), from + j, (size_t)run * sizeof *from);
     }

@@ -1,6 +1,6 @@
 /* The wire of a layer's preconditioner, from one owner to the workers: a header with the states of both factors; then,
- * of each factor that is new and that this owner holds, D (r) and U (r, the owner's columns), or the inverse's lower
- * rows. The members of cv_method that a method of this kind puts into its table. */
+ * of each factor that is new and that this owner holds, D (r) and U (r, or more for a seed; the owner's columns), or
+ * the inverse's lower rows. The members of cv_method that a method of this kind puts into its table. */
 #ifndef CV_CURVATURE_WIRE_H
 #define CV_CURVATURE_WIRE_H
 

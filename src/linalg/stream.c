@@ -158,18 +158,14 @@ static double tail_of(const cv_stream *stream, int64_t found, const float *D) {
   return stream->k < stream->n ? rest / (double)(stream->n - stream->k) : 0;
 }
 
-/* All k rows of Omega', in room where some of them must be drawn. */
-static curvd_status complete_seed(const cv_stream *stream, int64_t given, const float **seed, int64_t *lds, cv_rng key,
-                                  float *room, const cv_eig_work *work, cv_error *err) {
-  int64_t k = stream->k, ld = cv_dense_ld(stream->n), replaced = 0;
+curvd_status cv_stream_complete(int64_t n, int64_t k, int64_t given, float *seed, int64_t ld, cv_rng key,
+                                const cv_eig_work *work, cv_error *err) {
+  int64_t replaced = 0;
   if (given == k) return CURVD_OK;
-  cv_eig_problem problem = {.n = stream->n, .key = key};
+  cv_eig_problem problem = {.n = n, .key = key};
   cv_slices s = cv_slices_whole(&problem);
-  copy_rows(given, stream->n, *seed, *lds, room, ld);
-  cv_slices_draw(&s, key, given, k - given, room + given * ld, ld);
-  *seed = room;
-  *lds = ld;
-  return cv_orthonormalise_rows(&s, k, room, ld, work, &replaced, err);
+  cv_slices_draw(&s, key, given, k - given, seed + given * ld, ld);
+  return cv_orthonormalise_rows(&s, k, seed, ld, work, &replaced, err);
 }
 
 curvd_status cv_stream_reseed(cv_stream *stream, int64_t found, const float *U, int64_t ldu, const float *D,
@@ -178,7 +174,11 @@ curvd_status cv_stream_reseed(cv_stream *stream, int64_t found, const float *U, 
   int64_t k = stream->k;
   bool is_U = seed == U && given == found;
   float *small = work->floats, *room = small + k * k, tau = (float)tail_of(stream, found, D);
-  CV_TRY(complete_seed(stream, given, &seed, &lds, key, room, work, err));
+  if (given < k) {
+    copy_rows(given, stream->n, seed, lds, room, cv_dense_ld(stream->n));
+    seed = room, lds = cv_dense_ld(stream->n);
+    CV_TRY(cv_stream_complete(stream->n, k, given, room, lds, key, work, err));
+  }
   express_pairs(stream, found, U, ldu, D, is_U, seed, lds, small);
   if (tau > 0) express_tail(stream, tau, seed, lds, small);
   copy_rows(k, stream->n, seed, lds, stream->Omega, stream->ld);

@@ -66,6 +66,11 @@ void cv_stream_mix(cv_stream *stream, double keep, double add, const float *S, i
 curvd_status cv_stream_solve(const cv_stream *stream, const cv_eig_problem *problem, const cv_eig_work *work, float *U,
                              int64_t ldu, float *D, cv_eig_result *result, cv_error *err);
 
+/* Draws the rows of a seed (k, n) behind its first `given`, which are orthonormal, and makes them orthonormal to those.
+ * NUMERIC: as cv_orthonormalise_rows. */
+curvd_status cv_stream_complete(int64_t n, int64_t k, int64_t given, float *seed, int64_t ld, cv_rng key,
+                                const cv_eig_work *work, cv_error *err);
+
 /* Expresses the history on a new seed: U (found, n), D are what cv_stream_solve made of this stream, Omega' is seed
  * (given, n), orthonormal, given <= k, and rows drawn from key and made orthonormal to it. seed may be U. Probes, their
  * products and the trace stay. NUMERIC: as cv_orthonormalise_rows, with given < k; the stream then stays as it is. */

@@ -17,7 +17,10 @@ typedef enum train_method {
   TRAIN_METHOD_KFAC,
   TRAIN_METHOD_RS_KFAC,
   TRAIN_METHOD_SRE_KFAC,
-  TRAIN_METHOD_NYSTROM_KFAC
+  TRAIN_METHOD_NYSTROM_KFAC,
+  TRAIN_METHOD_B_KFAC,
+  TRAIN_METHOD_B_R_KFAC,
+  TRAIN_METHOD_B_R_C_KFAC
 } train_method;
 
 /* Values of the program's own table; see `curvd options` for meaning, units and ranges. */
@@ -70,7 +73,7 @@ typedef struct config {
   train_config values;
   config_entry *entry; /* n of them, in the order of help: group by group */
   int n;
-  char method[32];               /* sgd, adamw, kfac, rs-kfac, sre-kfac, nystrom-kfac */
+  char method[32];               /* the option's word */
   char file[CV_OPTION_TEXT_MAX]; /* of --config, "" without */
 } config;
 

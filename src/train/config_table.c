@@ -27,9 +27,11 @@ static const cv_option table[] = {
     {"init", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|he|xavier", "auto",
      "initial weights: He normal or Xavier uniform; auto: He for relu and gelu, else Xavier", AT(init)},
 
-    {"method", CV_OPTION_CHOICE, "training", "", 0, 0, "sgd|adamw|kfac|rs-kfac|sre-kfac|nystrom-kfac", "nystrom-kfac",
+    {"method", CV_OPTION_CHOICE, "training", "", 0, 0,
+     "sgd|adamw|kfac|rs-kfac|sre-kfac|nystrom-kfac|b-kfac|b-r-kfac|b-r-c-kfac", "nystrom-kfac",
      "first order (sgd, adamw), or how the layers' curvature factors are decomposed: exactly (kfac), by a randomized "
-     "SVD (rs-kfac), by a symmetric randomized eigendecomposition (sre-kfac), or Nystrom",
+     "SVD (rs-kfac), by a symmetric randomized eigendecomposition (sre-kfac), by Nystrom, or online by every statistic "
+     "(b-kfac), with decompositions (b-r-kfac) and corrections (b-r-c-kfac) between",
      AT(method)},
     {"batch", CV_OPTION_INTEGER, "training", "examples", 1, COUNT_MAX, NULL, "512",
      "examples in one step, over all workers", AT(batch)},

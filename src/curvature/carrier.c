@@ -1,0 +1,106 @@
+/* The carriers that need no test matrix: packed triangles, and the rows themselves. */
+#include "curvature/carrier.h"
+
+#include "base/order.h"
+#include "curvature/link.h"
+#include "curvature/store.h"
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- triangle: statistic (n, ld), lower triangle ---- */
+
+static int64_t triangle_room(const curvd_ctx *ctx, const cv_factor *factor) {
+  (void)ctx;
+  return factor->n * factor->ld;
+}
+
+/* The 1 is appended here, so the caller's array needs no extra column. */
+static void triangle_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
+  int64_t d = x->has_one ? factor->n - 1 : factor->n;
+  bool is_first = factor->rows == 0;
+  float *S = factor->statistic;
+  (void)ctx;
+  cv_gram_columns(d, x->rows, x->scale, x->X, x->ld, is_first ? 0 : 1, S, factor->ld);
+  if (!x->has_one) return;
+  float *last = S + d * factor->ld;
+  if (is_first) memset(last, 0, (size_t)(d + 1) * sizeof *last);
+  cv_column_sums(x->rows, d, x->scale, x->X, x->ld, last);
+  last[d] += x->scale * (float)x->rows;
+}
+
+/* By Cauchy-Schwarz, a sum of outer products is finite when its diagonal, and so its trace is; NaN or Inf in the data
+ * reaches it. */
+static double triangle_trace(const cv_factor *factor) {
+  double sum = 0;
+  for (int64_t i = 0; i < factor->n; i++) sum += factor->statistic[i * factor->ld + i];
+  return sum;
+}
+
+static int64_t triangle_summed(const cv_factor *factor) {
+  return factor->n * (factor->n + 1) / 2;
+}
+
+static void triangle_pack(const cv_factor *factor, float *wire) {
+  for (int64_t i = 0; i < factor->n; wire += ++i)
+    memcpy(wire, factor->statistic + i * factor->ld, (size_t)(i + 1) * sizeof *wire);
+}
+
+const cv_carrier cv_carrier_triangle = {"triangle",   false,          false,           triangle_room,
+                                        triangle_add, triangle_trace, triangle_summed, triangle_pack};
+
+/* ---- rows: statistic (capture_rows, ld) ---- */
+
+static int64_t rows_room(const curvd_ctx *ctx, const cv_factor *factor) {
+  return cv_settings_of(ctx)->capture_rows * factor->ld;
+}
+
+static void rows_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
+  int64_t d = x->has_one ? factor->n - 1 : factor->n;
+  float *to = factor->statistic + factor->rows * factor->ld, root = sqrtf(x->scale);
+  (void)ctx;
+  cv_mix(x->rows, d, root, x->X, x->ld, 0, to, factor->ld);
+  for (int64_t i = 0; x->has_one && i < x->rows; i++) to[i * factor->ld + d] = root;
+}
+
+static double rows_trace(const cv_factor *factor) {
+  return cv_sum_squares(factor->rows, factor->n, factor->statistic, factor->ld);
+}
+
+static int64_t rows_summed(const cv_factor *factor) {
+  (void)factor;
+  return 0;
+}
+
+static void rows_pack(const cv_factor *factor, float *wire) {
+  (void)factor, (void)wire;
+}
+
+const cv_carrier cv_carrier_columns = {"columns", true, true, rows_room, rows_add, rows_trace, rows_summed, rows_pack};
+const cv_carrier cv_carrier_blocks = {"blocks", true, false, rows_room, rows_add, rows_trace, rows_summed, rows_pack};
+
+/* ---- choice ---- */
+
+enum { STREAM_MIN_N = 4096 }; /* from here on a stream costs half of a full factor, and its error is smaller */
+
+bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor) {
+  if (s->method != CV_METHOD_NYSTROM || s->form != CV_FORM_EIGEN) return false;
+  if (s->store != CV_STORE_AUTO) return s->store == CV_STORE_STREAM;
+  if (s->carrier == CV_CARRY_SKETCH) return true;
+  return s->carrier == CV_CARRY_AUTO && cv_can_sketch_on_workers(s) && factor->n >= STREAM_MIN_N && !factor->is_spread;
+}
+
+void cv_carrier_choose(const cv_settings *s, bool is_stream, cv_factor *factor) {
+  bool is_local = s->carrier == CV_CARRY_LOCAL, is_online = cv_is_online(s) && !factor->is_full;
+  factor->is_spread = factor->is_spread && !is_stream && !is_online && !is_local;
+  factor->store = is_stream ? &cv_store_stream : is_online ? &cv_store_online : &cv_store_full;
+  if (factor->is_spread) {
+    factor->carrier = &cv_carrier_blocks;
+  } else if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && (is_local || !cv_can_sketch_on_workers(s)))) {
+    factor->carrier = &cv_carrier_columns;
+  } else {
+    factor->carrier = is_stream ? &cv_carrier_sketch : &cv_carrier_triangle;
+  }
+  factor->seeds_workers = factor->carrier == &cv_carrier_sketch;
+}

@@ -1,0 +1,134 @@
+/* The store of online low-rank updates (linalg/brand.h): eigenpairs that every statistic updates as it comes, so that a
+ * refresh has nothing to decompose. Puiu 2022 (arXiv:2210.08494):
+ *   b-kfac      nothing else: linear in the layer's width, but what truncation drops is lost
+ *   b-r-kfac    the running average beside it, decomposed anew in every online_renew-th refresh
+ *   b-r-c-kfac  and in every online_correct-th one a Rayleigh-Ritz step with it on some of the pairs
+ * Statistics come as rows; a factor that is decomposed exactly is not kept so. */
+#include "base/order.h"
+#include "curvature/carrier.h"
+#include "curvature/store.h"
+#include "linalg/dense.h"
+
+#include <string.h>
+
+static bool has_average(const curvd_ctx *ctx) {
+  return cv_settings_of(ctx)->method != CV_METHOD_B;
+}
+
+static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+  factor->online = (cv_brand){.n = factor->n, .r_max = factor->k_max, .ld = factor->own_ld};
+  return has_average(ctx) ? cv_store_full.allocate(ctx, factor, index) : CURVD_OK;
+}
+
+static void release(curvd_ctx *ctx, cv_factor *factor) {
+  cv_store_full.release(ctx, factor);
+}
+
+static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
+  cv_eig_scratch a = cv_brand_scratch(factor->n, factor->k_max, cv_brand_block(factor->k_max)), b = {0};
+  if (has_average(ctx)) b = cv_store_full.scratch(ctx, factor);
+  return (cv_eig_scratch){cv_larger(a.floats, b.floats), cv_larger(a.doubles, b.doubles), cv_larger(a.ints, b.ints)};
+}
+
+/* All of an identity lies outside the kept pairs. */
+static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
+  factor->online.trace = (double)factor->n;
+  if (has_average(ctx)) cv_store_full.begin_with_identity(ctx, factor);
+}
+
+static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
+  (void)ctx, (void)factor, (void)w, (void)wire;
+  return cv_fail(why, CURVD_ERR_STATE, "online updates need rows: carrier columns or local");
+}
+
+/* The pairs live where a refresh would put them. */
+static cv_brand *state_of(cv_factor *factor) {
+  factor->online.U = factor->basis;
+  factor->online.D = factor->eigenvalues;
+  return &factor->online;
+}
+
+static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
+                             cv_error *why) {
+  cv_brand *state = state_of(factor);
+  cv_brand_rows x = {rows, ldx, X, false, w.keep, w.add, cv_brand_block(factor->k_max)};
+  cv_brand_result result = {0};
+  curvd_status status = cv_brand_update(state, &x, &ctx->eig_work, &result, why);
+  if (status == CURVD_OK) {
+    factor->last.orthogonality = result.orthogonality;
+  } else {
+    state->r = 0; /* pairs may hold anything; the next updates build them anew */
+  }
+  if (!has_average(ctx)) return status;
+  curvd_status other = cv_store_full.add_rows(ctx, factor, w, rows, X, ldx, why);
+  return status == CURVD_OK ? other : status;
+}
+
+static double tau_of(const cv_settings *s, const cv_factor *factor, int64_t kept, double rest) {
+  if (s->tail == CV_TAIL_ZERO || kept == factor->n) return 0;
+  if (s->tail == CV_TAIL_MIN) return kept > 0 ? factor->eigenvalues[kept - 1] : 0;
+  return rest > 0 ? rest / (double)(factor->n - kept) : 0;
+}
+
+/* What a solve would tell, as far as it is known. */
+static void describe_pairs(curvd_ctx *ctx, cv_factor *factor) {
+  const cv_settings *s = cv_settings_of(ctx);
+  const cv_brand *state = &factor->online;
+  cv_eig_result *last = &factor->last;
+  double orthogonality = last->orthogonality, rest = state->trace;
+  int64_t kept = cv_smaller((int64_t)cv_now(ctx, &s->eig_rank), state->r);
+  for (int64_t i = 0; i < kept; i++) rest -= factor->eigenvalues[i];
+  *last = (cv_eig_result){.found = state->r,
+                          .kept = kept,
+                          .trace = state->trace,
+                          .missing_trace = rest > 0 ? rest / state->trace : 0,
+                          .tau = tau_of(s, factor, kept, rest),
+                          .error_bound = state->error_bound,
+                          .orthogonality = orthogonality};
+  if (kept < state->r) last->error_bound += factor->eigenvalues[kept];
+}
+
+/* A whole decomposition of the average takes the pairs' place. */
+static bool renew(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+  cv_brand *state = state_of(factor);
+  bool is_new = cv_store_full.solve(ctx, layer, factor, index);
+  state->r = factor->last.found;
+  state->trace = factor->fresh.trace;
+  state->error_bound = is_new ? factor->last.error_bound : 0;
+  state->is_corrected = false;
+  return is_new;
+}
+
+static void correct(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+  const cv_settings *s = cv_settings_of(ctx);
+  int which = factor == &ctx->layer[index].factor[CV_A] ? CV_A : CV_G;
+  cv_rng key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step};
+  int64_t corrected = 0;
+  cv_error why = {0};
+  cv_mirror(factor->n, factor->average, factor->own_ld);
+  if (cv_brand_correct(state_of(factor), factor->average, factor->own_ld, s->online_share, key,
+                       cv_brand_block(factor->k_max), &ctx->eig_work, &corrected, &why) != CURVD_OK)
+    cv_solve_tell(ctx, layer, factor, "correction", &why);
+}
+
+static bool is_turn(const cv_factor *factor, int64_t every) {
+  return every > 0 && factor->refreshes % every == every - 1;
+}
+
+static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+  const cv_settings *s = cv_settings_of(ctx);
+  bool is_renewed = has_average(ctx) && is_turn(factor, s->online_renew),
+       is_corrected = s->method == CV_METHOD_BRC && is_turn(factor, s->online_correct);
+  cv_error why = {0};
+  factor->refreshes++;
+  if (is_renewed) return renew(ctx, layer, factor, index);
+  if (is_corrected && factor->online.r > 0) correct(ctx, layer, factor, index);
+  if (factor->online.r == 0) return false;
+  describe_pairs(ctx, factor);
+  if (cv_solve_check(factor, &factor->last, &why) == CURVD_OK) return true;
+  cv_solve_tell(ctx, layer, factor, "online", &why);
+  cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);
+  return false;
+}
+
+const cv_store cv_store_online = {"online", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};

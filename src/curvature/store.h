@@ -1,0 +1,30 @@
+/* The seam: what an owner keeps of a factor, and how eigenpairs come of it.
+ *
+ *   full     the running average itself, (n, n), on one rank or spread over all owners (refresh.c)
+ *   stream   a sketch of it, (k, n): no rank ever holds n^2 numbers (sketch.c)
+ *   online   its eigenpairs, updated by every statistic (Brand), with or without the average beside them (online.c)
+ *
+ * Of each statistic the owner gets either the sum over the workers (mix), or rows, worker by worker (add_rows); weights
+ * are those of the running average: M <- keep M + add S. */
+#ifndef CV_CURVATURE_STORE_H
+#define CV_CURVATURE_STORE_H
+
+#include "curvature/internal.h"
+
+typedef struct cv_store {
+  const char *name;
+  curvd_status (*allocate)(curvd_ctx *ctx, cv_factor *factor, int32_t index); /* index: of the layer */
+  void (*release)(curvd_ctx *ctx, cv_factor *factor);
+  cv_eig_scratch (*scratch)(const curvd_ctx *ctx, const cv_factor *factor);
+  void (*begin_with_identity)(const curvd_ctx *ctx, cv_factor *factor);
+  /* wire: what the factor's carrier packed, summed. NUMERIC: the statistic is lost, what is kept stays sound. */
+  curvd_status (*mix)(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why);
+  curvd_status (*add_rows)(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
+                           cv_error *why);
+  /* Pairs in basis and eigenvalues, and last tells of them. false: the previous ones stay in force. */
+  bool (*solve)(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index);
+} cv_store;
+
+extern const cv_store cv_store_full, cv_store_stream, cv_store_online;
+
+#endif
