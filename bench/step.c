@@ -1,5 +1,7 @@
-/* What a training step costs, in CPU time of this process: the bare matrix products of a step, a whole step of method
- * sgd, and a whole step of another method, interleaved block by block inside one run. Prints one JSON line. */
+/* What a training step costs one worker: the bare matrix products of a step, a whole step of method sgd, and a whole
+ * step of another method, interleaved block by block inside one run. Time is CPU time of the worker's process, and what
+ * it sleeps until the curvature ranks have sent something. These only serve, on ranks of their own, and sleep while
+ * products and sgd have their turn. Prints one JSON line. */
 #include "products.h"
 #include "step_check.h"
 #include "train/trainer.h"
@@ -24,7 +26,7 @@ typedef struct lane {
   trainer trainer;
   bool is_loaded, is_started;
   double first_loss, last_loss; /* mean of the warm-up block, and of the last one */
-  double stage_begin_s[STAGES]; /* CPU after the warm-up block */
+  double stage_begin_s[STAGES]; /* after the warm-up block */
   double ms[ROUNDS_MAX];        /* of one step, block by block */
 } lane;
 
@@ -34,6 +36,9 @@ typedef struct bench {
   int n_words;
   lane sgd, method;
   bool has_method; /* false: only products and sgd */
+  int rank, n_ranks;
+  double served_s;                    /* CPU seconds of all curvature ranks */
+  int64_t sent_bytes[CURVD_TRAFFICS]; /* of all ranks, in all blocks */
   cv_memory memory;
   model products;
   double products_ms[ROUNDS_MAX];
@@ -55,8 +60,8 @@ static curvd_status lane_load(lane *l, const bench *b, const char *const *more, 
   return CURVD_OK;
 }
 
-static curvd_status lane_start(lane *l, cv_error *err) {
-  CV_TRY(trainer_create(&l->config, MPI_COMM_WORLD, &l->trainer, err));
+static curvd_status lane_start(lane *l, MPI_Comm comm, cv_error *err) {
+  CV_TRY(trainer_create(&l->config, comm, &l->trainer, err));
   l->is_started = true;
   return CURVD_OK;
 }
@@ -86,21 +91,40 @@ static curvd_status products_open(bench *b, cv_error *err) {
   return CURVD_OK;
 }
 
-static curvd_status bench_open(bench *b, cv_error *err) {
+/* Rank 0 is the only worker. */
+static curvd_status check_ranks(const bench *b, cv_error *err) {
+  if (b->n_ranks == 1 || (b->has_method && b->method.config.values.curvature_ranks == b->n_ranks - 1)) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_OPTION, "%d ranks are one worker and --curvature-ranks %d of a curvature method",
+                 b->n_ranks, b->n_ranks - 1);
+}
+
+static curvd_status load_lanes(bench *b, cv_error *err) {
   /* learning rate and optimizer of the method are not for sgd */
-  const char *const sgd[] = {"--method", "sgd", "--lr", "auto", "--optimizer", "auto", NULL}, *const none[] = {NULL};
+  const char *const sgd[] = {"--method", "sgd", "--lr", "auto", "--optimizer", "auto", "--curvature-ranks", "0", NULL},
+                    *const none[] = {NULL};
   CV_TRY(lane_load(&b->method, b, none, err));
   CV_TRY(lane_load(&b->sgd, b, sgd, err));
   openblas_set_num_threads((int)b->sgd.config.values.blas_threads);
-  CV_TRY(step_check_sgd(err));
-  CV_TRY(lane_start(&b->sgd, err));
-  CV_TRY(products_open(b, err));
   b->has_method = b->method.config.values.method != TRAIN_METHOD_SGD;
-  if (!b->has_method) return CURVD_OK;
-  CV_TRY(lane_start(&b->method, err));
-  if (b->method.config.values.method == TRAIN_METHOD_ADAMW) return CURVD_OK;
+  CV_TRY(check_ranks(b, err));
+  if (!b->has_method || b->method.config.values.method == TRAIN_METHOD_ADAMW) return CURVD_OK;
   CV_TRY(check_period(b, "factor_update_steps", err));
   return check_period(b, "inv_update_steps", err);
+}
+
+static curvd_status open_worker(bench *b, cv_error *err) {
+  CV_TRY(step_check_sgd(err));
+  CV_TRY(lane_start(&b->sgd, MPI_COMM_SELF, err));
+  return products_open(b, err);
+}
+
+static curvd_status bench_open(bench *b, cv_error *err) {
+  MPI_Comm_rank(MPI_COMM_WORLD, &b->rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &b->n_ranks);
+  CV_TRY(load_lanes(b, err));
+  curvd_status status = b->rank == 0 ? open_worker(b, err) : CURVD_OK;
+  CV_TRY(trainer_agree(MPI_COMM_WORLD, status, err));
+  return b->has_method ? lane_start(&b->method, MPI_COMM_WORLD, err) : CURVD_OK;
 }
 
 static void bench_close(bench *b) {
@@ -111,19 +135,32 @@ static void bench_close(bench *b) {
 
 /* ---- Measuring ---- */
 
-/* CPU seconds of every stage so far. What the service does inside a backward pass is part of that pass, too. */
-static void stages_read(const trainer *t, double cpu_s[STAGES]) {
+/* What a wait for the curvature ranks costs is its wall clock: the worker may sleep. */
+static double waited_s(const curvd_metrics *metrics) {
+  return fmax(metrics->stage_wall_s[CURVD_STAGE_WAIT], metrics->stage_cpu_s[CURVD_STAGE_WAIT]);
+}
+
+/* Seconds of every stage so far. What the service does inside a backward pass is part of that pass, too. */
+static void stages_read(const trainer *t, double s[STAGES]) {
   curvd_metrics metrics = {0};
   curvd_metrics_read(t->ctx, &metrics);
   for (int i = 0; i < STAGES; i++)
-    cpu_s[i] = i < TRAINER_STAGES ? t->stage[i].cpu_s : metrics.stage_cpu_s[i - TRAINER_STAGES];
+    s[i] = i < TRAINER_STAGES ? t->stage[i].cpu_s : metrics.stage_cpu_s[i - TRAINER_STAGES];
+  s[(int)TRAINER_STAGES + (int)CURVD_STAGE_WAIT] = waited_s(&metrics);
 }
 
-/* CPU milliseconds of one step, over a block of steps. */
+/* Seconds so far of a process that is charged for its waits, asleep or not. */
+static double charged_s(const lane *l) {
+  curvd_metrics metrics = {0};
+  curvd_metrics_read(l->trainer.ctx, &metrics);
+  return cv_cpu_s() + waited_s(&metrics) - metrics.stage_cpu_s[CURVD_STAGE_WAIT];
+}
+
+/* Milliseconds of one step, over a block of steps. */
 static curvd_status lane_block(lane *l, int block, double *ms, cv_error *err) {
-  double begin = cv_cpu_s();
+  double begin = charged_s(l);
   for (int i = 0; i < block; i++) CV_TRY(trainer_step(&l->trainer, err));
-  *ms = 1e3 * (cv_cpu_s() - begin) / block;
+  *ms = 1e3 * (charged_s(l) - begin) / block;
   l->last_loss = trainer_loss(&l->trainer);
   if (!isfinite(l->last_loss))
     return cv_fail(err, CURVD_ERR_NUMERIC, "check loss: %s reached a loss of %g", l->config.method, l->last_loss);
@@ -144,7 +181,7 @@ static double products_block(bench *b) {
   return 1e3 * (cv_cpu_s() - begin) / b->block;
 }
 
-static curvd_status bench_run(bench *b, cv_error *err) {
+static curvd_status run_worker(bench *b, cv_error *err) {
   products_block(b);
   CV_TRY(lane_warm_up(&b->sgd, b->block, err));
   if (b->has_method) CV_TRY(lane_warm_up(&b->method, b->block, err));
@@ -153,6 +190,32 @@ static curvd_status bench_run(bench *b, cv_error *err) {
     CV_TRY(lane_block(&b->sgd, b->block, &b->sgd.ms[round], err));
     if (b->has_method) CV_TRY(lane_block(&b->method, b->block, &b->method.ms[round], err));
   }
+  return CURVD_OK;
+}
+
+static curvd_status serve(bench *b, cv_error *err) {
+  double begin = cv_cpu_s();
+  CV_TRY(trainer_serve(&b->method.trainer, err));
+  b->served_s = cv_cpu_s() - begin;
+  return CURVD_OK;
+}
+
+/* What the ranks did in all, on rank 0. */
+static void gather(bench *b) {
+  curvd_metrics metrics = {0};
+  double mine = b->served_s;
+  if (b->has_method) curvd_metrics_read(b->method.trainer.ctx, &metrics);
+  MPI_Reduce(metrics.sent_bytes, b->sent_bytes, CURVD_TRAFFICS, MPI_INT64_T, MPI_SUM, 0, MPI_COMM_WORLD);
+  MPI_Reduce(&mine, &b->served_s, 1, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
+}
+
+static curvd_status bench_run(bench *b, cv_error *err) {
+  cv_error late = {.code = CURVD_OK};
+  curvd_status status = b->rank == 0 ? run_worker(b, err) : serve(b, err);
+  if (b->rank == 0 && b->has_method) trainer_finish(&b->method.trainer, &late); /* the others serve until then */
+  if (status == CURVD_OK && late.code != CURVD_OK) status = cv_fail(err, late.code, "%s", late.text);
+  CV_TRY(trainer_agree(MPI_COMM_WORLD, status, err));
+  gather(b);
   return CURVD_OK;
 }
 
@@ -201,15 +264,37 @@ static json_t *json_ratio(const double *ms, const double *over, int n) {
 }
 
 static json_t *json_stages(const bench *b, const lane *l) {
-  double cpu_s[STAGES], steps = (double)b->rounds * b->block;
+  double s[STAGES], steps = (double)b->rounds * b->block;
   json_t *stages = json_object();
-  stages_read(&l->trainer, cpu_s);
+  stages_read(&l->trainer, s);
   for (int i = 0; i < STAGES; i++) {
-    double ms = 1e3 * (cpu_s[i] - l->stage_begin_s[i]) / steps;
+    double ms = 1e3 * (s[i] - l->stage_begin_s[i]) / steps;
     const char *name = i < TRAINER_STAGES ? trainer_stage_name(i) : curvd_stage_name(i - TRAINER_STAGES);
     if (ms > 0) json_object_set_new(stages, name, json_real(ms));
   }
   return stages;
+}
+
+/* Per step, all ranks together. */
+static json_t *json_sent(const bench *b) {
+  double steps = ((double)b->rounds + 1) * b->block;
+  json_t *sent = json_object();
+  for (int i = 0; i < CURVD_TRAFFICS; i++) {
+    if (b->sent_bytes[i] > 0)
+      json_object_set_new(sent, curvd_traffic_name(i), json_real((double)b->sent_bytes[i] / steps));
+  }
+  return sent;
+}
+
+static void print_method(const bench *b, json_t *line) {
+  int n = b->rounds;
+  json_object_set_new(line, "method", json_string(b->method.config.method));
+  json_object_set_new(line, "method_ms", json_times(b->method.ms, n));
+  json_object_set_new(line, "method_over_sgd", json_ratio(b->method.ms, b->sgd.ms, n));
+  json_object_set_new(line, "method_stages_ms", json_stages(b, &b->method));
+  json_object_set_new(line, "sent_bytes", json_sent(b));
+  json_object_set_new(line, "curvature_ranks", json_integer(b->n_ranks - 1));
+  json_object_set_new(line, "curvature_ms", json_real(1e3 * b->served_s / (((double)n + 1) * b->block)));
 }
 
 static void print_line(const bench *b) {
@@ -224,12 +309,7 @@ static void print_line(const bench *b) {
   json_object_set_new(line, "sgd_ms", json_times(b->sgd.ms, n));
   json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
   json_object_set_new(line, "sgd_stages_ms", json_stages(b, &b->sgd));
-  if (b->has_method) {
-    json_object_set_new(line, "method", json_string(b->method.config.method));
-    json_object_set_new(line, "method_ms", json_times(b->method.ms, n));
-    json_object_set_new(line, "method_over_sgd", json_ratio(b->method.ms, b->sgd.ms, n));
-    json_object_set_new(line, "method_stages_ms", json_stages(b, &b->method));
-  }
+  if (b->has_method) print_method(b, line);
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
   putchar('\n');
   json_decref(line);
@@ -239,9 +319,13 @@ static void print_line(const bench *b) {
 
 static int help(void) {
   puts("usage: bench_step [--rounds N] [--block STEPS] [--method NAME] [--network N] [--batch B] [--name value ...]\n\n"
-       "CPU milliseconds of a training step, one rank, one BLAS thread, as one JSON line: its bare matrix products, a\n"
-       "step of method sgd, and a step of --method (sgd: none further), in blocks that take turns. A step begins with\n"
-       "gathering its batch from the examples in memory and ends with new weights.\n\n"
+       "CPU milliseconds of a training step of one worker, one BLAS thread, as one JSON line: its bare matrix "
+       "products,\n"
+       "a step of method sgd, and a step of --method (sgd: none further), in blocks that take turns. A step begins "
+       "with\n"
+       "gathering its batch from the examples in memory and ends with new weights. Under mpirun -n 1 + C, with\n"
+       "--curvature-ranks C, the other ranks serve; what the worker sleeps until they have sent something counts, "
+       "too.\n\n"
        "  --rounds N      blocks of each that are timed, after one that is not (default 11)\n"
        "  --block STEPS   steps in a block; a multiple of the method's intervals (default 10)\n"
        "  --name value    options of `curvd train`; default data: 10,240 examples of the synthetic teacher\n\n"
@@ -278,8 +362,8 @@ static curvd_status bench_main(bench *b, int argc, char **argv, cv_error *err) {
   CV_TRY(read_words(b, argc, argv, err));
   curvd_status status = bench_open(b, err);
   if (status == CURVD_OK) status = bench_run(b, err);
-  if (status == CURVD_OK) status = bench_check(b, err);
-  if (status == CURVD_OK) print_line(b);
+  if (b->rank == 0 && status == CURVD_OK) status = bench_check(b, err);
+  if (b->rank == 0 && status == CURVD_OK) print_line(b);
   bench_close(b);
   return status;
 }
@@ -292,7 +376,7 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return help();
   if (MPI_Init(NULL, NULL) != MPI_SUCCESS) return 1;
   curvd_status status = bench_main(&b, argc - 1, argv + 1, &err);
-  if (status != CURVD_OK) fprintf(stderr, "bench_step: %s\n", err.text);
+  if (b.rank == 0 && status != CURVD_OK) fprintf(stderr, "bench_step: %s\n", err.text);
   MPI_Finalize();
   return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
 }

@@ -72,7 +72,7 @@ curvd_status step_check_sgd(cv_error *err) {
   config c;
   trainer t;
   CV_TRY(config_load(sizeof words / sizeof words[0], (char *const *)words, &c, err));
-  curvd_status status = trainer_create(&c, MPI_COMM_WORLD, &t, err);
+  curvd_status status = trainer_create(&c, MPI_COMM_SELF, &t, err);
   if (status != CURVD_OK) goto free_config;
   status = one_step(&t, err);
   trainer_free(&t);

@@ -6,6 +6,7 @@
  *
  *   every rank:      curvd_create -> curvd_set ... -> curvd_layer_add ... -> curvd_plan
  *   a worker:        { [curvd_capture ...] [curvd_capture_gradient ...] curvd_step } ... -> curvd_finish
+ *                    with factored layers { [curvd_capture ...] curvd_precondition ... curvd_step } ...
  *   a curvature rank: curvd_serve (returns after the workers' curvd_finish)
  *   every rank:      curvd_metrics_read ... -> curvd_destroy
  *
@@ -129,15 +130,41 @@ typedef struct curvd_gradient {
   float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;
 
+/* [local, after curvd_plan] Is the layer's gradient to be made by curvd_precondition? With option apply factored: every
+ * layer that is preconditioned. false without such a layer. */
+CURVD_API bool curvd_is_factored(const curvd_ctx *ctx, int32_t layer);
+
+/* [local, workers] Of a factored layer, in place of the caller's own product for the weight's gradient:
+ *   to = keep * to + scale * (P_G g)^T (P_A [a 1])
+ * which is the preconditioned scale * g^T [a 1], at a cost linear in the layer's width: workers precondition their own
+ * rows, before they are summed. a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the real loss; read only,
+ * before the call returns. to: what curvd_step gets as this layer's gradient (parameter is ignored); may hold anything
+ * when keep is 0. At least once a step on every worker, with 0 rows (a and g may be NULL) where it has none; keep 1
+ * adds further pieces. curvd_step combines it over the workers, averages (momentum), scales and writes it, and does not
+ * precondition again:
+ *   - momentum comes AFTER preconditioning, so with momentum the update is another one than the replicated one's. With
+ *     momentum_place caller, keep is the momentum and scale holds 1 - momentum;
+ *   - nothing may be added to the gradient before preconditioning (coupled weight decay), nor can it be clipped there;
+ *   - kl-clip and norm-constraint take <direction, gradient> as <D, P^-1 D>, D the direction and P the preconditioner
+ *     in force. That is <D, gradient> without momentum, and costs the projection of D that this way of applying saves;
+ *   - a preconditioner holds for a whole step: the first call of step k waits for what is due in step k. With staleness
+ *     0 the refresh of step k is used from step k + 1 on, as with staleness 1.
+ * Errors: ARGUMENT, STATE (the layer is not factored; a curvature rank; before curvd_plan), NUMERIC (damping cannot
+ * make P finite: to is as it was), MPI. */
+CURVD_API curvd_status curvd_precondition(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
+                                          const float *g, int64_t ldg, float scale, float keep,
+                                          const curvd_gradient *to);
+
 /* [collective, workers; the curvature ranks take part through curvd_serve] One step: combines the workers' gradients
  * (grad_reduction), brings due statistics to their owners, refreshes due preconditioners, and overwrites every gradient
  * by the step's direction: the caller does W <- W - lr * direction, or hands the parameters over in
  * gradients[i].parameter. lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
- * Errors: ARGUMENT, STATE, NUMERIC (a gradient is not finite: names layer and rank; method none, which only combines,
- * does not look), MPI, REMOTE. After ARGUMENT, STATE and REMOTE nothing has happened: captures stay, so the step can be
- * repeated without them. After the others the step has been counted, gradients hold anything, parameters are unchanged,
- * preconditioners and averages are those of before or after it. */
+ * Errors: ARGUMENT, STATE (also: no curvd_precondition of a factored layer in this step), NUMERIC (a gradient is not
+ * finite: names layer and rank; method none, which only combines, does not look), MPI, REMOTE. After ARGUMENT, STATE
+ * and REMOTE nothing has happened: captures stay, so the step can be repeated without them. After the others the step
+ * has been counted, gradients hold anything, parameters are unchanged, preconditioners and averages are those of before
+ * or after it. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
 
 /* [collective, curvature ranks] Serves the workers until they call curvd_finish; waits without spinning.

@@ -3,10 +3,15 @@
  *   norm-constraint  the same without the absolute value                                          [kfac-jax]
  *   rms-clip         per layer min(1, bound / rms(direction))                                     [RS-KFAC]
  *   normalised       per layer 1 / rms(direction)
- * With momentum before preconditioning, the averaged gradient stands for the gradient. */
+ * With momentum before preconditioning, the averaged gradient stands for the gradient; where rows are preconditioned
+ * and momentum comes after, what the preconditioner in force would make the direction from. */
 #include "curvature/internal.h"
 
 #include <math.h>
+
+bool cv_clip_needs_dot(const cv_settings *s) {
+  return s->step == CV_STEP_KL_CLIP || s->step == CV_STEP_NORM_CONSTRAINT;
+}
 
 static double trust_scale(const curvd_ctx *ctx, double lr) {
   const cv_settings *s = cv_settings_of(ctx);
@@ -23,7 +28,7 @@ static double layer_scale(const cv_settings *s, double rms) {
 
 void cv_clip_scales(curvd_ctx *ctx, double lr) {
   const cv_settings *s = cv_settings_of(ctx);
-  bool is_global = s->step == CV_STEP_KL_CLIP || s->step == CV_STEP_NORM_CONSTRAINT;
+  bool is_global = cv_clip_needs_dot(s);
   double global = is_global ? trust_scale(ctx, lr) : 1, least = 1;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];

@@ -177,9 +177,8 @@ static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, c
   const cv_layer *layer = &ctx->layer[index];
   if (rows < 0 || !cv_dense_fits(rows) || (a && lda < layer->d_in) || (g && ldg < layer->d_out)) {
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
-                   "layer %s: capture of %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)",
-                   layer->name, (long long)rows, (long long)lda, (long long)layer->d_in, (long long)ldg,
-                   (long long)layer->d_out);
+                   "layer %s: %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)", layer->name,
+                   (long long)rows, (long long)lda, (long long)layer->d_in, (long long)ldg, (long long)layer->d_out);
   }
   return CURVD_OK;
 }
@@ -209,6 +208,44 @@ curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows,
   return CURVD_OK;
 }
 
+bool curvd_is_factored(const curvd_ctx *ctx, int32_t index) {
+  return ctx && ctx->is_planned && !ctx->is_broken && index >= 0 && index < ctx->n_layers &&
+         ctx->layer[index].is_factored;
+}
+
+/* The caller's memory must hold a gradient of the layer. */
+static bool is_gradient(const cv_layer *layer, const curvd_gradient *g) {
+  bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1 || (g->parameter && !g->parameter_bias));
+  return g->weight && g->ld >= layer->d_in && cv_dense_fits(g->ld) && !is_bias_bad;
+}
+
+static curvd_status fail_gradient(curvd_ctx *ctx, const cv_layer *layer) {
+  return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s",
+                 layer->name, (long long)layer->d_in,
+                 layer->has_bias ? " and a bias with stride >= 1, the same for parameters" : "");
+}
+
+static curvd_status check_precondition(curvd_ctx *ctx, const cv_layer *layer, int64_t rows, const float *a,
+                                       const float *g, float scale, float keep, const curvd_gradient *to) {
+  if (ctx->is_finished) return fail(ctx, CURVD_ERR_STATE, "curvd_precondition after curvd_finish");
+  if (!layer->is_factored)
+    return cv_fail(&ctx->error, CURVD_ERR_STATE,
+                   "layer %s is not factored: curvd_step preconditions its gradient (option apply)", layer->name);
+  if ((rows > 0 && (!a || !g)) || !to || !isfinite(scale) || !isfinite(keep))
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
+                   "layer %s: curvd_precondition needs a, g, to, and finite scale and keep, not %g and %g", layer->name,
+                   (double)scale, (double)keep);
+  return is_gradient(layer, to) ? CURVD_OK : fail_gradient(ctx, layer);
+}
+
+curvd_status curvd_precondition(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,
+                                const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
+  CV_TRY(check_precondition(ctx, &ctx->layer[index], rows, a, g, scale, keep, to));
+  return cv_step_precondition(ctx, &ctx->layer[index], rows, a, lda, g, ldg, scale, keep, to);
+}
+
 curvd_status curvd_progress(curvd_ctx *ctx) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, true));
@@ -222,12 +259,12 @@ static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "learning rate %g is not a number >= 0", lr);
   for (int32_t i = 0; i < n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
-    const curvd_gradient *g = &gradients[i];
-    bool is_bias_bad = layer->has_bias && (!g->bias || g->bias_stride < 1 || (g->parameter && !g->parameter_bias));
-    if (g->weight && g->ld >= layer->d_in && cv_dense_fits(g->ld) && !is_bias_bad) continue;
-    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "layer %s: the gradient needs a weight with ld >= %lld%s",
-                   layer->name, (long long)layer->d_in,
-                   layer->has_bias ? " and a bias with stride >= 1, the same for parameters" : "");
+    if (!is_gradient(layer, &gradients[i])) return fail_gradient(ctx, layer);
+    if (!layer->is_factored || layer->factored_step == ctx->step) continue;
+    return cv_fail(&ctx->error, CURVD_ERR_STATE,
+                   "layer %s, step %lld: rank %d has not called curvd_precondition, so its gradient is no direction: "
+                   "call it first, without examples with 0 rows",
+                   layer->name, (long long)ctx->step, ctx->comm.rank);
   }
   return CURVD_OK;
 }

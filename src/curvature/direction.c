@@ -24,12 +24,22 @@ static curvd_gradient waiting_place(const curvd_ctx *ctx, const cv_layer *layer,
   return cv_momentum_here(cv_settings_of(ctx)) > 0 ? *g : matrix(layer->own, layer->ld, layer);
 }
 
+/* X is the direction; what it was made from, for a clip that asks, is P^-1 X. */
+static curvd_status measure_factored(curvd_ctx *ctx, cv_layer *layer) {
+  cv_pair_sums inverse;
+  if (!cv_clip_needs_dot(cv_settings_of(ctx))) return CURVD_OK;
+  CV_TRY(layer->method->project(ctx, layer, ctx->scatter, layer->ld, &inverse));
+  layer->sums.dot = inverse.dot;
+  return CURVD_OK;
+}
+
 /* First half: how long each direction will be. */
 static curvd_status project_layer(curvd_ctx *ctx, cv_layer *layer, const curvd_gradient *g) {
   curvd_gradient place = waiting_place(ctx, layer, g), out = whole(ctx, layer, &place);
   if (place.weight == layer->X) out = matrix(ctx->scatter, layer->ld, layer);    /* X is read until the end */
   layer->sums = (cv_pair_sums){layer->squares_x, layer->squares_x, false, true}; /* without a method: X itself */
   if (!layer->method) return CURVD_OK;
+  if (layer->is_factored) return measure_factored(ctx, layer);
   CV_TRY(layer->method->project(ctx, layer, out.weight, out.ld, &layer->sums));
   if (layer->sums.is_written && out.weight != place.weight) cv_gradient_mix(layer, 1, &out, 0, &place);
   return CURVD_OK;
@@ -42,7 +52,7 @@ static void expand_layer(curvd_ctx *ctx, cv_layer *layer, double lr, const curvd
   const curvd_gradient *to = is_update ? &parameter : g;
   float scale = (float)(is_update ? -lr * layer->scale : layer->scale), keep = is_update ? 1 - g->shrink : 0;
   if (layer->sums.is_written) from = waiting_place(ctx, layer, g);
-  if (layer->sums.is_written || !layer->method) {
+  if (layer->sums.is_written || !layer->method || layer->is_factored) {
     cv_gradient_mix(layer, scale, &from, keep, to);
   } else if (cv_gradient_is_joined(layer, to)) {
     layer->method->expand(ctx, layer, scale, keep, to->weight, to->ld);

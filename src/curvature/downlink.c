@@ -129,16 +129,21 @@ bool cv_down_is_here(const curvd_ctx *ctx) {
   return true;
 }
 
-/* While nothing has come the owner may still be refreshing, for long; a payload moves only while somebody looks. */
+/* Statistics that the owner waits for, or its payload: they move only while somebody looks. */
+static bool is_moving(const cv_route *route) {
+  const cv_downlink *down = &route->down;
+  bool is_moving = down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD;
+  for (int64_t i = 0; i < route->up.n_slots; i++) is_moving = is_moving || route->up.transfer[i].n > 0;
+  return is_moving;
+}
+
+/* While nothing moves the owner is refreshing, perhaps for long. */
 curvd_status cv_down_wait(curvd_ctx *ctx) {
   for (int64_t n = 0; !cv_down_is_here(ctx); n++) {
     CV_TRY(cv_links_advance(ctx));
-    bool is_moving = false;
-    for (int o = 0; o < ctx->comm.n_owners; o++) {
-      const cv_downlink *down = &ctx->route[o].down;
-      is_moving = is_moving || (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD);
-    }
-    cv_coll_pause(is_moving ? CV_WAIT_ACTIVE : CV_WAIT_IDLE, n);
+    bool is_any = false;
+    for (int o = 0; o < ctx->comm.n_owners; o++) is_any = is_any || is_moving(&ctx->route[o]);
+    cv_coll_pause(is_any ? CV_WAIT_ACTIVE : CV_WAIT_IDLE, n);
   }
   return CURVD_OK;
 }

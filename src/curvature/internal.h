@@ -13,6 +13,7 @@
 #include "curvd.h"
 #include "linalg/brand.h"
 #include "linalg/eig.h"
+#include "linalg/lrps_rows.h"
 #include "linalg/pair.h"
 #include "linalg/stream.h"
 
@@ -95,8 +96,10 @@ typedef struct cv_factor {
   cv_factor_state fresh; /* of the refresh being sent */
   /* worker: the preconditioner in force */
   cv_factor_state state;
-  cv_lrps side;   /* U of (k_max, ld) inside the layer's planes */
-  float *inverse; /* (n, ld), form cholesky */
+  cv_lrps side;          /* U of (k_max, ld) inside the layer's planes */
+  float *inverse;        /* (n, ld), form cholesky */
+  cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
+  float *kept;
   double damping; /* of the last step */
 } cv_factor;
 
@@ -120,7 +123,9 @@ typedef struct cv_layer {
   bool is_following;      /* P and R are projections of X onto the bases in force */
   int64_t followed_rows;  /* examples that this step's captured gradients have added to P and R */
   float *rows_n, *rows_m; /* planes of pair.h: room above U_A and below U_G */
-  float *H;               /* spectral table */
+  bool is_factored;       /* each worker preconditions its rows before they make a gradient (factored.c) */
+  int64_t factored_step;  /* last step for which it has done so; -1: none */
+  float *H;               /* spectral table; of a factored layer that of the inverse, NULL unless a clip needs it */
   bool table_is_due;      /* a refresh came since H was made */
   double table_damping;   /* damping that H was made with */
   cv_pair_sums sums;      /* of this step's unscaled direction */
@@ -182,6 +187,8 @@ struct curvd_ctx {
   int64_t bucket_statistics;     /* floats of the latter; 0: they go straight to their owners */
   bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
+  bool is_factored;              /* some layer is */
+  float *rows_work;              /* of lrps_rows.h, for CV_LRPS_ROWS_BLOCK rows */
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   bool has_grid;                 /* some factor is spread */
   cv_grid grid;                  /* owners only */
@@ -226,6 +233,8 @@ void cv_plan_free(curvd_ctx *ctx);
 
 /* step.c: the algorithm. */
 bool cv_step_wants_statistics(const curvd_ctx *ctx);
+curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                                  const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 curvd_status cv_step_serve(curvd_ctx *ctx);
 curvd_status cv_step_finish(curvd_ctx *ctx);
@@ -269,12 +278,22 @@ curvd_status cv_sketch_seed(curvd_ctx *ctx, const cv_factor *factor, int32_t ind
  * sketch's key. [collective over the owners where a factor is spread] */
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
 
-/* precond.c: first half (sums; may write the unscaled direction to out) and second half (out = keep * out + scale *
- * direction) of a layer's direction from layer->X; damping of factor which. */
+/* precond.c: are whole matrices projected onto the layer's eigenvectors (of a factored layer only for its clip); brings
+ * what depends on the damping up to date; first half (sums; may write the unscaled direction to out)
+ * and second half (out = keep * out + scale * direction) of a layer's direction from layer->X; damping of factor which.
+ * Of a factored layer X is the direction already: there the halves apply the inverse to it, for its clip. */
+bool cv_precond_has_pair(const curvd_ctx *ctx, const cv_layer *layer);
+curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer);
 curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
 void cv_precond_expand(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
 double cv_damping_of(const cv_settings *settings, double damping, const cv_factor_state *A, const cv_factor_state *G,
                      int64_t n, int64_t m, int which);
+
+/* factored.c: the damped inverse powers that rows are multiplied by, and to = keep * to + scale * (P_G g)^T P_A [a 1].
+ */
+curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why);
+curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                                      const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 
 /* follow.c: projections that follow the momentum at a cost linear in the layer's width. */
 bool cv_follow_is_gain(const curvd_ctx *ctx, const cv_layer *layer, int64_t rows);
@@ -291,7 +310,8 @@ curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients)
 curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 void cv_direction_hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 
-/* clip.c: scale of each layer's direction from the sums of all. */
+/* clip.c: scale of each layer's direction from the sums of all; does it need <direction, gradient>? */
+bool cv_clip_needs_dot(const cv_settings *s);
 void cv_clip_scales(curvd_ctx *ctx, double lr);
 
 #endif

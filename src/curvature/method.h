@@ -53,6 +53,10 @@ typedef struct cv_method {
   /* Worker, optional: the gradient to come contains scale * g^T [a 1]; lets the projections follow it. */
   void (*follow)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
                  int64_t ldg, float scale);
+  /* Worker, optional: to = keep * to + scale * direction of g^T [a 1], from the rows themselves; where a layer
+   * is_factored, X is the direction, and project applies the inverse to it. NUMERIC: as project. */
+  curvd_status (*precondition)(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                               const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 } cv_method;
 
 extern const cv_method cv_method_kfac;

@@ -85,22 +85,32 @@ static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor, int32_t i
 /* U_A below room for r_G rows, U_G above room for r_A rows: the last product takes both as one (pair.h). */
 static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
-  bool is_low = !A->is_full && !G->is_full;
+  bool has_pair = cv_precond_has_pair(ctx, layer), is_low = has_pair && !A->is_full && !G->is_full;
   int64_t above = is_low ? G->k_max : 0, below = is_low ? A->k_max : 0;
   int64_t points = (A->k_max + 1) * (G->k_max + 1);
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (above + A->k_max) * A->ld, "a basis", &layer->rows_n,
                        &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, (below + G->k_max) * G->ld, "a basis", &layer->rows_m,
                        &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
+  if (has_pair)
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
   A->side =
       (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n ? layer->rows_n + above * A->ld : NULL, .D = A->side.D};
   G->side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->side.D};
-  layer->follows = is_low && cv_follow_is_gain(ctx, layer, 0);
+  layer->follows = is_low && !layer->is_factored && cv_follow_is_gain(ctx, layer, 0);
   if (!layer->follows) return CURVD_OK;
   CV_TRY(
       cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
   return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, A->k_max * G->ld, "projections", &layer->R, &ctx->error);
+}
+
+static curvd_status allocate_functions(curvd_ctx *ctx, cv_layer *layer) {
+  for (int f = 0; f < CV_FACTORS; f++) {
+    cv_factor *factor = &layer->factor[f];
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, cv_lrps_rows_store(factor->n, factor->k_max),
+                         "a function of a factor", &factor->kept, &ctx->error));
+  }
+  return CURVD_OK;
 }
 
 static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
@@ -111,15 +121,17 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
     if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, &layer->factor[f], index));
   }
   layer->table_is_due = true;
+  layer->factored_step = -1;
   if (!cv_comm_is_worker(&ctx->comm) || is_inverse(ctx)) return CURVD_OK;
-  return allocate_planes(ctx, layer);
+  CV_TRY(allocate_planes(ctx, layer));
+  return layer->is_factored ? allocate_functions(ctx, layer) : CURVD_OK;
 }
 
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->basis, &factor->eigenvalues, &factor->statistic,
-                       &factor->seed,  &factor->side.D,      &factor->inverse};
+    float **block[] = {&factor->basis,  &factor->eigenvalues, &factor->statistic, &factor->seed,
+                       &factor->side.D, &factor->inverse,     &factor->kept};
     if (factor->store) factor->store->release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }
@@ -272,6 +284,7 @@ const cv_method cv_method_kfac = {
     .project = cv_precond_project,
     .expand = cv_precond_expand,
     .follow = cv_follow_gradient,
+    .precondition = cv_factored_precondition,
 };
 
 const cv_method *cv_method_find(cv_method_kind kind) {

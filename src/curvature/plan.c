@@ -44,6 +44,8 @@ static void choose_methods(curvd_ctx *ctx) {
       snprintf(layer->reason, sizeof layer->reason, "skip list");
       layer->method = NULL;
     } else {
+      layer->is_factored = s->apply == CV_APPLY_FACTORED && layer->method->precondition;
+      ctx->is_factored = ctx->is_factored || layer->is_factored;
       layer->method->size(ctx, layer);
     }
   }
@@ -107,19 +109,30 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
                        "the gradients", &ctx->bucket, &ctx->error);
 }
 
-/* Workspace of the applies: planes only where a side is full or a method works on dense inverses. */
+/* Of lrps_rows.h, for a block of rows. */
+static int64_t rows_work_floats(const cv_layer *layer) {
+  const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+  if (!layer->is_factored) return 0;
+  return cv_lrps_rows_direction_scratch(G->n, G->k_max, A->n, A->k_max, CV_LRPS_ROWS_BLOCK);
+}
+
+/* Workspace of the applies: planes only where a side is full or a method works on dense inverses, and X is projected.
+ */
 static curvd_status allocate_apply(curvd_ctx *ctx) {
-  int64_t plane = 0, core = 0, scatter = 0, thin = 0;
+  int64_t plane = 0, core = 0, scatter = 0, thin = 0, rows = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
     const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
     if (!layer->method) continue;
     scatter = cv_larger(scatter, layer->m * layer->ld);
+    rows = cv_larger(rows, rows_work_floats(layer));
+    if (!cv_precond_has_pair(ctx, layer)) continue;
     if (A->is_full || G->is_full) plane = cv_larger(plane, 2 * layer->m * layer->ld);
     core = cv_larger(core, A->k_max * G->k_max);
     if (layer->follows)
       thin = cv_larger(thin, cv_larger(CV_THIN_ROWS * cv_larger(A->k_max, G->k_max), layer->m + layer->n));
   }
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows, "workspace", &ctx->rows_work, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, thin, "workspace", &ctx->thin, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, plane, "workspace", &ctx->plane, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, core, "workspace", &ctx->core, &ctx->error));
@@ -225,7 +238,7 @@ void cv_plan_free(curvd_ctx *ctx) {
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
   cv_links_free(ctx);
-  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin};
+  float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->rows_work};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);
   cv_floats_free(&ctx->memory, &ctx->sketched);

@@ -34,8 +34,28 @@ double cv_damping_of(const cv_settings *s, double damping, const cv_factor_state
   return damping;
 }
 
-/* Makes the table anew when a refresh came or the damping changed. */
-static curvd_status damp(curvd_ctx *ctx, cv_layer *layer) {
+bool cv_precond_has_pair(const curvd_ctx *ctx, const cv_layer *layer) {
+  return !layer->is_factored || cv_clip_needs_dot(cv_settings_of(ctx));
+}
+
+/* A factored layer's table is that of the inverse: all that its clip asks for. */
+static curvd_status make_table(const cv_settings *s, cv_layer *layer, cv_error *why) {
+  const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
+  double sign = layer->is_factored ? -1 : 1;
+  cv_spectral f = {.is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX,
+                   .damping_g = G->damping,
+                   .damping_a = A->damping,
+                   .damping_joint = A->damping,
+                   .exponent_g = sign * s->exponent_g,
+                   .exponent_a = sign * s->exponent_a,
+                   .identity_g = G->state.kind == CV_KIND_IDENTITY,
+                   .identity_a = A->state.kind == CV_KIND_IDENTITY};
+  if (layer->is_factored) CV_TRY(cv_factored_make(layer, s->exponent_g, s->exponent_a, why));
+  return layer->H != NULL ? cv_spectral_table(&f, &G->side, &A->side, layer->H, why) : CURVD_OK;
+}
+
+/* Only when a refresh came or the damping changed. */
+curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
   const cv_settings *s = cv_settings_of(ctx);
   double damping = cv_now(ctx, &s->damping);
   if (!layer->table_is_due && damping == layer->table_damping) return CURVD_OK;
@@ -45,16 +65,8 @@ static curvd_status damp(curvd_ctx *ctx, cv_layer *layer) {
   layer->table_damping = damping;
   layer->table_is_due = false;
   if (s->form == CV_FORM_CHOLESKY) return CURVD_OK; /* the owner has damped it */
-  cv_spectral f = {.is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX,
-                   .damping_g = G->damping,
-                   .damping_a = A->damping,
-                   .damping_joint = A->damping,
-                   .exponent_g = s->exponent_g,
-                   .exponent_a = s->exponent_a,
-                   .identity_g = G->state.kind == CV_KIND_IDENTITY,
-                   .identity_a = A->state.kind == CV_KIND_IDENTITY};
   cv_error why = {0};
-  if (cv_spectral_table(&f, &G->side, &A->side, layer->H, &why) == CURVD_OK) return CURVD_OK;
+  if (make_table(s, layer, &why) == CURVD_OK) return CURVD_OK;
   layer->table_is_due = true;
   return cv_fail(&ctx->error, CURVD_ERR_NUMERIC, "layer %s: %s", layer->name, why.text);
 }
@@ -85,7 +97,7 @@ static cv_pair_sums measure(const cv_layer *layer, const float *out, int64_t ldo
 }
 
 curvd_status cv_precond_project(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums) {
-  CV_TRY(damp(ctx, layer));
+  CV_TRY(cv_precond_damp(ctx, layer));
   if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
     apply_inverses(ctx, layer, out, ldo);
     *sums = measure(layer, out, ldo);

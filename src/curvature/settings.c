@@ -145,6 +145,11 @@ const cv_option cv_settings_table[] = {
      "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are "
      "left alone)",
      AT(momentum_place)},
+    {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|factored", "auto",
+     "what is preconditioned: the averaged gradient, on every worker (replicated; auto), or each worker's own rows "
+     "before "
+     "they make a gradient (factored, see curvd_precondition): cheaper, but momentum then averages directions",
+     AT(apply)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
 _Static_assert(sizeof cv_settings_table / sizeof cv_settings_table[0] <= CV_SETTINGS_MAX, "raise CV_SETTINGS_MAX");
@@ -220,6 +225,9 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
     return refuse(
         err,
         "average zero moves the identity into each factor's damping, which scalar and product-max do not have: use id");
+  if (is_joint && s->apply == CV_APPLY_FACTORED)
+    return refuse(err, "apply factored preconditions inputs and output gradients apart, which damping_mode scalar and "
+                       "product-max do not allow: use relative-mean, relative-max or pi");
   if (s->eig_rank_min > s->eig_rank_max) return refuse(err, "eig_rank_min is above eig_rank_max");
   if (s->method == CV_METHOD_SRE && cv_schedule_min(&s->power_iters) < 1)
     return refuse(err, "sre-kfac with power_iters 0 never looks at the factor: use at least 1");
@@ -229,6 +237,7 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
   if (s->method != CV_METHOD_KFAC) return refuse(err, "form cholesky needs method kfac");
   if (is_joint || s->damping_mode == CV_DAMPING_RELATIVE_MAX)
     return refuse(err, "form cholesky knows no eigenvalues: use damping_mode pi or relative-mean");
+  if (s->apply == CV_APPLY_FACTORED) return refuse(err, "apply factored needs eigenvectors: use form eigen");
   if (s->exponent_a != 1 || s->exponent_g != 1) return refuse(err, "form cholesky needs exponent_a = exponent_g = 1");
   return CURVD_OK;
 }

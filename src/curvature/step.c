@@ -4,7 +4,8 @@
  *              precondition -> clip
  *   curvature: idle until a step has something due -> take statistics -> average -> refresh -> publish
  *
- * A refresh begun in step k lands in step k + staleness, before that step's own statistics leave. Blocks of spread
+ * A refresh begun in step k lands in step k + staleness, before that step's own statistics leave (with factored layers
+ * before its first rows are preconditioned, and so not before step k + 1). Blocks of spread
  * factors follow the other statistics, once the averages know their weights. What is due depends on the step number
  * alone, so every rank knows the order of the transfers. */
 #include "curvature/exchange.h"
@@ -143,7 +144,7 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
   if (cv_step_wants_statistics(ctx) || wants_refresh(ctx)) {
     CV_TRY(tell(ctx, ctx->step));
     CV_TRY(run_service(ctx));
-    CV_TRY(land(ctx)); /* without staleness */
+    if (!ctx->is_factored) CV_TRY(land(ctx)); /* without staleness; factored directions have been made already */
   }
   cv_stage_begin(&ctx->stage[CURVD_STAGE_MOMENTUM]);
   status = cv_momentum_gather(ctx, gradients);
@@ -153,6 +154,19 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
   CV_TRY(status);
   count_ages(ctx);
   return precondition(ctx, lr, gradients);
+}
+
+/* A refresh that is due in this step comes into force before the first use of the old one. By the step number alone, so
+ * workers that precondition no rows may leave it to curvd_step; free-running ones have to agree first, and do so there.
+ */
+curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                                  const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to) {
+  if (cv_settings_of(ctx)->staleness != CV_STALENESS_FREE) CV_TRY(land(ctx));
+  cv_stage_begin(&ctx->stage[CURVD_STAGE_PRECONDITION]);
+  curvd_status status = layer->method->precondition(ctx, layer, rows, a, lda, g, ldg, scale, keep, to);
+  cv_stage_end(&ctx->stage[CURVD_STAGE_PRECONDITION]);
+  if (status == CURVD_OK) layer->factored_step = ctx->step;
+  return status == CURVD_OK ? cv_links_advance(ctx) : status;
 }
 
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {

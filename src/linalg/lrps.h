@@ -26,7 +26,7 @@ int64_t cv_lrps_points(const cv_lrps *side);
 typedef struct cv_spectral {
   bool is_joint;
   double damping_g, damping_a, damping_joint;
-  double exponent_g, exponent_a; /* in [0, 1] */
+  double exponent_g, exponent_a; /* in [-1, 1]; negative: the inverse of that function */
   bool identity_g, identity_a;
 } cv_spectral;
 

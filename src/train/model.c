@@ -101,13 +101,12 @@ void model_forward(model *net, int64_t rows) {
   }
 }
 
-void model_backward(model *net, int64_t rows, bool weights, float scale, float beta,
-                    void (*ready)(void *user, int layer), void *user) {
+void model_backward(model *net, int64_t rows, bool weights, float scale, float beta, model_ready ready, void *user) {
   for (int i = net->spec.n_layers - 1; i >= 0; i--) {
     nn_layer *layer = &net->layer[i];
     layer->ops->backward_output(layer, rows, net->x[i + 1], net->g[i + 1]);
-    if (ready != NULL) ready(user, i);
-    if (weights) layer->ops->backward_weight(layer, rows, net->x[i], net->g[i + 1], scale, beta);
+    bool is_made = ready != NULL && ready(user, i);
+    if (weights && !is_made) layer->ops->backward_weight(layer, rows, net->x[i], net->g[i + 1], scale, beta);
     if (i > 0) layer->ops->backward_input(layer, rows, net->g[i + 1], net->g[i]);
   }
 }

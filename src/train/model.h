@@ -44,11 +44,14 @@ int64_t model_parameters(const model_spec *spec);
 /* x[0] is filled by the caller; fills x[1 ..]. rows <= rows_max. */
 void model_forward(model *net, int64_t rows);
 
+/* Looks at layer i as soon as its x[i] and g[i + 1] are those of a backward pass; true: its weight's gradient is made.
+ */
+typedef bool (*model_ready)(void *user, int layer);
+
 /* From g[n_layers] (per-example gradient in the logits, filled by the loss) down: g[i] of every layer, and, unless
  * weights is false, gradient = beta * gradient + scale * sum over rows. Calls ready(user, i) as soon as g[i + 1] of
- * layer i holds the gradient before its activation (for curvd_capture), before going to the layer below. ready may be
- * NULL. */
-void model_backward(model *net, int64_t rows, bool weights, float scale, float beta,
-                    void (*ready)(void *user, int layer), void *user);
+ * layer i holds the gradient before its activation (for curvd_capture), before going to the layer below; when it says
+ * so, it has made the layer's gradient itself. ready may be NULL. */
+void model_backward(model *net, int64_t rows, bool weights, float scale, float beta, model_ready ready, void *user);
 
 #endif

@@ -32,11 +32,12 @@ static void load_batch(trainer *t, const data_set *set, const int64_t *index, in
   fill_labels(t, set, index, rows);
 }
 
-static void capture(void *user, int layer) {
+static bool capture(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
   curvd_capture(t->ctx, layer, t->rows_fisher, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
                 nn_ld(l->d_out));
+  return false;
 }
 
 /* The mean over the global batch, entering the average where the gradient's buffer is one. Plain SGD's momentum is a
@@ -46,16 +47,30 @@ static float gradient_scale(const trainer *t) {
   return (is_average ? 1 - t->gradient_momentum : 1) / (float)t->config->values.batch;
 }
 
-/* During the backward pass of the real loss. Coupled decay changes the gradient later, so nothing is told of it then.
- */
-static void gradient_ready(void *user, int layer) {
+/* A failure is told by trainer_step, after the step that all workers refuse together. */
+static void precondition(trainer *t, int layer, int64_t rows) {
+  const nn_layer *l = &t->model.layer[layer];
+  curvd_status status =
+      curvd_precondition(t->ctx, layer, rows, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out),
+                         gradient_scale(t), t->gradient_keep, &t->gradient[layer]);
+  if (status != CURVD_OK) cv_fail(&t->precondition, status, "%s", curvd_last_error(t->ctx));
+}
+
+/* During the backward pass of the real loss: the library makes the gradients of factored layers. Coupled decay changes
+ * a gradient later, so nothing is told of it then. */
+static bool gradient_ready(void *user, int layer) {
   trainer *t = user;
   const nn_layer *l = &t->model.layer[layer];
   bool is_sampled = t->config->values.fisher == 1;
   if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
-  if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return;
+  if (curvd_is_factored(t->ctx, layer)) {
+    precondition(t, layer, t->rows_now);
+    return true;
+  }
+  if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return false;
   curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
                          nn_ld(l->d_out), gradient_scale(t));
+  return false;
 }
 
 /* Examples first .. first + rows - 1 of the batch: those of the statistics (every stride-th of the whole batch,
@@ -85,7 +100,8 @@ static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
   t->loss_rows += rows;
   cv_stage_end(&t->stage[TRAINER_FORWARD]);
   cv_stage_begin(&t->stage[TRAINER_BACKWARD]);
-  model_backward(m, rows, true, gradient_scale(t), is_first ? t->gradient_momentum : 1, gradient_ready, t);
+  t->gradient_keep = is_first ? t->gradient_momentum : 1;
+  model_backward(m, rows, true, gradient_scale(t), t->gradient_keep, gradient_ready, t);
   cv_stage_end(&t->stage[TRAINER_BACKWARD]);
   if (!wants || !is_sampled) return;
   cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
@@ -97,8 +113,13 @@ static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
 
 /* A worker without examples: its average only decays. */
 static void decay_gradients(trainer *t) {
+  t->gradient_keep = t->gradient_momentum;
   for (int i = 0; i < t->model.spec.n_layers; i++) {
     nn_layer *layer = &t->model.layer[i];
+    if (curvd_is_factored(t->ctx, i)) {
+      precondition(t, i, 0);
+      continue;
+    }
     for (int64_t j = 0; j < layer->d_out * layer->ld; j++) layer->gradient[j] *= t->gradient_momentum;
   }
 }
@@ -143,9 +164,11 @@ static void hand_parameters(trainer *t) {
 curvd_status trainer_step(trainer *t, cv_error *err) {
   const train_config *v = &t->config->values;
   t->lr = optim_lr(&v->lr, v->lr_decay, v->lr_warmup_steps, t->step, t->total_steps, (double)t->steps_per_epoch);
+  t->precondition = (cv_error){0};
   run_batch(t);
   if (updates_in_step(t)) hand_parameters(t);
   curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->model.spec.n_layers);
+  if (t->precondition.code != CURVD_OK) return cv_fail(err, t->precondition.code, "%s", t->precondition.text);
   if (status != CURVD_OK) return cv_fail(err, status, "%s", curvd_last_error(t->ctx));
   cv_stage_begin(&t->stage[TRAINER_UPDATE]);
   if (!updates_in_step(t)) optim_step(&t->optim, &t->model, t->lr);

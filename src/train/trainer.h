@@ -36,6 +36,8 @@ typedef struct trainer {
   optim optim;
   curvd_ctx *ctx;
   curvd_gradient gradient[MODEL_LAYERS_MAX];
+  cv_error precondition;   /* first failure of curvd_precondition in this step, after which curvd_step refuses */
+  float gradient_keep;     /* what the coming gradients keep of what their buffers hold */
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
   int64_t *order;          /* (n) of epoch order_epoch, or of an evaluation */
   int64_t *piece;          /* (rows_max) examples of the piece in the model */

@@ -62,6 +62,16 @@ static curvd_status resolve(config *c, const model_spec *spec, int n_ranks, cv_e
   return CURVD_OK;
 }
 
+/* Rows are preconditioned before they make a gradient, so there is none that coupled decay could be added to. */
+static curvd_status check_factored(const config *c, cv_error *err) {
+  const train_config *v = &c->values;
+  bool is_factored = !is_first_order(c) && strcmp(config_text(c, "apply"), "factored") == 0;
+  if (!is_factored || v->weight_decay == 0 || v->weight_decay_kind != OPTIM_COUPLED_BEFORE) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_OPTION,
+                 "apply factored makes no gradient that weight_decay_kind coupled could be added to: use decoupled, "
+                 "coupled-after, or apply replicated");
+}
+
 /* ---- data: rank 0 reads, everyone gets the bytes ---- */
 
 static curvd_status share_array(trainer *t, void **block, int64_t count, int64_t size, cv_error *err) {
@@ -263,7 +273,8 @@ static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *er
 static curvd_status parse(trainer *t, model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
   CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, spec, err));
-  return resolve(t->config, spec, t->n_ranks, err);
+  CV_TRY(resolve(t->config, spec, t->n_ranks, err));
+  return check_factored(t->config, err);
 }
 
 static curvd_status create(trainer *t, cv_error *err) {

@@ -279,17 +279,18 @@ static void assert_gradients(const model *net, const reference_net *reference, d
 
 typedef struct calls {
   const model *net;
-  int n;
+  int n, made; /* calls; layer whose gradient is made by them, -1: none */
   int layer[DEEP_LAYERS];
   float first[DEEP_LAYERS], bias_gradient[DEEP_LAYERS]; /* when layer i was ready */
 } calls;
 
-static void note_call(void *user, int layer) {
+static bool note_call(void *user, int layer) {
   calls *seen = user;
   seen->layer[seen->n] = layer;
   seen->first[layer] = seen->net->g[layer + 1][0];
   seen->bias_gradient[layer] = seen->net->layer[layer].gradient[seen->net->layer[layer].d_in];
   seen->n++;
+  return layer == seen->made;
 }
 
 START_TEST(test_passes_against_fp64) {
@@ -324,7 +325,7 @@ START_TEST(test_ready_is_called_with_final_gradients) {
   fill(&net, &reference);
   model_forward(&net, 1);
   loss_of(&net, 1);
-  calls seen = {.net = &net};
+  calls seen = {.net = &net, .made = -1};
   model_backward(&net, 1, false, 1, 0, note_call, &seen);
   ck_assert_int_eq(seen.n, DEEP_LAYERS);
   reference_pass(&net, &reference, 1);
@@ -342,6 +343,13 @@ START_TEST(test_ready_is_called_with_final_gradients) {
   for (int i = 0; i < DEEP_LAYERS; i++)
     ck_assert_float_eq(seen.bias_gradient[i], 0); /* ready comes before the product */
   assert_gradients(&net, &reference, 1);
+  seen.n = 0;
+  seen.made = 1;
+  for (int i = 0; i < DEEP_LAYERS; i++) net.layer[i].gradient[0] = 7;
+  loss_of(&net, 1);
+  model_backward(&net, 1, true, 1, 0, note_call, &seen);
+  for (int i = 0; i < DEEP_LAYERS; i++)
+    ck_assert(i == 1 ? net.layer[i].gradient[0] == 7 : net.layer[i].gradient[0] != 7);
   reference_free(&reference);
   model_free(&memory, &net);
 }
