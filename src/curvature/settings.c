@@ -145,10 +145,11 @@ const cv_option cv_settings_table[] = {
      "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are "
      "left alone)",
      AT(momentum_place)},
-    {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|factored", "auto",
-     "what is preconditioned: the averaged gradient, on every worker (replicated; auto), or each worker's own rows "
-     "before "
-     "they make a gradient (factored, see curvd_precondition): cheaper, but momentum then averages directions",
+    {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|sharded|factored", "auto",
+     "what is preconditioned: the averaged gradient, on every worker (replicated; auto) or each layer's on one worker "
+     "(sharded), or each worker's own rows before they make a gradient (factored, see curvd_precondition): cheaper, "
+     "but "
+     "momentum then averages directions",
      AT(apply)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
@@ -264,6 +265,8 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
     return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
   if (s->route == CV_ROUTE_GRADIENTS && (s->carrier == CV_CARRY_LOCAL || s->grad_reduction == CV_GRAD_NONE))
     return refuse(err, "route gradients needs gradients that are summed here, and statistics that travel");
+  if (s->apply == CV_APPLY_SHARDED && s->grad_reduction == CV_GRAD_NONE)
+    return refuse(err, "apply sharded needs gradients that are summed here: grad_reduction sum or mean");
   if (cv_is_online(s) && (s->carrier == CV_CARRY_TRIANGLE || s->carrier == CV_CARRY_SKETCH))
     return refuse(err, "online methods update their pairs by rows: use carrier columns, local or auto");
   if (cv_is_online(s) && s->store != CV_STORE_AUTO) return refuse(err, "online methods have a store of their own");

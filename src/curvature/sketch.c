@@ -35,6 +35,21 @@ curvd_status cv_sketch_seed(curvd_ctx *ctx, const cv_factor *factor, int32_t ind
   return status;
 }
 
+/* A refresh may land before a step's rows are captured or after; so that all of them meet one test matrix, it is used
+ * from the next step on. */
+void cv_sketch_change_seeds(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS; f++) {
+      cv_factor *factor = &ctx->layer[i].factor[f];
+      float *seed = factor->seed;
+      if (!factor->has_seed_next) continue;
+      factor->seed = factor->seed_next;
+      factor->seed_next = seed;
+      factor->has_seed_next = false;
+    }
+  }
+}
+
 /* ---- carrier: statistic (k + probes, ld) ---- */
 
 static int64_t room(const curvd_ctx *ctx, const cv_factor *factor) {

@@ -172,6 +172,7 @@ curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows,
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   curvd_status status = run_stages(ctx, lr, gradients);
   if (status != CURVD_OK) cv_follow_forget(ctx);
+  cv_sketch_change_seeds(ctx);
   ctx->step++;
   return status;
 }
