@@ -230,6 +230,8 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
                    "a prediction with intervals %lld and %lld, staleness %lld, eig_rank %lld: one is out of its range",
                    (long long)r->factor_update_steps, (long long)r->inv_update_steps, (long long)r->staleness,
                    (long long)r->eig_rank);
+  if (!isfinite(r->train_s) || r->train_s < 0)
+    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with %g seconds of training in a step", r->train_s);
   if (!is_machine(given->machine))
     return cv_fail(err, CURVD_ERR_ARGUMENT,
                    "a machine whose speeds are not above 0, or whose overlap is not in [0, 1]");
