@@ -138,7 +138,8 @@ START_TEST(local_factors_are_captured_by_their_owner) {
 }
 END_TEST
 
-/* n = 1000 over 3 curvature ranks: all have the same to do, and begin together; the small G has an owner. */
+/* n = 1000 over 3 curvature ranks, on links of 5 us and 4 GB/s: all have the same to do, and begin together; the small
+ * G has an owner. */
 START_TEST(spread_factors_have_all_owners) {
   const cv_plan_layer layer = {10, 1000, false};
   cv_plan_machine machine = cv_plan_machine_default;
@@ -146,8 +147,12 @@ START_TEST(spread_factors_have_all_owners) {
   given.run.n_workers = 2;
   given.run.n_curvature = 3;
   given.run.grid_min_n = 1000;
+  given.run.header_bytes = 1000;
+  given.run.event_bytes = 8;
   cv_prediction p = predicted(&given);
   ck_assert(p.table.is_spread);
+  check_near(p.times[0].pack_s + p.times[1].pack_s + p.times[2].pack_s, p.stage_s[CV_PLAN_STATISTICS]);
+  check_near(p.times[2].down_s, 2 * 5e-6 + (1008 + 4 * 20 * 1003 / 3.0) / 4e9); /* 3 ranks; a third of the columns */
   check_near(p.times[1].refresh_s, p.times[2].refresh_s);
   ck_assert_double_gt(p.times[0].refresh_s, p.times[1].refresh_s);
   ck_assert_double_gt(p.times[1].refresh_s, 0);

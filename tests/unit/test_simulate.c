@@ -85,6 +85,17 @@ START_TEST(without_staleness_a_refresh_is_seen_whole) {
 }
 END_TEST
 
+/* A refresh of old statistics begins when its step is told of. */
+START_TEST(refreshes_without_new_statistics) {
+  cv_timetable t = table_of(&refreshes_4s, 0);
+  t.factor_update_steps = 1000;
+  cv_simulation s = simulated(&t, NULL);
+  check_near(s.step_s, 1.4);
+  check_near(s.latency_max_s, 4);
+  ck_assert_int_eq(s.age_max, 99);
+}
+END_TEST
+
 /* A refresh of 4 steps is hidden by a staleness of 4; below that, the missing steps are waited for. */
 START_TEST(staleness_hides_a_refresh) {
   for (int64_t staleness = 0; staleness <= 12; staleness++) {
@@ -113,6 +124,7 @@ START_TEST(a_rank_that_cannot_keep_up_is_the_bound) {
     cv_simulation s = simulated(&t, NULL);
     check_near(s.step_s * 200, end);
     if (staleness > 0) check_near(s.wait_s * 200, end - 200);
+    check_near(s.load_max, 300 / fmax(end, staleness == 0 ? 0 : 301)); /* it works on after the last step */
   }
 }
 END_TEST
@@ -169,6 +181,7 @@ START_TEST(slots_hold_a_worker_that_is_ahead) {
   double end = 0;
   for (int k = 0; k < 50; k++) end = fmax(end + 1, k >= 4 ? 1 + 3.0 * (k - 4) : 0);
   check_near(s.step_s * 50, end);
+  check_near(s.wait_s * 50, end - 50);
   t.staleness = 1000000; /* 8 slots at most */
   end = 0;
   for (int k = 0; k < 50; k++) end = fmax(end + 1, k >= 8 ? 1 + 3.0 * (k - 8) : 0);
@@ -397,6 +410,7 @@ int main(void) {
   const TTest *const tests[] = {nothing_to_do_takes_no_time,
                                 steps_are_the_sum_of_their_parts,
                                 without_staleness_a_refresh_is_seen_whole,
+                                refreshes_without_new_statistics,
                                 staleness_hides_a_refresh,
                                 a_rank_that_cannot_keep_up_is_the_bound,
                                 throughput_is_that_of_the_slowest_rank,
