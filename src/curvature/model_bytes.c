@@ -2,7 +2,7 @@
 #include "base/order.h"
 #include "curvature/model.h"
 
-enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), UP_SLOTS_MAX = 8, THIN_ROWS = 128 };
+enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), THIN_ROWS = 128 };
 
 static int64_t divide_up(int64_t x, int64_t by) {
   return x / by + (x % by > 0);
@@ -190,7 +190,9 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
   bool trains = is_worker(run, rank);
-  int64_t up_slots = trains && run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), UP_SLOTS_MAX) : 1,
+  int64_t up_slots = trains && run->n_curvature > 0
+                         ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
+                         : 1,
           down_slots = trains ? ring(run, run->inv_update_steps) : 1;
   for (int32_t o = 0; o < cv_plan_owner_count(run); o++) {
     if (!trains && o != owner_of(run, rank)) continue;

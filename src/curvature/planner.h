@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Most statistics on their way from a worker to one owner, as in link.c. */
+enum { CV_PLAN_UP_SLOTS_MAX = 8 };
+
 /* A path between two ranks: seconds until the first byte, and bytes a second behind it. */
 typedef struct cv_plan_link {
   double latency_s, bytes_s;

@@ -80,6 +80,16 @@ static void send_to_curvature(simulation *s) {
   s->slot = (s->slot + 1) % s->n_slots;
 }
 
+/* Blocks of spread factors go one by one, and every worker waits for each (cv_up_blocks): the latest owner holds all
+ * up, and what they average they have only then. */
+static void wait_for_blocks(simulation *s) {
+  double latest = s->now_s;
+  for (int32_t o = 0; o < s->table->n_owners; o++) latest = fmax(latest, s->clock_s[o] - s->table->owner[o].average_s);
+  for (int32_t o = 0; o < s->table->n_owners; o++) s->clock_s[o] = latest + s->table->owner[o].average_s;
+  s->wait_s += latest - s->now_s;
+  s->now_s = latest;
+}
+
 /* Workers that own: every one takes part in all reductions before it can average. */
 static void send_to_workers(simulation *s) {
   const cv_timetable *t = s->table;
@@ -137,6 +147,7 @@ static void serve(simulation *s) {
   s->now_s += t->command_s;
   double heard_s = s->now_s;
   if (has_statistics && t->has_curvature) send_to_curvature(s);
+  if (has_statistics && t->has_curvature && t->is_spread) wait_for_blocks(s);
   if (has_statistics && !t->has_curvature) send_to_workers(s);
   if (has_refresh) refresh(s, heard_s);
   for (int32_t o = 0; o < t->n_owners && !t->has_curvature; o++) s->now_s = fmax(s->now_s, s->clock_s[o]);
@@ -222,8 +233,7 @@ static bool has_times(const cv_timetable *t) {
   const double all[] = {t->compute_s, t->capture_s, t->gradients_s, t->command_s, t->finish_s, t->overlap};
   for (int32_t o = 0; o < t->n_owners; o++) {
     const cv_timetable_owner *w = &t->owner[o];
-    const double each[] = {w->pack_s,    w->up_s,   w->average_s, w->refresh_s,
-                           w->publish_s, w->down_s, w->receive_s};
+    const double each[] = {w->pack_s, w->up_s, w->average_s, w->refresh_s, w->publish_s, w->down_s, w->receive_s};
     if (!are_times(each, sizeof each / sizeof each[0])) return false;
   }
   return are_times(all, sizeof all / sizeof all[0]) && t->overlap <= 1;
@@ -246,7 +256,7 @@ curvd_status cv_simulate(const cv_timetable *table, cv_memory *memory, cv_simula
   CV_TRY(check(table, err));
   simulation s = {.table = table, .in_force = -1};
   int64_t refreshes = divide_up(table->n_steps, table->inv_update_steps);
-  s.n_slots = cv_larger(cv_smaller(divide_up(table->staleness, table->factor_update_steps), CV_SIMULATE_SLOTS_MAX), 1);
+  s.n_slots = cv_larger(cv_smaller(divide_up(table->staleness, table->factor_update_steps), CV_PLAN_UP_SLOTS_MAX), 1);
   s.ring_size = cv_smaller(table->staleness / table->inv_update_steps + 2, refreshes + 1);
   curvd_status status = make(&s, memory, err);
   for (; status == CURVD_OK && s.step < table->n_steps; s.step++) {

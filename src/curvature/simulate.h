@@ -6,14 +6,14 @@
  * expect a parcel; then momentum and preconditioning. An owner, when it hears of a step: takes the statistics,
  * averages, refreshes, waits until its last parcel has left, publishes. A worker that has no free slot for statistics
  * waits for the owner to take the oldest. Of a transfer, the share overlap goes on behind the worker's back, once both
- * sides are there. Without curvature ranks the owners are workers: each does all of this inside its step, and waits for
- * the statistics at once. A clock for each owner and a few sums: O(n_owners n_steps / interval). */
+ * sides are there. Statistics of spread factors are waited for by all. Without curvature ranks the owners are workers:
+ * each does all of this inside its step, and waits for the statistics at once. A clock for each owner and a few sums:
+ * O(n_owners n_steps / interval). */
 #ifndef CV_CURVATURE_SIMULATE_H
 #define CV_CURVATURE_SIMULATE_H
 
 #include "base/memory.h"
-
-enum { CV_SIMULATE_SLOTS_MAX = 8 }; /* of the statistics on their way to one owner, as in link.c */
+#include "curvature/planner.h"
 
 /* Seconds of what passes between the workers and one owner, each time. */
 typedef struct cv_timetable_owner {
@@ -27,7 +27,8 @@ typedef struct cv_timetable {
   int64_t n_skipped; /* of them, before means are taken: the start is not typical */
   int64_t factor_update_steps, inv_update_steps, staleness; /* steps; intervals >= 1 */
   bool has_curvature;                                       /* owners are curvature ranks; else workers */
-  bool is_spread;     /* some factor lies over all owners: they begin a refresh together */
+  bool is_spread;     /* some factor lies over all owners: they begin a refresh together, and workers wait for its
+                         statistics */
   double compute_s;   /* worker, a step: forward and backward */
   double capture_s;   /* and in a step with statistics */
   double gradients_s; /* sum over workers, not hidden */

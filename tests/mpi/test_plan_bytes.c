@@ -16,6 +16,8 @@ _Static_assert((int)CV_PLAN_TRAFFICS == (int)CURVD_TRAFFICS &&
                    (int)CV_PLAN_TRAFFIC_CONTROL == (int)CURVD_TRAFFIC_CONTROL &&
                    (int)CV_PLAN_TRAFFIC_STATISTICS == (int)CURVD_TRAFFIC_STATISTICS,
                "model.h has the public order");
+_Static_assert((int)CV_PLAN_PROBES == (int)CV_EIG_PROBES && (int)CV_PLAN_SPREAD_BLOCK == (int)CV_GRID_BLOCK,
+               "model.h has the sizes of eig.h and grid.h");
 
 /* fc3 is so small that its factors are decomposed exactly. */
 static const service_layer small_layer[LAYERS] = {
@@ -39,6 +41,7 @@ static const test_case cases[] = {
     {"method=nystrom-kfac eig_rank=12", false, 2, 2, 3, 12, 4, 100, 6},
     {"method=kfac", true, 1, 4, 1, 64, 4, 65, 5},
     {"method=rs-kfac skip=fc1 eig_rank=6", false, 1, 2, 4, 6, 4, 70, 5},
+    {"method=nystrom-kfac eig_rank=8", false, 1, 2, 20, 8, 4, 0, 3}, /* more slots than there are */
 };
 
 static bool is_skipped(const test_case *c, const service_layer *layer) {

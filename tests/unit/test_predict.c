@@ -333,6 +333,26 @@ START_TEST(the_least_of_all_trials) {
 }
 END_TEST
 
+static int32_t most_ranks(const cv_predict_case *given) {
+  cv_tuning t = tuned(given, 8, 5);
+  int32_t most = t.trial[t.n_trials - 1].n_curvature;
+  for (int32_t i = 1; i < t.n_trials; i++) ck_assert_int_ge(t.trial[i].n_curvature, t.trial[i - 1].n_curvature);
+  release_tuning(&t);
+  return most;
+}
+
+/* Two of three layers have factors: more than two curvature ranks have nothing to do, unless they share them. */
+START_TEST(no_more_ranks_than_layers) {
+  const cv_plan_layer layer[] = {{10, 100, false}, {10, 200, true}, {10, 100, false}};
+  cv_predict_case given = case_of(&endless, 3, layer);
+  ck_assert_int_eq(most_ranks(&given), 2);
+  given.run.grid_min_n = 101;
+  ck_assert_int_eq(most_ranks(&given), 2);
+  given.run.grid_min_n = 100;
+  ck_assert_int_eq(most_ranks(&given), 6); /* 0, 1, 2, 3, 4, 6 of 8 */
+}
+END_TEST
+
 /* One owner has no room for both layers: of the runs that fit, the best; of none, none. */
 START_TEST(only_runs_with_room) {
   const cv_plan_layer layer[] = {{100, 100, false}, {100, 100, false}};
@@ -367,6 +387,7 @@ int main(void) {
                                 slow_refreshes_get_a_rank,
                                 costly_statistics_are_rare,
                                 the_least_of_all_trials,
+                                no_more_ranks_than_layers,
                                 only_runs_with_room};
   return suite_run("predict", tests, sizeof tests / sizeof tests[0], NULL);
 }

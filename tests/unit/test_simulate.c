@@ -139,6 +139,7 @@ START_TEST(throughput_is_that_of_the_slowest_rank) {
   t.n_skipped = 400; /* the rank of 14 s falls behind at first, and catches up 1 s a refresh */
   cv_simulation s = simulated(&t, load);
   check_near(s.step_s, 1.5);
+  check_near(s.latency_s, 30); /* told of while the one before is done; at the start there is none before */
   check_near(load[1], 1);
   check_near(load[2], 14.0 / 15);
   check_near(load[0], 3.0 / 15);
@@ -230,6 +231,21 @@ START_TEST(spread_factors_are_begun_together) {
   check_near(simulated(&t, NULL).wait_s, 6.0 / 10);
   t.is_spread = true;
   check_near(simulated(&t, NULL).wait_s, 7.0 / 10);
+}
+END_TEST
+
+/* A refresh takes 15 s, and steps 10, 20, ... hand over blocks when it is done, whatever the staleness: the last at
+ * 1 + 9 * 15. */
+START_TEST(blocks_of_spread_factors_are_waited_for) {
+  const cv_timetable_owner owner[] = {{.refresh_s = 15}, {.average_s = 0.5}};
+  for (int64_t staleness = 10; staleness <= 90; staleness += 20) {
+    cv_timetable t = table_of(owner, staleness);
+    t.n_owners = 2;
+    t.is_spread = true;
+    cv_simulation s = simulated(&t, NULL);
+    check_near(s.step_s * 100, 1 + 9 * 15.5 + 9); /* the second owner averages before they begin together */
+    check_near(s.wait_s * 100, 9 * 5.5);
+  }
 }
 END_TEST
 
@@ -371,7 +387,7 @@ START_TEST(thousands_of_ranks) {
   t.factor_update_steps = t.inv_update_steps = 1;
   memory.peak_bytes = 0;
   check_near(simulated(&t, NULL).step_s, 5);
-  ck_assert_int_le(memory.peak_bytes, 8 * (OWNERS_MAX * (4 + CV_SIMULATE_SLOTS_MAX) + 1000 + 100));
+  ck_assert_int_le(memory.peak_bytes, 8 * (OWNERS_MAX * (4 + CV_PLAN_UP_SLOTS_MAX) + 1000 + 100));
   cv_simulation once = simulated(&t, NULL), again = simulated(&t, NULL);
   ck_assert_mem_eq(&once, &again, sizeof once);
 }
@@ -419,6 +435,7 @@ int main(void) {
                                 a_parcel_leaves_before_the_next_is_made,
                                 workers_that_own_wait_for_the_slowest,
                                 spread_factors_are_begun_together,
+                                blocks_of_spread_factors_are_waited_for,
                                 ages_follow_from_step_numbers,
                                 p99_leaves_one_per_cent,
                                 more_staleness_never_costs_time,
