@@ -58,7 +58,7 @@ static curvd_status assign_owners(curvd_ctx *ctx) {
   void *numbers = NULL;
   curvd_status status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, n + owners, "the plan", &cost, &ctx->error);
   if (status == CURVD_OK) {
-    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
+    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 4 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
                            &ctx->error);
   }
   if (status == CURVD_OK) {
