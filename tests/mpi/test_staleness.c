@@ -104,6 +104,29 @@ START_TEST(every_split_gives_the_directions_of_one_rank) {
 }
 END_TEST
 
+/* Parcels that land tell what their owner had counted when it sent them; its own count is further on by then. */
+START_TEST(counts_of_refreshes_never_go_back) {
+  stale_case c = {.staleness = 5, .factor = {.first = 1}, .inv = {.first = 3}, .method = stale_kfac};
+  for (int n = 0; n < size; n++) {
+    service_run run = run_stale(&c, n);
+    int64_t before = 0;
+    bool is_forward = true;
+    curvd_ctx *ctx = run_open(&run);
+    if (run_is_worker(ctx)) {
+      for (int step = 0; step < STALE_STEPS; step++) {
+        bool ok = run_step(ctx, &run, step, V[step]) == CURVD_OK;
+        int64_t now = service_metrics(ctx).events[CURVD_EVENT_REFRESHES];
+        is_forward = is_forward && ok && now >= before;
+        before = now;
+      }
+      curvd_finish(ctx);
+    }
+    mpi_assert(is_forward);
+    run_close(&ctx);
+  }
+}
+END_TEST
+
 /* ---- curvd_progress ---- */
 
 START_TEST(progress_in_the_wrong_role_or_state) {
@@ -151,7 +174,7 @@ static double wait_seconds(int staleness, double *slept, double *broadcast) {
   if (!is_worker_of(1)) delay.always_s = OWNER_S;
   if (run_is_worker(ctx)) {
     for (int step = 0; step < 8 * 4; step++) {
-      ok = ok && run_step(ctx, &run, step, V[0]) == CURVD_OK;
+      ok = run_step(ctx, &run, step, V[0]) == CURVD_OK && ok;
       delay_sleep(WORKER_S);
       ok = ok && curvd_progress(ctx) == CURVD_OK;
     }
@@ -189,6 +212,7 @@ static Suite *make_suite(void) {
                                 directions_where_the_intervals_change,
                                 nothing_lands_in_a_run_shorter_than_the_staleness,
                                 every_split_gives_the_directions_of_one_rank,
+                                counts_of_refreshes_never_go_back,
                                 progress_in_the_wrong_role_or_state,
                                 progress_of_a_plan_without_memory,
                                 waiting_for_a_late_curvature_rank_is_counted};
