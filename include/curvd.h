@@ -240,6 +240,7 @@ typedef struct curvd_metrics {
    * seconds from the step of a refresh until all of it was here, as far as this rank has looked. */
   double age_mean;
   int64_t age_p99, age_max;
+  int64_t refreshes_arrived; /* of every owner */
   double latency_mean_s, latency_max_s;
 } curvd_metrics;
 

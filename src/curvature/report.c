@@ -20,6 +20,7 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
                          .age_p99 = cv_ages_quantile(&ctx->ages, 0.99),
                          .age_max = ctx->ages.most,
                          .latency_mean_s = ctx->n_latencies > 0 ? ctx->latency_s / (double)ctx->n_latencies : 0,
+                         .refreshes_arrived = ctx->n_latencies,
                          .latency_max_s = ctx->latency_max_s};
   for (int i = 0; i < CURVD_STAGES; i++) {
     out->stage_wall_s[i] = ctx->stage[i].wall_s;

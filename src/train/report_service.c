@@ -21,6 +21,7 @@ void report_service(const trainer *t, const service_load *load, run *out, json_t
   run_record_real(record, "age_mean", m.age_mean);
   json_object_set_new(record, "age_p99", json_integer(m.age_p99));
   json_object_set_new(record, "age_max", json_integer(m.age_max));
+  json_object_set_new(record, "refreshes_arrived", json_integer(m.refreshes_arrived));
   run_record_real(record, "latency_mean_s", m.latency_mean_s);
   run_record_real(record, "latency_max_s", m.latency_max_s);
   if (m.events[CURVD_EVENT_REFRESHES] == 0) return;
