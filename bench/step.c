@@ -37,7 +37,7 @@ typedef struct bench {
   lane sgd, method;
   bool has_method; /* false: only products and sgd */
   int rank, n_ranks;
-  double served_s;                    /* CPU seconds of all curvature ranks */
+  double served_s[STAGES];            /* CPU seconds of all curvature ranks, from the first step on */
   int64_t sent_bytes[CURVD_TRAFFICS]; /* of all ranks, in all blocks */
   cv_memory memory;
   model products;
@@ -193,25 +193,19 @@ static curvd_status run_worker(bench *b, cv_error *err) {
   return CURVD_OK;
 }
 
-static curvd_status serve(bench *b, cv_error *err) {
-  double begin = cv_cpu_s();
-  CV_TRY(trainer_serve(&b->method.trainer, err));
-  b->served_s = cv_cpu_s() - begin;
-  return CURVD_OK;
-}
-
 /* What the ranks did in all, on rank 0. */
 static void gather(bench *b) {
   curvd_metrics metrics = {0};
-  double mine = b->served_s;
+  double mine[STAGES] = {0};
   if (b->has_method) curvd_metrics_read(b->method.trainer.ctx, &metrics);
+  if (b->rank > 0) stages_read(&b->method.trainer, mine);
   MPI_Reduce(metrics.sent_bytes, b->sent_bytes, CURVD_TRAFFICS, MPI_INT64_T, MPI_SUM, 0, MPI_COMM_WORLD);
-  MPI_Reduce(&mine, &b->served_s, 1, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
+  MPI_Reduce(mine, b->served_s, STAGES, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
 }
 
 static curvd_status bench_run(bench *b, cv_error *err) {
   cv_error late = {.code = CURVD_OK};
-  curvd_status status = b->rank == 0 ? run_worker(b, err) : serve(b, err);
+  curvd_status status = b->rank == 0 ? run_worker(b, err) : trainer_serve(&b->method.trainer, err);
   if (b->rank == 0 && b->has_method) trainer_finish(&b->method.trainer, &late); /* the others serve until then */
   if (status == CURVD_OK && late.code != CURVD_OK) status = cv_fail(err, late.code, "%s", late.text);
   CV_TRY(trainer_agree(MPI_COMM_WORLD, status, err));
@@ -263,16 +257,21 @@ static json_t *json_ratio(const double *ms, const double *over, int n) {
   return json_pack("{s:f, s:f}", "median", median(ratio, n), "of_minima", least(ms, n) / least(over, n));
 }
 
-static json_t *json_stages(const bench *b, const lane *l) {
-  double s[STAGES], steps = (double)b->rounds * b->block;
+/* A step's share of each stage that took time. */
+static json_t *json_stages(const double s[STAGES], const double *begin_s, double steps) {
   json_t *stages = json_object();
-  stages_read(&l->trainer, s);
   for (int i = 0; i < STAGES; i++) {
-    double ms = 1e3 * (s[i] - l->stage_begin_s[i]) / steps;
+    double ms = 1e3 * (s[i] - (begin_s ? begin_s[i] : 0)) / steps;
     const char *name = i < TRAINER_STAGES ? trainer_stage_name(i) : curvd_stage_name(i - TRAINER_STAGES);
     if (ms > 0) json_object_set_new(stages, name, json_real(ms));
   }
   return stages;
+}
+
+static json_t *json_lane(const bench *b, const lane *l) {
+  double s[STAGES];
+  stages_read(&l->trainer, s);
+  return json_stages(s, l->stage_begin_s, (double)b->rounds * b->block);
 }
 
 /* Per step, all ranks together. */
@@ -291,10 +290,10 @@ static void print_method(const bench *b, json_t *line) {
   json_object_set_new(line, "method", json_string(b->method.config.method));
   json_object_set_new(line, "method_ms", json_times(b->method.ms, n));
   json_object_set_new(line, "method_over_sgd", json_ratio(b->method.ms, b->sgd.ms, n));
-  json_object_set_new(line, "method_stages_ms", json_stages(b, &b->method));
+  json_object_set_new(line, "method_stages_ms", json_lane(b, &b->method));
   json_object_set_new(line, "sent_bytes", json_sent(b));
   json_object_set_new(line, "curvature_ranks", json_integer(b->n_ranks - 1));
-  json_object_set_new(line, "curvature_ms", json_real(1e3 * b->served_s / (((double)n + 1) * b->block)));
+  json_object_set_new(line, "curvature_stages_ms", json_stages(b->served_s, NULL, ((double)n + 1) * b->block));
 }
 
 static void print_line(const bench *b) {
@@ -308,7 +307,7 @@ static void print_line(const bench *b) {
   json_object_set_new(line, "products_gflops", json_real(flops / median(b->products_ms, n) / 1e6));
   json_object_set_new(line, "sgd_ms", json_times(b->sgd.ms, n));
   json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
-  json_object_set_new(line, "sgd_stages_ms", json_stages(b, &b->sgd));
+  json_object_set_new(line, "sgd_stages_ms", json_lane(b, &b->sgd));
   if (b->has_method) print_method(b, line);
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
   putchar('\n');

@@ -39,6 +39,26 @@ class Step(unittest.TestCase):
         self.assertGreater(line["method_over_sgd"]["median"], 1)
         self.assertLessEqual(line["sgd_ms"]["min"], line["sgd_ms"]["median"])
 
+    def test_worker_and_curvature_rank(self):
+        for apply in ("replicated", "factored"):
+            with self.subTest(apply=apply):
+                done = run("mpirun", "-n", "2", *MPI_FLAGS, self.step, *TINY, "--rounds", "3", "--curvature-ranks", "1",
+                           "--staleness", "5", "--apply", apply)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                (line,) = (json.loads(text) for text in done.stdout.splitlines())
+                self.assertEqual(line["curvature_ranks"], 1)
+                self.assertGreater(line["sent_bytes"]["statistics"], 0)
+                self.assertGreater(line["sent_bytes"]["preconditioners"], 0)
+                # the worker decomposes nothing, the other rank does
+                self.assertNotIn("refresh", line["method_stages_ms"])
+                self.assertGreater(line["curvature_stages_ms"]["refresh"], 0)
+
+    def test_refuses_ranks_without_a_use(self):
+        for words in (["--method", "sgd"], ["--curvature-ranks", "0"]):
+            done = run("mpirun", "-n", "2", *MPI_FLAGS, self.step, *TINY, "--rounds", "2", *words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn("one worker", done.stderr)
+
     def test_refuses_a_loss_that_rises(self):
         done = run(self.step, *TINY, "--rounds", "5", "--lr", "1")
         self.assertEqual((done.returncode, done.stdout), (1, ""))

@@ -129,21 +129,26 @@ bool cv_down_is_here(const curvd_ctx *ctx) {
   return true;
 }
 
-/* Statistics that the owner waits for, or its payload: they move only while somebody looks. */
-static bool is_moving(const cv_route *route) {
+/* How closely to look for an owner's parcel: its payload, and the statistics that it waits for, move only while
+ * somebody looks; but it may be long before the owner turns to the statistics, and otherwise it is refreshing. */
+static cv_wait wait_for(const cv_route *route) {
   const cv_downlink *down = &route->down;
-  bool is_moving = down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD;
-  for (int64_t i = 0; i < route->up.n_slots; i++) is_moving = is_moving || route->up.transfer[i].n > 0;
-  return is_moving;
+  if (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD) return CV_WAIT_ACTIVE;
+  for (int64_t i = 0; i < route->up.n_slots; i++) {
+    if (route->up.transfer[i].n > 0) return CV_WAIT_GENTLY;
+  }
+  return CV_WAIT_IDLE;
 }
 
-/* While nothing moves the owner is refreshing, perhaps for long. */
 curvd_status cv_down_wait(curvd_ctx *ctx) {
   for (int64_t n = 0; !cv_down_is_here(ctx); n++) {
     CV_TRY(cv_links_advance(ctx));
-    bool is_any = false;
-    for (int o = 0; o < ctx->comm.n_owners; o++) is_any = is_any || is_moving(&ctx->route[o]);
-    cv_coll_pause(is_any ? CV_WAIT_ACTIVE : CV_WAIT_IDLE, n);
+    cv_wait how = CV_WAIT_IDLE;
+    for (int o = 0; o < ctx->comm.n_owners; o++) {
+      cv_wait this = wait_for(&ctx->route[o]);
+      if (this < how) how = this;
+    }
+    cv_coll_pause(how, n);
   }
   return CURVD_OK;
 }

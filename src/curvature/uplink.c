@@ -85,6 +85,21 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
   return cv_coll_begin_send(&ctx->comm, owner, rows_of(up), bytes, &up->rows_way[up->next], &ctx->error);
 }
 
+/* With one worker there is nothing to sum, and one message moves at once, where Open MPI's reduction among few ranks is
+ * a chain of 8 kB pieces, each of which waits for somebody to look. */
+static bool is_message(const curvd_ctx *ctx, const cv_uplink *up) {
+  return ctx->comm.n_workers == 1 && ctx->comm.n_curvature > 0 &&
+         up->n_floats * (int64_t)sizeof(float) <= CV_MESSAGE_MAX_BYTES;
+}
+
+static curvd_status begin_sending(curvd_ctx *ctx, int owner, cv_uplink *up) {
+  int64_t bytes = up->n_floats * (int64_t)sizeof(float);
+  cv_transfer *way = &up->transfer[up->next];
+  if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
+  if (is_message(ctx, up)) return cv_coll_begin_send(&ctx->comm, owner, slot_of(up), bytes, way, &ctx->error);
+  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, way, &ctx->error);
+}
+
 static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
   cv_uplink *up = &ctx->route[owner].up;
   if (ctx->bucket_statistics > 0) {
@@ -92,10 +107,7 @@ static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
   } else {
     pack(ctx, owner, slot_of(up));
   }
-  if (ctx->bucket_statistics == 0 && !is_local(ctx)) {
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error));
-    if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
-  }
+  if (ctx->bucket_statistics == 0 && !is_local(ctx)) CV_TRY(begin_sending(ctx, owner, up));
   return up->row_bytes > 0 ? send_rows(ctx, owner) : CURVD_OK;
 }
 
@@ -120,7 +132,7 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
 
 /* To a sum a curvature rank has nothing to add. */
 static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
-  if (cv_is_with_gradients(ctx))
+  if (cv_is_with_gradients(ctx) || is_message(ctx, up))
     return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
                                  up->transfer, &ctx->error);
   memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
