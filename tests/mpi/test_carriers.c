@@ -135,7 +135,8 @@ END_TEST
 
 typedef enum kind { TRIANGLE, SKETCH, COLUMNS, NOTHING } kind;
 
-enum { RANK = 4, SKETCH_ROWS = 6 /* auto oversampling: half of the rank */, PROBES = 10, EXTRA = 4 };
+/* Every worker of 7 has enough examples for RANK pairs. */
+enum { BATCH = 56, RANK = 4, SKETCH_ROWS = 6 /* auto oversampling: half of the rank */, PROBES = 10, EXTRA = 4 };
 
 /* A sketch has six rows, so n = 3 is no stream. */
 static int64_t bytes_up(kind k, int64_t n, int64_t rows) {
@@ -154,7 +155,7 @@ static int64_t bytes_down(bool is_stream, kind k, int64_t n) {
 /* One step with statistics and a refresh; every byte of it. */
 static void check_bytes(const char *options, kind k, bool is_stream, int n_curvature) {
   carrier_run run = {.base = run_of(options, n_curvature)};
-  run.base.rows = 24;
+  run.base.rows = BATCH;
   curvd_ctx *ctx = carrier_open(&run);
   curvd_status status = CURVD_OK;
   if (run_is_worker(ctx)) {
@@ -163,7 +164,7 @@ static void check_bytes(const char *options, kind k, bool is_stream, int n_curva
   }
   bool is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER;
   int workers = curvd_worker_count(ctx);
-  int64_t up = 0, down = 0, rows = is_worker ? run_cut(24, workers, rank + 1) - run_cut(24, workers, rank) : 0;
+  int64_t up = 0, down = 0, rows = is_worker ? run_cut(BATCH, workers, rank + 1) - run_cut(BATCH, workers, rank) : 0;
   for (int l = 0; l < RUN_LAYERS; l++) {
     curvd_layer_metrics m = {.owner = -1};
     curvd_layer_metrics_read(ctx, l, &m);
