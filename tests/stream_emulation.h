@@ -18,6 +18,7 @@ typedef struct emu_case {
   const char *average; /* of kfac_reference.h; not zero */
   double decay, damping;
   int statistics, refreshes, staleness; /* steps */
+  int change, refreshes_then;           /* from step change on, the interval of refreshes is another; 0: never */
   bool has_rows;                        /* carrier columns */
   int64_t r, k;
   int failing_step; /* in which no decomposition of a stream succeeds; 0: none */
@@ -136,6 +137,10 @@ static inline void emu_refresh_one(const emu_case *c, emu_factor *e, int step) {
   *made = (emu_refresh){EMU_MATRIX, true, emu_leading(&eigen, c->k), emu_truncated(eigen, c->r, e->trace)};
 }
 
+static inline bool emu_is_refresh(const emu_case *c, int step) {
+  return step % (c->change > 0 && step >= c->change ? c->refreshes_then : c->refreshes) == 0;
+}
+
 /* What the workers use in a step. */
 static inline const emu_refresh *emu_in_force(const emu_case *c, const emu_factor *e, int step) {
   static const emu_refresh none = {.kind = EMU_NONE};
@@ -163,7 +168,7 @@ static inline void emu_step(const emu_case *c, const carrier_run *run, emu_facto
       bool is_refused = run->bad_step > 0 && step == run->bad_step && l == CARRIER_BAD_LAYER && f == CV_A;
       if (step % c->statistics == 0 && !is_refused)
         emu_absorb(c, &e[l][f], step, carrier_statistic(run, step, l, f, 0, run->base.rows));
-      if (step % c->refreshes == 0) emu_refresh_one(c, &e[l][f], step);
+      if (emu_is_refresh(c, step)) emu_refresh_one(c, &e[l][f], step);
     }
     V[l] = emu_direction(c, &e[l][CV_A], &e[l][CV_G], step, run_gradient(step, l, 0, run->base.rows));
   }

@@ -17,7 +17,7 @@ int64_t cv_staleness_bound(const cv_settings *s) {
 
 /* How many things of an interval a worker begins before the first of them must have ended. */
 static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
-  int64_t least = (int64_t)cv_schedule_min(interval);
+  int64_t least = cv_schedule_least_gap(interval, s->steps_per_epoch);
   return cv_larger((cv_staleness_bound(s) + least - 1) / least, 1);
 }
 

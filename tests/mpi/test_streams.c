@@ -30,11 +30,13 @@ static const emu_case usual = {.average = "norm", .decay = 0.7, .damping = 1, .r
 enum { TEXT = 640 };
 
 static carrier_run run_with(const emu_case *c, int n_steps, char *text) {
+  char then[48] = "";
+  if (c->change > 0) snprintf(then, sizeof then, ",%d@%d", c->refreshes_then, c->change);
   snprintf(text, TEXT,
            "%s carrier=%s average=%s factor_decay=%.17g damping=%.17g eig_rank=%d oversampling=%d "
-           "factor_update_steps=%d inv_update_steps=%d staleness=%d",
+           "factor_update_steps=%d inv_update_steps=%d%s staleness=%d",
            plain, c->has_rows ? "columns" : "sketch", c->average, c->decay, c->damping, (int)c->r, (int)(c->k - c->r),
-           c->statistics, c->refreshes, c->staleness);
+           c->statistics, c->refreshes, then, c->staleness);
   return (carrier_run){
       .base = {.comm = MPI_COMM_WORLD, .options = text, .n_steps = n_steps, .rows = 48}, .n_captures = 2, .turn = 2};
 }
@@ -106,6 +108,39 @@ END_TEST
 START_TEST(rows_between_all_kinds_of_intervals) {
   static const intervals list[] = {{1, 1, 0}, {2, 3, 0}, {3, 2, 0}, {1, 6, 5}, {3, 10, 5}, {1, 2, 5}, {2, 3, 7}};
   for (size_t i = 0; i < COUNT(list); i++) check_intervals(&usual, list[i], true, i);
+}
+END_TEST
+
+/* Refreshes in steps 0, 6, 8, 12, ...: two come closer than either interval says. */
+static emu_case changing(int staleness, bool has_rows) {
+  emu_case c = case_of(&usual, (intervals){1, 6, staleness}, has_rows);
+  c.change = 7, c.refreshes_then = 4;
+  return c;
+}
+
+START_TEST(intervals_that_change) {
+  for (int i = 0; i < 6; i++) {
+    emu_case c = changing(i < 2 ? 1 : i < 4 ? 3 : 9, i > 0);
+    char text[TEXT];
+    carrier_run run = run_with(&c, 24, text);
+    emulate(&c, &run);
+    check_split(&c, run, i % size);
+  }
+}
+END_TEST
+
+START_TEST(seeds_that_would_not_have_landed) {
+  for (int staleness = 1; staleness < 4; staleness++) {
+    emu_case c = changing(staleness, false);
+    char text[TEXT];
+    carrier_run run = run_with(&c, 1, text);
+    curvd_ctx *ctx = carrier_make(&run);
+    curvd_status status = curvd_plan(ctx);
+    bool is_told = strstr(curvd_last_error(ctx), "carrier columns") != NULL;
+    curvd_destroy(&ctx);
+    mpi_assert_msg(status == (staleness < 2 ? CURVD_OK : CURVD_ERR_OPTION), "staleness %d", staleness);
+    mpi_assert(is_told == (staleness >= 2));
+  }
 }
 END_TEST
 
@@ -370,6 +405,8 @@ END_TEST
 static Suite *make_suite(void) {
   const TTest *const tests[] = {sketches_between_all_kinds_of_intervals,
                                 rows_between_all_kinds_of_intervals,
+                                intervals_that_change,
+                                seeds_that_would_not_have_landed,
                                 averages,
                                 statistic_that_is_bad_on_one_worker,
                                 factor_that_dies_and_lives_again,
