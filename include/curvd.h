@@ -97,7 +97,8 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
  * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
  * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan), SIZE (more than capture_rows rows
- * in a step, of a layer with a factor that is spread over the owners). Statistics are as before. */
+ * in a step, of a layer with a factor that is spread over the owners or carried as columns). Statistics are as before.
+ */
 CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                      const float *g, int64_t ldg);
 

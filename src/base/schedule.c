@@ -2,6 +2,7 @@
 
 #include "base/number.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,13 +80,17 @@ curvd_status cv_schedule_parse(const char *text, double min, double max, cv_sche
   return CURVD_OK;
 }
 
+/* In steps; 1.1 epochs of 10 steps are 11 steps, although 1.1 * 10 is a little more in binary. */
+static double start_of(const cv_schedule *schedule, int i, double steps_per_epoch) {
+  double from = schedule->piece[i].from;
+  if (!schedule->piece[i].is_epoch) return from;
+  return steps_per_epoch > 0 ? from * steps_per_epoch * (1 - 1e-12) : 0x1p1000;
+}
+
 double cv_schedule_at(const cv_schedule *schedule, int64_t step, double steps_per_epoch) {
   double value = schedule->piece[0].value;
   for (int i = 1; i < schedule->n; i++) {
-    double from = schedule->piece[i].from;
-    /* 1.1 epochs of 10 steps are 11 steps, although 1.1 * 10 is a little more in binary */
-    if (schedule->piece[i].is_epoch) from = steps_per_epoch > 0 ? from * steps_per_epoch * (1 - 1e-12) : 0x1p1000;
-    if ((double)step >= from) value = schedule->piece[i].value;
+    if ((double)step >= start_of(schedule, i, steps_per_epoch)) value = schedule->piece[i].value;
   }
   return value;
 }
@@ -108,4 +113,28 @@ double cv_schedule_min(const cv_schedule *schedule) {
   for (int i = 1; i < schedule->n; i++)
     if (schedule->piece[i].value < min) min = schedule->piece[i].value;
   return min;
+}
+
+/* The next step after `step` in which a piece starts; INT64_MAX without one that a run could reach. */
+static int64_t next_start(const cv_schedule *schedule, int64_t step, double steps_per_epoch) {
+  double next = 0x1p62;
+  for (int i = 1; i < schedule->n; i++) {
+    double from = ceil(start_of(schedule, i, steps_per_epoch));
+    if (from > (double)step && from < next) next = from;
+  }
+  return next < 0x1p62 ? (int64_t)next : INT64_MAX;
+}
+
+int64_t cv_schedule_least_gap(const cv_schedule *schedule, double steps_per_epoch) {
+  int64_t least = INT64_MAX, last = 0; /* due */
+  for (int64_t from = 0, until; from < INT64_MAX; from = until) {
+    int64_t every = (int64_t)cv_schedule_at(schedule, from, steps_per_epoch);
+    int64_t after = from > last ? from : last + 1, first = (after + every - 1) / every * every;
+    until = next_start(schedule, from, steps_per_epoch);
+    if (first >= until) continue;
+    if (first - last < least) least = first - last;
+    last = (until - 1) / every * every;
+    if (last > first && every < least) least = every;
+  }
+  return least;
 }

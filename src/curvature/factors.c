@@ -69,9 +69,18 @@ static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, con
   }
 }
 
+/* false: the statistic is lost, and what is kept is as before. */
+static bool mix(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_weights w, const float *wire) {
+  cv_error why = {0};
+  if (factor->store->mix(ctx, factor, w, wire, &why) == CURVD_OK) return true;
+  cv_solve_tell(ctx, layer, factor, "update", &why);
+  return false;
+}
+
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire) {
   const cv_settings *s = cv_settings_of(ctx);
   const float *extra = wire + factor->carrier->summed(factor);
+  double weight = factor->weight, trace = factor->fresh.trace;
   factor->due = (cv_weights){1, 0};
   if (extra[WIRE_BAD] > 0 || !isfinite(extra[WIRE_TRACE])) {
     refuse(ctx, layer, factor, extra);
@@ -87,9 +96,9 @@ void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, 
   factor->fresh.trace = w.keep * factor->fresh.trace + w.add * extra[WIRE_TRACE];
   if (factor->carrier->keeps_rows) {
     factor->due = w;
-  } else {
-    cv_error why = {0};
-    if (factor->store->mix(ctx, factor, w, wire, &why) != CURVD_OK) cv_solve_tell(ctx, layer, factor, "update", &why);
+  } else if (!mix(ctx, layer, factor, w, wire)) {
+    factor->weight = weight, factor->fresh.trace = trace;
+    return;
   }
   factor->updates++;
   factor->fresh.statistics_step = ctx->step;

@@ -131,7 +131,8 @@ const cv_option cv_settings_table[] = {
      "how owners multiply a spread factor: by ScaLAPACK, by one gather and local products, or as the planner has it",
      AT(grid_product)},
     {"capture_rows", CV_OPTION_INTEGER, "grid", "rows", 1, 1 << 30, NULL, "1024",
-     "most rows that a worker captures of a layer with a spread factor in one step", AT(capture_rows)},
+     "most rows that a worker captures in one step of a layer with a factor that is spread, or carried as columns",
+     AT(capture_rows)},
     {"dry_run", CV_OPTION_SWITCH, "grid", "", 0, 0, NULL, "false",
      "plan without memory: sizes and owners can be read, nothing can be run", AT(dry_run)},
     {"step", CV_OPTION_CHOICE, "step", "", 0, 0, "normalised|kl-clip|norm-constraint|rms-clip|plain", "normalised",
@@ -246,7 +247,8 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
 /* A worker's sketch and its owner's must be of one test matrix, which changes when a refresh lands: before the next
  * refresh begins, and at a step that the owner knows. */
 bool cv_can_sketch_on_workers(const cv_settings *s) {
-  return s->staleness == 0 || (s->staleness > 0 && (double)s->staleness < cv_schedule_min(&s->inv_update_steps));
+  int64_t least = cv_schedule_least_gap(&s->inv_update_steps, s->steps_per_epoch);
+  return s->staleness == 0 || (s->staleness > 0 && s->staleness < least);
 }
 
 int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
@@ -277,7 +279,10 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
   if (!can_stream) return refuse(err, "carrier sketch needs method nystrom-kfac");
   if (s->store == CV_STORE_FULL) return refuse(err, "carrier sketch needs store stream: a sketch makes no full factor");
   if (cv_can_sketch_on_workers(s)) return CURVD_OK;
-  return refuse(err, "carrier sketch needs staleness below inv_update_steps, and not free: use carrier columns");
+  return cv_fail(err, CURVD_ERR_OPTION,
+                 "carrier sketch needs staleness below the least distance of two refreshes by inv_update_steps, here "
+                 "%lld, and not free: lower it, or use carrier columns",
+                 (long long)cv_schedule_least_gap(&s->inv_update_steps, s->steps_per_epoch));
 }
 
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {

@@ -132,12 +132,11 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_factor *factor, int32_
                           .key = key_of(ctx, factor, index, ctx->step)};
 }
 
-/* The history on the seed that the last refresh made, which lies in basis. */
+/* The history on the seed that the last refresh made, which lies in basis. When that fails it stays due: workers have
+ * that seed, so no sketch may be added before. */
 static curvd_status reseed(curvd_ctx *ctx, cv_factor *factor, int32_t index, cv_error *why) {
   const float *U = factor->basis, *D = factor->eigenvalues;
   int64_t found = factor->last.found;
-  factor->is_reseed_due = false;
-  cv_window_clear(&factor->window);
   if (factor->has_absorbed) {
     cv_eig_problem problem = problem_of(ctx, factor, index);
     cv_eig_scratch need = cv_stream_scratch(factor->n, factor->k_max);
@@ -146,8 +145,11 @@ static curvd_status reseed(curvd_ctx *ctx, cv_factor *factor, int32_t index, cv_
     CV_TRY(cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, V, factor->ld, w, &result, why));
     U = V, D = w, found = result.found;
   }
-  return cv_stream_reseed(&factor->stream, found, U, factor->ld, D, factor->k_max, factor->basis, factor->own_ld,
-                          key_of(ctx, factor, index, factor->reseed_step), &ctx->eig_work, why);
+  CV_TRY(cv_stream_reseed(&factor->stream, found, U, factor->ld, D, factor->k_max, factor->basis, factor->own_ld,
+                          key_of(ctx, factor, index, factor->reseed_step), &ctx->eig_work, why));
+  factor->is_reseed_due = false;
+  cv_window_clear(&factor->window);
+  return CURVD_OK;
 }
 
 static int32_t index_of(const curvd_ctx *ctx, const cv_factor *factor) {
@@ -186,12 +188,13 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
 static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_eig_problem problem = problem_of(ctx, factor, index);
   cv_error why = {0};
-  curvd_status status = factor->is_reseed_due ? reseed(ctx, factor, index, &why) : CURVD_OK;
   double before = factor->last.found > 0 ? factor->last.missing_trace : -1;
-  factor->last = (cv_eig_result){0};
-  if (status == CURVD_OK)
+  curvd_status status = factor->is_reseed_due ? reseed(ctx, factor, index, &why) : CURVD_OK;
+  if (status == CURVD_OK) {
+    factor->last = (cv_eig_result){0};
     status = cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, factor->basis, factor->own_ld,
                              factor->eigenvalues, &factor->last, &why);
+  }
   if (status == CURVD_OK && cv_window_is_wanted(&factor->window, before, factor->last.missing_trace)) {
     status = cv_window_repair(ctx, factor, &problem, &why);
     cv_count(ctx, layer, CURVD_EVENT_REPAIRED);

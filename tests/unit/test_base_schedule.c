@@ -90,6 +90,43 @@ START_TEST(test_number_of_pieces) {
 }
 END_TEST
 
+/* By trying every step. */
+static int64_t tried_gap(const cv_schedule *schedule, double steps_per_epoch) {
+  int64_t least = INT64_MAX;
+  for (int64_t step = 1, last = 0; step < 400; step++) {
+    if (step % (int64_t)cv_schedule_at(schedule, step, steps_per_epoch) != 0) continue;
+    if (step - last < least) least = step - last;
+    last = step;
+  }
+  return least;
+}
+
+START_TEST(test_least_gap_of_intervals) {
+  const char *const texts[] = {"7",
+                               "10, 7@21",
+                               "6, 4@7",
+                               "10, 20@5, 3@50",
+                               "5, 9@46, 4@47",
+                               "10, 100@11",
+                               "50, 30@20e",
+                               "12, 8@1.5e",
+                               "4, 6@2e, 10@35",
+                               "1, 50@3",
+                               "30, 10@2, 7@15",
+                               "100, 90@1, 80@2",
+                               "9, 9@10, 9@11",
+                               "60, 7@61, 60@62, 11@200"};
+  const double epochs[] = {0, 1, 7, 13.4};
+  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+    cv_schedule schedule = parsed(texts[i]);
+    for (size_t j = 0; j < sizeof epochs / sizeof epochs[0]; j++)
+      ck_assert_int_eq(cv_schedule_least_gap(&schedule, epochs[j]), tried_gap(&schedule, epochs[j]));
+  }
+  cv_schedule schedule = parsed("10, 7@21");
+  ck_assert_int_eq(cv_schedule_least_gap(&schedule, 0), 1); /* steps 20 and 21 */
+}
+END_TEST
+
 int main(void) {
   const TTest *const tests[] = {
       test_one_value,
@@ -98,6 +135,7 @@ int main(void) {
       test_malformed_texts_are_refused,
       test_range_holds_for_every_value,
       test_number_of_pieces,
+      test_least_gap_of_intervals,
   };
   return suite_run("schedule", tests, sizeof tests / sizeof tests[0], NULL);
 }
