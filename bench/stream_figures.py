@@ -49,7 +49,7 @@ def cold_error(setting):
 
 
 def cost(n, eig_rank):
-    words = ["--refreshes", "15"]
+    words = ["--settle", "2", "--refreshes", "11"]  # the first one is cold
 
     def measure(setting):
         lines = lines_for(setting, "costs", n, eig_rank, *words)

@@ -15,10 +15,11 @@ typedef struct stream_options {
   bool is_repaired;
 } stream_options;
 
-/* Of the first `settle` refreshes, of the `refreshes` behind them, and of STREAM_AFTER from the jump on. */
+/* Of the first `settle` refreshes, of the `refreshes` behind them, and of STREAM_AFTER from the jump on. full: warm
+ * Nystrom refreshes of the average itself. */
 enum { STREAM_AFTER = 6 };
 typedef struct stream_errors {
-  double over_optimum[STREAM_REFRESHES_MAX + STREAM_AFTER];
+  double over_optimum[STREAM_REFRESHES_MAX + STREAM_AFTER], full_over_optimum[STREAM_REFRESHES_MAX + STREAM_AFTER];
   double reference_off; /* largest share by which the reference's error is above the exact optimum */
   int64_t count;
 } stream_errors;

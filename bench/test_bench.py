@@ -11,8 +11,10 @@ import os  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import unittest  # noqa: E402
+from unittest import mock  # noqa: E402
 
-from common import ROOT, Refused, environment  # noqa: E402
+import stream_figures  # noqa: E402
+from common import ROOT, Refused, Setting, built_at, environment  # noqa: E402
 from train_run import MPI_FLAGS, Request, check, evaluation_steps  # noqa: E402
 
 BUILD = os.environ.get("CURVD_BENCH_BUILD", "build")
@@ -126,6 +128,105 @@ class Eig(unittest.TestCase):
         self.assertIn("check error over optimum", done.stderr)
 
 
+class Stream(unittest.TestCase):
+    stream = os.path.join(ROOT, BUILD, "bench_stream")
+    tiny = ["--n", "96", "--eig-rank", "8", "--settle", "2", "--refreshes", "4"]
+
+    def line(self, *words):
+        done = run(self.stream, *words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_errors(self):
+        line = self.line("errors", *self.tiny, "--jump", "1")
+        for errors in (line, line["full"]):
+            self.assertEqual([len(errors[part]) for part in ("cold", "settled", "after_jump")], [2, 4, 6])
+            self.assertGreaterEqual(min(errors["cold"] + errors["settled"] + errors["after_jump"]), 0.998)
+            self.assertEqual(errors["error_over_optimum"]["max"], max(errors["settled"]))
+            self.assertEqual(errors["error_over_optimum"]["min"], min(errors["settled"]))
+            self.assertGreater(errors["after_jump"][0], errors["settled"][-1])
+        # an empty start knows less than three products with the average
+        self.assertGreater(line["cold"][0], 1.05)
+        self.assertLess(line["full"]["cold"][0], 1.05)
+        self.assertLess(abs(line["reference_off"]), 2e-3)
+
+    def test_repair_lowers_errors_of_the_sketch_alone(self):
+        without, repaired = (self.line("errors", *self.tiny, "--repair", word) for word in ("no", "yes"))
+        self.assertEqual([without["is_repaired"], repaired["is_repaired"]], [False, True])
+        self.assertLess(repaired["cold"][0], without["cold"][0])
+        self.assertEqual(repaired["full"], without["full"])
+        self.assertNotIn("after_jump", without)
+
+    def test_costs(self):
+        line = self.line("costs", *self.tiny)
+        for key in ("over_full", "updates_ms", "refresh_ms", "full_updates_ms", "full_refresh_ms"):
+            self.assertGreater(line[key]["min"], 0)
+            self.assertLessEqual(line[key]["min"], line[key]["median"])
+            self.assertLessEqual(line[key]["median"], line[key]["max"])
+
+    def test_wrong_words(self):
+        for words, sentence in (([], "errors or costs"), (["error"], "errors or costs"), (["errors", "--n", "1O24"], "1O24"),
+                                (["errors", "--refreshes", "0"], "--refreshes"), (["costs", "--rank", "8"], "--rank"),
+                                (["errors", "--n", "64", "--eig-rank", "60"], "more than n"), (["errors", "--jump"], "value"),
+                                (["errors", "--jump", "4"], "radians"), (["errors", "--repair", "maybe"], "maybe")):
+            done = run(self.stream, *words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+
+    def test_refuses_what_has_no_optimum(self):
+        # ten rows a window: the average has fewer pairs than are kept, and the least error is rounding
+        done = run(self.stream, "errors", "--n", "96", "--eig-rank", "20", "--batch", "1", "--settle", "0", "--refreshes", "1")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("check reference", done.stderr)
+
+
+class StreamFigures(unittest.TestCase):
+    """What the figures take of the lines, whose errors here are those of n and seed."""
+
+    def measured(self, name, runs):
+        def line(_build, _built, _what, n, _eig_rank, _words, seed):
+            worst = 1 + seed / 100 + n / 1e6
+            over = {"min": 1, "median": worst - 0.005, "max": worst}
+            cost = {"min": 0.1, "median": seed / 10, "max": 9}
+            parts = ("over_full", "updates_ms", "refresh_ms", "full_updates_ms", "full_refresh_ms")
+            return {"cold": [1.9, 1.5, worst + 0.1], "error_over_optimum": over} | {key: cost for key in parts}
+        figure = next(f for f in stream_figures.STREAM_FIGURES if f.id == name)
+        with mock.patch.object(stream_figures, "cached_line", line):
+            measured = figure.measure(Setting(BUILD, runs))
+        return measured.reduce(measured.values), measured
+
+    def test_error_is_the_worst_of_sizes_and_runs(self):
+        value, measured = self.measured("seed-error", 3)
+        self.assertAlmostEqual(value, 1 + 0.03 + 4096 / 1e6)
+        self.assertEqual((len(measured.values), measured.command[1:4]), (3, ["errors", "--n", "4096"]))
+
+    def test_cold_error_is_that_of_the_last_settling_refresh(self):
+        self.assertAlmostEqual(self.measured("seed-cold", 2)[0], 1.1 + 0.02 + 4096 / 1e6)
+
+    def test_a_program_built_anew_is_seen(self):
+        self.assertIn(os.path.join(ROOT, BUILD, "bench_stream"), built_at(BUILD))
+
+    def test_cost_is_the_median(self):
+        value, measured = self.measured("seed-cost", 3)
+        self.assertAlmostEqual(value, 0.2)
+        self.assertEqual(measured.command[1:4], ["costs", "--n", "4096"])
+
+
+class Plots(unittest.TestCase):
+    def test_refuse_other_lines(self):
+        # one line alone is neither a case of bench_eig nor a pair of bench_stream
+        stream = {"bench": "stream", "what": "errors", "is_repaired": False, "after_jump": [2.0]}
+        eig = {"bench": "eig", "solver": "rand", "matrix": "drift"}
+        for program, line, sentence in (("plot_eig", eig, "--ssyevd"), ("plot_eig", {}, "no file of lines"),
+                                        ("plot_stream", stream, "--repair no and yes"), ("plot_stream", {}, "no file of lines")):
+            with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as saved, self.subTest(program=program, line=line):
+                print(json.dumps(line), file=saved, flush=True)
+                done = run(os.path.join(BENCH, program), saved.name, "--out", os.devnull)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(sentence, done.stderr)
+
+
 class Epoch(unittest.TestCase):
     def epoch(self, *words):
         return run(os.path.join(BENCH, "epoch"), "--build", BUILD, *TINY, *words)
@@ -204,7 +305,8 @@ class Figures(unittest.TestCase):
     def test_list(self):
         done = run(self.figures, "--list")
         self.assertEqual(done.returncode, 0)
-        self.assertIn("rs-step-b", done.stdout)
+        for name in ("rs-step-b", "eig-grids", "seed-error", "seed-cold", "seed-cost"):
+            self.assertIn(f"\n{name} ", done.stdout)
 
     def test_unknown_figure(self):
         done = run(self.figures, "sgd-stap")

@@ -213,6 +213,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")                                                 \
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
+  X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")
 
@@ -235,6 +236,12 @@ typedef struct curvd_metrics {
   int64_t memory_peak_bytes;
   int64_t n_allocations; /* ever; constant after curvd_plan */
   double clip_scale;     /* of the last step: 1 where nothing was clipped; smallest over layers */
+  /* Workers: steps from the statistics of a preconditioner to its use, over all factors and steps so far; and wall
+   * seconds from the step of a refresh until all of it was here, as far as this rank has looked. */
+  double age_mean;
+  int64_t age_p99, age_max;
+  int64_t refreshes_arrived; /* of every owner */
+  double latency_mean_s, latency_max_s;
 } curvd_metrics;
 
 /* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */
@@ -261,6 +268,8 @@ typedef struct curvd_factor_metrics {
   int ranks;            /* that hold it: 1, or all owners; 0 without an owner */
   double damping;       /* added to its eigenvalues in the last step; 0 before any */
   int64_t refused;      /* statistics refused so far */
+  const char *carrier;  /* how its statistics travel: triangle, sketch, columns, blocks; "" without an owner */
+  const char *store;    /* what its owner keeps: full, stream, online */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {

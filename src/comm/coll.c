@@ -78,6 +78,25 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
   return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
 }
 
+curvd_status cv_coll_begin_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count,
+                                       cv_transfer *transfer, cv_error *err) {
+  transfer->n = 1;
+  int code = MPI_Ireduce_scatter(x, mine, count, MPI_FLOAT, MPI_SUM, comm->workers, transfer->request);
+  return cv_comm_check(code, "MPI_Ireduce_scatter of gradients", err);
+}
+
+curvd_status cv_coll_begin_gather(const cv_comm *comm, float *x, const int *count, const int *begin,
+                                  cv_transfer *transfer, cv_error *err) {
+  transfer->n = 1;
+  int code = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, count, begin, MPI_FLOAT, comm->workers, transfer->request);
+  return cv_comm_check(code, "MPI_Iallgatherv of directions", err);
+}
+
+curvd_status cv_coll_sum_doubles(const cv_comm *comm, double *x, int count, cv_error *err) {
+  int code = MPI_Allreduce(MPI_IN_PLACE, x, count, MPI_DOUBLE, MPI_SUM, comm->workers);
+  return cv_comm_check(code, "MPI_Allreduce of sums", err);
+}
+
 curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,
                                 cv_error *err) {
   transfer->n = 1;

@@ -29,6 +29,17 @@ curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int6
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
                                      cv_error *err);
 
+/* [collective over the workers] x: count[0] + count[1] + ... floats of every worker. scatter_sum: mine (count of this
+ * worker) becomes the sum over workers of its part of x. gather: worker w's part, at begin[w], comes to all. */
+#define CV_GATHER_MAX ((int64_t)INT_MAX)
+curvd_status cv_coll_begin_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count,
+                                       cv_transfer *transfer, cv_error *err);
+curvd_status cv_coll_begin_gather(const cv_comm *comm, float *x, const int *count, const int *begin,
+                                  cv_transfer *transfer, cv_error *err);
+
+/* [collective over the workers] x (count) <- sum over the workers. */
+curvd_status cv_coll_sum_doubles(const cv_comm *comm, double *x, int count, cv_error *err);
+
 /* A worker's message of bytes to an owner, and the owner's place for the next one of a worker: at most bytes. The two
  * are different ranks. */
 curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,

@@ -63,10 +63,42 @@ static void expand_layer(curvd_ctx *ctx, cv_layer *layer, double lr, const curvd
   }
 }
 
+/* Where this worker's direction of a layer goes first: to its place, or into the bucket, from where all get it. */
+static curvd_gradient place_of(const curvd_ctx *ctx, int32_t i, const curvd_gradient *gradients) {
+  return ctx->layer[i].shard < 0 ? gradients[i] : cv_exchange_part(ctx, i);
+}
+
+static curvd_status project_layers(curvd_ctx *ctx, const curvd_gradient *gradients) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    curvd_gradient place = place_of(ctx, i, gradients);
+    if (cv_shard_applies(ctx, &ctx->layer[i])) CV_TRY(project_layer(ctx, &ctx->layer[i], &place));
+  }
+  return CURVD_OK;
+}
+
+/* Scaled directions of all layers, from the bucket. */
+static void spread_out(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    curvd_gradient from = cv_exchange_part(ctx, i), parameter = parameter_of(&gradients[i]);
+    if (gradients[i].parameter) cv_gradient_mix(&ctx->layer[i], (float)-lr, &from, 1 - gradients[i].shrink, &parameter);
+    if (!gradients[i].parameter) cv_gradient_mix(&ctx->layer[i], 1, &from, 0, &gradients[i]);
+  }
+}
+
 curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
-  for (int32_t i = 0; i < ctx->n_layers; i++) CV_TRY(project_layer(ctx, &ctx->layer[i], &gradients[i]));
+  bool has_shards = ctx->shards.count != NULL;
+  curvd_status status = project_layers(ctx, gradients);
+  if (has_shards) status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error);
+  CV_TRY(status);
+  CV_TRY(cv_shard_share_sums(ctx));
   cv_clip_scales(ctx, lr);
-  for (int32_t i = 0; i < ctx->n_layers; i++) expand_layer(ctx, &ctx->layer[i], lr, &gradients[i]);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    curvd_gradient place = place_of(ctx, i, gradients);
+    if (cv_shard_applies(ctx, &ctx->layer[i])) expand_layer(ctx, &ctx->layer[i], lr, &place);
+  }
+  if (!has_shards) return CURVD_OK;
+  CV_TRY(cv_shard_gather(ctx));
+  spread_out(ctx, lr, gradients);
   return CURVD_OK;
 }
 

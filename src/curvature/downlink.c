@@ -15,6 +15,7 @@ static cv_parcel *append(curvd_ctx *ctx, cv_downlink *down) {
   cv_parcel *parcel = parcel_at(down, down->n_under_way++);
   parcel->state = CV_PARCEL_AWAITED;
   parcel->step = ctx->step;
+  parcel->begin_s = cv_wall_s();
   parcel->header_way.n = parcel->payload_way.n = 0;
   return parcel;
 }
@@ -69,6 +70,14 @@ static curvd_status begin_payload(curvd_ctx *ctx, int owner, cv_parcel *parcel, 
   return cv_coll_begin_broadcast(&ctx->comm, owner, parcel->payload, bytes, &parcel->payload_way, &ctx->error);
 }
 
+static void arrive(curvd_ctx *ctx, cv_parcel *parcel) {
+  double latency_s = cv_wall_s() - parcel->begin_s;
+  parcel->state = CV_PARCEL_HERE;
+  ctx->latency_s += latency_s;
+  ctx->latency_max_s = latency_s > ctx->latency_max_s ? latency_s : ctx->latency_max_s;
+  ctx->n_latencies++;
+}
+
 /* One look at one parcel; moves it on as far as it goes. On its owner both parts are under way from the beginning. */
 static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel) {
   bool is_done = false;
@@ -78,7 +87,7 @@ static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel)
   if (!is_done) return CURVD_OK;
   if (parcel->state == CV_PARCEL_HEADER) CV_TRY(begin_payload(ctx, owner, parcel, visit(ctx, owner, parcel, measure)));
   CV_TRY(cv_coll_test(&parcel->payload_way, &is_done, &ctx->error));
-  if (is_done) parcel->state = CV_PARCEL_HERE;
+  if (is_done) arrive(ctx, parcel);
   return CURVD_OK;
 }
 
@@ -144,10 +153,12 @@ curvd_status cv_down_wait(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
+/* What an owner sent itself is older than its own counts. */
 static void open_first(curvd_ctx *ctx, int owner) {
   cv_downlink *down = &ctx->route[owner].down;
   const cv_parcel *parcel = parcel_at(down, 0);
-  memcpy(down->events, parcel->header + down->header_bytes - sizeof down->events, sizeof down->events);
+  if (cv_comm_my_owner(&ctx->comm) != owner)
+    memcpy(down->events, parcel->header + down->header_bytes - sizeof down->events, sizeof down->events);
   visit(ctx, owner, parcel, receive);
   cv_down_drop(down);
 }

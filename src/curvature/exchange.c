@@ -3,12 +3,18 @@
 #include "curvature/link.h"
 #include "linalg/dense.h"
 
-/* Layer i's part of the bucket: its gradient (m, n), contiguous. */
+static curvd_gradient contiguous(const cv_layer *layer, float *at) {
+  return (curvd_gradient){.weight = at, .ld = layer->n, .bias = at + layer->d_in, .bias_stride = layer->n};
+}
+
+curvd_gradient cv_exchange_part(const curvd_ctx *ctx, int32_t layer) {
+  return contiguous(&ctx->layer[layer], ctx->bucket + ctx->layer[layer].bucket_at);
+}
+
 curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients) {
-  if (!ctx->bucket) return gradients[layer];
   const cv_layer *l = &ctx->layer[layer];
-  float *at = ctx->bucket + l->bucket_at;
-  return (curvd_gradient){.weight = at, .ld = l->n, .bias = at + l->d_in, .bias_stride = l->n};
+  if (!ctx->bucket) return gradients[layer];
+  return l->shard < 0 ? cv_exchange_part(ctx, layer) : contiguous(l, cv_shard_gradient(ctx, l));
 }
 
 bool cv_gradient_is_joined(const cv_layer *layer, const curvd_gradient *g) {
@@ -29,18 +35,22 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
   if (!ctx->bucket) return CURVD_OK;
   int64_t statistics = cv_step_wants_statistics(ctx) ? ctx->bucket_statistics : 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    curvd_gradient part = cv_exchange_gradient_of(ctx, i, gradients);
+    curvd_gradient part = cv_exchange_part(ctx, i);
     cv_gradient_mix(&ctx->layer[i], 1, &gradients[i], 0, &part);
   }
   float *vote = ctx->bucket + ctx->bucket_floats;
-  int64_t floats = ctx->bucket_floats + (has_vote || statistics > 0);
+  bool has_shards = ctx->shards.count != NULL;
+  float *from = has_shards ? vote : ctx->bucket;
+  int64_t floats = vote - from + (has_vote || statistics > 0);
+  cv_transfer sum, shards = {.n = 0};
   *vote = ctx->is_here_everywhere;
   if (statistics > 0) cv_up_pack(ctx, vote + 1);
-  cv_transfer transfer;
-  CV_TRY(cv_coll_begin_sum(&ctx->comm, ctx->bucket, floats + statistics, &transfer, &ctx->error));
+  if (has_shards) CV_TRY(cv_shard_begin_sum(ctx, &shards));
+  CV_TRY(cv_coll_begin_sum(&ctx->comm, from, floats + statistics, &sum, &ctx->error));
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += floats * (int64_t)sizeof(float);
   ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += statistics * (int64_t)sizeof(float);
-  CV_TRY(cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error));
+  CV_TRY(cv_coll_end(&shards, CV_WAIT_ACTIVE, &ctx->error));
+  CV_TRY(cv_coll_end(&sum, CV_WAIT_ACTIVE, &ctx->error));
   if (has_vote) ctx->is_here_everywhere = *vote == (float)ctx->comm.n_workers;
   return CURVD_OK;
 }

@@ -8,7 +8,11 @@
  * is_here_everywhere becomes true where it is on every worker. */
 curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients, bool has_vote);
 
-/* Where layer's combined gradient is: in the bucket, or in the caller's memory when there is none. */
+/* Layer's place in the bucket. */
+curvd_gradient cv_exchange_part(const curvd_ctx *ctx, int32_t layer);
+
+/* Where layer's combined gradient is: in the bucket or with the summed shards, or in the caller's memory when there are
+ * none. */
 curvd_gradient cv_exchange_gradient_of(const curvd_ctx *ctx, int32_t layer, const curvd_gradient *gradients);
 
 /* Is the bias the last column of the weight's array (or absent)? Then the gradient is one (m, n) matrix. */

@@ -8,6 +8,7 @@
 #include "comm/coll.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
+#include "curvature/ages.h"
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/brand.h"
@@ -46,6 +47,15 @@ typedef struct cv_weights {
   double keep, add;
 } cv_weights;
 
+/* window.h */
+typedef struct cv_window {
+  int64_t room, rows, ld;
+  float *X;          /* (room, n), of which rows are in use */
+  double weight;     /* of their squares, now */
+  bool is_whole;     /* all of them are here */
+  cv_stream history; /* room for a second stream */
+} cv_window;
+
 struct cv_carrier; /* carrier.h */
 struct cv_store;   /* store.h */
 
@@ -64,7 +74,9 @@ typedef struct cv_factor {
   int64_t examples;      /* that they stand for: more when they were sampled */
   bool is_bad;           /* what was captured is not finite: it goes nowhere */
   double captured_trace; /* of a sketch */
-  float *seed;           /* (k_max + probes, ld) test matrix of a sketch */
+  float *seed;           /* (k_max + probes, ld) test matrix of a sketch ... */
+  float *seed_next;      /* ... and what has landed in this step: in force from the next one on */
+  bool has_seed_next;
   /* owner: running average and its decomposition */
   int64_t mine;   /* columns of average and basis on this rank: n, or its share */
   int64_t own_ld; /* of them */
@@ -76,6 +88,7 @@ typedef struct cv_factor {
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
   bool has_absorbed;     /* ... and statistics have come since */
+  cv_window window;      /* of the stream, where it gets rows */
   cv_brand online;       /* whose pairs are basis and eigenvalues */
   int64_t refreshes;     /* of online pairs */
   float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */
@@ -102,6 +115,7 @@ typedef struct cv_layer {
   const struct cv_method *method; /* NULL: identity */
   int owner;                      /* owner number, -1 without */
   int64_t bucket_at;              /* place of its gradient in the bucket */
+  int shard;                      /* the worker that applies it; -1: all do */
   cv_factor factor[CV_FACTORS];
   float *own; /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
   float *X;   /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
@@ -122,6 +136,13 @@ typedef struct cv_layer {
   double direction_rms;
 } cv_layer;
 
+/* Layers that are applied by one worker each (shard.c); count NULL: there are none. */
+typedef struct cv_shards {
+  int *count, *begin; /* [n_workers] floats of the bucket */
+  float *mine;        /* summed gradients of this worker's layers */
+  double *sums;       /* (n_layers, 2) */
+} cv_shards;
+
 /* Statistics on their way to one owner: a ring of slots, taken in turn. A curvature rank has one. */
 typedef struct cv_uplink {
   int64_t n_floats; /* of one step's statistics */
@@ -141,6 +162,7 @@ typedef enum cv_parcel_state { CV_PARCEL_AWAITED, CV_PARCEL_HEADER, CV_PARCEL_PA
 typedef struct cv_parcel {
   cv_parcel_state state; /* not yet asked for; header or payload under way; all of it here */
   int64_t step;          /* of the refresh */
+  double begin_s;        /* wall clock then */
   char *header, *payload;
   cv_transfer header_way, payload_way;
 } cv_parcel;
@@ -172,7 +194,8 @@ struct curvd_ctx {
   int64_t bucket_floats;
   float *bucket; /* every layer's gradient (m, n), one after the other, a vote, and perhaps every owner's statistics;
                     NULL with one worker */
-  int64_t bucket_statistics;     /* floats of the latter; 0: they go straight to their owners */
+  int64_t bucket_statistics; /* floats of the latter; 0: they go straight to their owners */
+  cv_shards shards;
   bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   bool is_factored;              /* some layer is */
@@ -192,6 +215,9 @@ struct curvd_ctx {
   cv_stage stage[CURVD_STAGES];
   int64_t sent_bytes[CURVD_TRAFFICS];
   double clip_scale;
+  cv_ages ages;                    /* of preconditioners in use */
+  double latency_s, latency_max_s; /* of refreshes */
+  int64_t n_latencies;
 };
 
 static inline const cv_settings *cv_settings_of(const curvd_ctx *ctx) {
@@ -233,6 +259,16 @@ static inline bool cv_holds(const cv_layer *layer, int o) {
   return cv_holds_factor(layer, &layer->factor[CV_A], o) || cv_holds_factor(layer, &layer->factor[CV_G], o);
 }
 
+/* shard.c: which worker applies a layer (planned before the bucket is made), and what passes between workers then. */
+curvd_status cv_shard_plan(curvd_ctx *ctx);
+curvd_status cv_shard_allocate(curvd_ctx *ctx);
+void cv_shard_free(curvd_ctx *ctx);
+bool cv_shard_applies(const curvd_ctx *ctx, const cv_layer *layer); /* does this worker? */
+curvd_status cv_shard_begin_sum(curvd_ctx *ctx, cv_transfer *transfer);
+float *cv_shard_gradient(const curvd_ctx *ctx, const cv_layer *layer); /* (m, n), of a layer that it applies */
+curvd_status cv_shard_share_sums(curvd_ctx *ctx);
+curvd_status cv_shard_gather(curvd_ctx *ctx);
+
 /* factors.c: statistics on the wire, and running averages. */
 int64_t cv_factor_wire_floats(const cv_factor *factor);
 void cv_factor_pack(cv_factor *factor, int worker, float *wire);
@@ -258,6 +294,7 @@ void cv_count(curvd_ctx *ctx, const cv_layer *layer, curvd_event event);
 
 /* sketch.c: the test matrix of a cold start, the same on all ranks. */
 curvd_status cv_sketch_seed(curvd_ctx *ctx, const cv_factor *factor, int32_t index, float *Omega);
+void cv_sketch_change_seeds(curvd_ctx *ctx); /* worker, between steps: to what has landed */
 
 /* refresh.c: new preconditioners of the factors of a layer that this rank holds; index: the layer's number, part of the
  * sketch's key. [collective over the owners where a factor is spread] */

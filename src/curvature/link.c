@@ -19,10 +19,11 @@ bool cv_is_with_gradients(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->route == CV_ROUTE_GRADIENTS && ctx->comm.n_workers > 1;
 }
 
-/* How many things of an interval a worker begins before the first of them must have ended. */
+/* Most things of an interval that are begun within the staleness. Where the interval changes, two of them may be closer
+ * than the shortest one; there is never more than one a step. */
 static int64_t ring(const cv_settings *s, const cv_schedule *interval) {
-  int64_t least = (int64_t)cv_schedule_min(interval);
-  return cv_larger((cv_staleness_bound(s) + least - 1) / least, 1);
+  int64_t least = (int64_t)cv_schedule_min(interval), bound = cv_larger(cv_staleness_bound(s), 1);
+  return cv_smaller((bound + least - 1) / least + interval->n - 1, bound);
 }
 
 /* ---- memory ---- */

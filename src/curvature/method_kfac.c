@@ -70,9 +70,11 @@ static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor, int32_t i
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->carrier->room(ctx, factor), "a statistic",
                        &factor->statistic, &ctx->error));
   if (factor->seeds_workers) {
-    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, (factor->k_max + CV_EIG_PROBES) * factor->ld,
-                         "a test matrix", &factor->seed, &ctx->error));
+    int64_t floats = (factor->k_max + CV_EIG_PROBES) * factor->ld;
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->seed, &ctx->error));
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->seed_next, &ctx->error));
     CV_TRY(cv_sketch_seed(ctx, factor, index, factor->seed));
+    if (factor->seed_next) memcpy(factor->seed_next, factor->seed, (size_t)floats * sizeof(float));
   }
   if (!is_inverse(ctx)) {
     return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
@@ -122,7 +124,7 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   }
   layer->table_is_due = true;
   layer->factored_step = -1;
-  if (!cv_comm_is_worker(&ctx->comm) || is_inverse(ctx)) return CURVD_OK;
+  if (!cv_comm_is_worker(&ctx->comm) || is_inverse(ctx) || !cv_shard_applies(ctx, layer)) return CURVD_OK;
   CV_TRY(allocate_planes(ctx, layer));
   return layer->is_factored ? allocate_functions(ctx, layer) : CURVD_OK;
 }
@@ -130,8 +132,8 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->basis,  &factor->eigenvalues, &factor->statistic, &factor->seed,
-                       &factor->side.D, &factor->inverse,     &factor->kept};
+    float **block[] = {&factor->basis,     &factor->eigenvalues, &factor->statistic, &factor->seed,
+                       &factor->seed_next, &factor->side.D,      &factor->inverse,   &factor->kept};
     if (factor->store) factor->store->release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }

@@ -64,7 +64,7 @@ static curvd_status blame(curvd_ctx *ctx, const cv_layer *layer, const curvd_gra
 static void start_anew(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    memset(layer->own, 0, (size_t)(layer->m * layer->ld) * sizeof(float));
+    if (layer->own) memset(layer->own, 0, (size_t)(layer->m * layer->ld) * sizeof(float));
   }
 }
 
@@ -80,13 +80,16 @@ static void take(cv_layer *layer, float mu, float nu, const curvd_gradient *g) {
 curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients) {
   const cv_settings *s = cv_settings_of(ctx);
   double share = s->grad_reduction == CV_GRAD_MEAN ? 1.0 / ctx->comm.n_workers : 1, mu = cv_momentum_here(s);
+  int64_t bad = ctx->n_layers;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
+    if (!cv_shard_applies(ctx, layer)) continue;
     curvd_gradient g = cv_exchange_gradient_of(ctx, i, gradients);
     take(layer, (float)mu, (float)((1 - mu) * share), &g);
-    if (isfinite(layer->squares_x)) continue;
-    start_anew(ctx);
-    return blame(ctx, layer, &gradients[i]);
+    if (!isfinite(layer->squares_x) && bad == ctx->n_layers) bad = i;
   }
-  return CURVD_OK;
+  if (ctx->shards.count) CV_TRY(cv_coll_min(&ctx->comm, bad, &bad, &ctx->error)); /* one worker has seen it */
+  if (bad == ctx->n_layers) return CURVD_OK;
+  start_anew(ctx);
+  return blame(ctx, &ctx->layer[bad], &gradients[bad]);
 }

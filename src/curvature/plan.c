@@ -58,7 +58,7 @@ static curvd_status assign_owners(curvd_ctx *ctx) {
   void *numbers = NULL;
   curvd_status status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, n + owners, "the plan", &cost, &ctx->error);
   if (status == CURVD_OK) {
-    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
+    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 4 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
                            &ctx->error);
   }
   if (status == CURVD_OK) {
@@ -80,7 +80,7 @@ static curvd_status allocate_layers(curvd_ctx *ctx) {
   bool is_worker = cv_comm_is_worker(&ctx->comm);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (is_worker && cv_settings_of(ctx)->method != CV_METHOD_NONE) {
+    if (is_worker && cv_settings_of(ctx)->method != CV_METHOD_NONE && cv_shard_applies(ctx, layer)) {
       CV_TRY(
           cv_floats_new(&ctx->memory, CV_MEMORY_MOMENTUM, layer->m * layer->ld, "momentum", &layer->own, &ctx->error));
     }
@@ -99,7 +99,7 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
   bool needs_bucket =
       cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
-  for (int32_t i = 0; i < ctx->n_layers; i++) {
+  for (int32_t i = 0; i < ctx->n_layers && !ctx->shards.count; i++) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
@@ -226,7 +226,9 @@ curvd_status cv_plan_make(curvd_ctx *ctx) {
   choose_methods(ctx);
   CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, assign_owners(ctx), &ctx->error)); /* a grid is made together */
   CV_TRY(make_grid(ctx));
+  CV_TRY(cv_shard_plan(ctx));
   CV_TRY(allocate_routes(ctx));
+  CV_TRY(cv_shard_allocate(ctx));
   CV_TRY(allocate_layers(ctx));
   if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_apply(ctx));
   return allocate_solver(ctx);
@@ -238,6 +240,7 @@ void cv_plan_free(curvd_ctx *ctx) {
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
   cv_links_free(ctx);
+  cv_shard_free(ctx);
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->rows_work};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);

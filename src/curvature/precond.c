@@ -3,7 +3,6 @@
 #include "linalg/dense.h"
 
 #include <math.h>
-#include <string.h>
 
 static double mean_eigenvalue(const cv_factor_state *state, int64_t n) {
   return state->trace / (double)n;
@@ -72,10 +71,6 @@ curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
   return cv_fail(&ctx->error, CURVD_ERR_NUMERIC, "layer %s: %s", layer->name, why.text);
 }
 
-static void copy_rows(int64_t m, int64_t n, const float *X, int64_t ldx, float *out, int64_t ldo) {
-  for (int64_t i = 0; i < m; i++) memcpy(out + i * ldo, X + i * ldx, (size_t)n * sizeof *out);
-}
-
 /* G^-1 X A^-1 with dense inverses; an identity side is left out. */
 static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo) {
   const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
@@ -88,7 +83,7 @@ static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t 
   if (A->state.kind == CV_KIND_INVERSE) {
     cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->inverse, A->ld, 0, out, ldo);
   } else {
-    copy_rows(m, n, X, ldx, out, ldo);
+    cv_copy_rows(m, n, X, ldx, out, ldo);
   }
 }
 

@@ -1,6 +1,8 @@
 /* What the library tells: metrics, options, version. */
+#include "curvature/carrier.h"
 #include "curvature/internal.h"
 #include "curvature/method.h"
+#include "curvature/store.h"
 #include "linalg/dense.h"
 
 #include <stdio.h>
@@ -13,7 +15,13 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
   *out = (curvd_metrics){.step = ctx->step,
                          .memory_peak_bytes = ctx->memory.peak_bytes,
                          .n_allocations = ctx->memory.n_allocations,
-                         .clip_scale = ctx->clip_scale};
+                         .clip_scale = ctx->clip_scale,
+                         .age_mean = cv_ages_mean(&ctx->ages),
+                         .age_p99 = cv_ages_quantile(&ctx->ages, 0.99),
+                         .age_max = ctx->ages.most,
+                         .latency_mean_s = ctx->n_latencies > 0 ? ctx->latency_s / (double)ctx->n_latencies : 0,
+                         .refreshes_arrived = ctx->n_latencies,
+                         .latency_max_s = ctx->latency_max_s};
   for (int i = 0; i < CURVD_STAGES; i++) {
     out->stage_wall_s[i] = ctx->stage[i].wall_s;
     out->stage_cpu_s[i] = ctx->stage[i].cpu_s;
@@ -49,7 +57,9 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                          : factor->is_spread ? ctx->comm.n_owners
                                                              : 1,
                                 .damping = factor->damping,
-                                .refused = s->refused};
+                                .refused = s->refused,
+                                .carrier = factor->carrier ? factor->carrier->name : "",
+                                .store = factor->store ? factor->store->name : ""};
 }
 
 curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd_layer_metrics *out) {

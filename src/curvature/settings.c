@@ -54,6 +54,11 @@ const cv_option cv_settings_table[] = {
     {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
      "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all",
      AT(sample_rows)},
+    {"window_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
+     "carrier columns with store stream: rows that an owner keeps of a factor's last window, for a second product "
+     "after "
+     "a jump; 0: none",
+     AT(window_rows)},
     {"online_renew", CV_OPTION_INTEGER, "factors", "refreshes", 0, 1 << 30, NULL, "5",
      "b-r-kfac, b-r-c-kfac: refreshes from one decomposition of the whole average to the next; 0: never",
      AT(online_renew)},
@@ -140,10 +145,11 @@ const cv_option cv_settings_table[] = {
      "who averages: the step, or the caller, whose gradients hold M already (with parameters handed over, they are "
      "left alone)",
      AT(momentum_place)},
-    {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|factored", "auto",
-     "what is preconditioned: the averaged gradient, on every worker (replicated; auto), or each worker's own rows "
-     "before "
-     "they make a gradient (factored, see curvd_precondition): cheaper, but momentum then averages directions",
+    {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|sharded|factored", "auto",
+     "what is preconditioned: the averaged gradient, on every worker (replicated; auto) or each layer's on one worker "
+     "(sharded), or each worker's own rows before they make a gradient (factored, see curvd_precondition): cheaper, "
+     "but "
+     "momentum then averages directions",
      AT(apply)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
@@ -259,6 +265,8 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
     return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
   if (s->route == CV_ROUTE_GRADIENTS && (s->carrier == CV_CARRY_LOCAL || s->grad_reduction == CV_GRAD_NONE))
     return refuse(err, "route gradients needs gradients that are summed here, and statistics that travel");
+  if (s->apply == CV_APPLY_SHARDED && s->grad_reduction == CV_GRAD_NONE)
+    return refuse(err, "apply sharded needs gradients that are summed here: grad_reduction sum or mean");
   if (cv_is_online(s) && (s->carrier == CV_CARRY_TRIANGLE || s->carrier == CV_CARRY_SKETCH))
     return refuse(err, "online methods update their pairs by rows: use carrier columns, local or auto");
   if (cv_is_online(s) && s->store != CV_STORE_AUTO) return refuse(err, "online methods have a store of their own");

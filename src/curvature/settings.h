@@ -44,7 +44,7 @@ typedef enum cv_grad_reduction { CV_GRAD_SUM, CV_GRAD_MEAN, CV_GRAD_NONE } cv_gr
 typedef enum cv_loss_reduction { CV_LOSS_SUM, CV_LOSS_MEAN } cv_loss_reduction;
 typedef enum cv_momentum_place { CV_MOMENTUM_STEP, CV_MOMENTUM_CALLER } cv_momentum_place;
 typedef enum cv_range_finder { CV_RANGE_POWER, CV_RANGE_KRYLOV } cv_range_finder;
-typedef enum cv_apply { CV_APPLY_AUTO, CV_APPLY_REPLICATED, CV_APPLY_FACTORED } cv_apply;
+typedef enum cv_apply { CV_APPLY_AUTO, CV_APPLY_REPLICATED, CV_APPLY_SHARDED, CV_APPLY_FACTORED } cv_apply;
 typedef enum cv_carrier_kind {
   CV_CARRY_AUTO,
   CV_CARRY_TRIANGLE,
@@ -66,7 +66,7 @@ typedef struct cv_settings {
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
   int32_t carrier, route, store;
-  int64_t sample_rows, online_renew, online_correct;
+  int64_t sample_rows, window_rows, online_renew, online_correct;
   double online_share;
   int32_t average;
   double factor_decay;

@@ -8,6 +8,7 @@
 #include "curvature/carrier.h"
 #include "curvature/link.h"
 #include "curvature/store.h"
+#include "curvature/window.h"
 #include "linalg/dense.h"
 #include "linalg/stream.h"
 
@@ -32,6 +33,21 @@ curvd_status cv_sketch_seed(curvd_ctx *ctx, const cv_factor *factor, int32_t ind
                                        factor->ld, &work, &ctx->error);
   cv_solver_room_free(ctx, &work);
   return status;
+}
+
+/* A refresh may land before a step's rows are captured or after; so that all of them meet one test matrix, it is used
+ * from the next step on. */
+void cv_sketch_change_seeds(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS; f++) {
+      cv_factor *factor = &ctx->layer[i].factor[f];
+      float *seed = factor->seed;
+      if (!factor->has_seed_next) continue;
+      factor->seed = factor->seed_next;
+      factor->seed_next = seed;
+      factor->has_seed_next = false;
+    }
+  }
 }
 
 /* ---- carrier: statistic (k + probes, ld) ---- */
@@ -76,12 +92,14 @@ static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
   *stream = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a test matrix", &stream->Omega, &ctx->error));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a sketch", &stream->Y, &ctx->error));
+  CV_TRY(cv_window_allocate(ctx, factor));
   return cv_sketch_seed(ctx, factor, index, stream->Omega);
 }
 
 static void release(curvd_ctx *ctx, cv_factor *factor) {
   cv_floats_free(&ctx->memory, &factor->stream.Omega);
   cv_floats_free(&ctx->memory, &factor->stream.Y);
+  cv_window_release(ctx, factor);
 }
 
 /* Behind what a solve needs: room for a second set of pairs. */
@@ -89,6 +107,7 @@ static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
   cv_eig_scratch need = cv_stream_scratch(factor->n, factor->k_max);
   (void)ctx;
   need.floats += sketch_rows(factor) * factor->ld + factor->k_max;
+  if (cv_settings_of(ctx)->window_rows > 0) need.floats = cv_larger(need.floats, cv_window_scratch(factor).floats);
   return need;
 }
 
@@ -118,6 +137,7 @@ static curvd_status reseed(curvd_ctx *ctx, cv_factor *factor, int32_t index, cv_
   const float *U = factor->basis, *D = factor->eigenvalues;
   int64_t found = factor->last.found;
   factor->is_reseed_due = false;
+  cv_window_clear(&factor->window);
   if (factor->has_absorbed) {
     cv_eig_problem problem = problem_of(ctx, factor, index);
     cv_eig_scratch need = cv_stream_scratch(factor->n, factor->k_max);
@@ -155,6 +175,7 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
   if (factor->is_reseed_due) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
   cv_stream_add(sketch_rows(factor), factor->n, factor->stream.Omega, factor->ld, &x, (float)w.keep, factor->stream.Y,
                 factor->ld, ctx->sketched);
+  cv_window_add(&factor->window, factor->n, w, rows, X, ldx);
   factor->stream.trace = factor->fresh.trace;
   factor->has_absorbed = true;
   return CURVD_OK;
@@ -166,10 +187,15 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   cv_eig_problem problem = problem_of(ctx, factor, index);
   cv_error why = {0};
   curvd_status status = factor->is_reseed_due ? reseed(ctx, factor, index, &why) : CURVD_OK;
+  double before = factor->last.found > 0 ? factor->last.missing_trace : -1;
   factor->last = (cv_eig_result){0};
   if (status == CURVD_OK)
     status = cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, factor->basis, factor->own_ld,
                              factor->eigenvalues, &factor->last, &why);
+  if (status == CURVD_OK && cv_window_is_wanted(&factor->window, before, factor->last.missing_trace)) {
+    status = cv_window_repair(ctx, factor, &problem, &why);
+    cv_count(ctx, layer, CURVD_EVENT_REPAIRED);
+  }
   if (status == CURVD_OK) status = cv_solve_check(factor, &factor->last, &why);
   if (status == CURVD_OK)
     status = cv_stream_complete(factor->n, factor->k_max, factor->last.found, factor->basis, factor->own_ld,

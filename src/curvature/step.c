@@ -125,6 +125,15 @@ static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient
   return status;
 }
 
+static void count_ages(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+      int64_t statistics_step = ctx->layer[i].factor[f].state.statistics_step;
+      if (statistics_step >= 0) cv_ages_add(&ctx->ages, ctx->step - statistics_step);
+    }
+  }
+}
+
 static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   curvd_status status = exchange_gradients(ctx, gradients);
@@ -142,7 +151,9 @@ static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *
   if (ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction == CV_GRAD_NONE)
     status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error); /* the callers' own sums may differ */
   cv_stage_end(&ctx->stage[CURVD_STAGE_MOMENTUM]);
-  return status == CURVD_OK ? precondition(ctx, lr, gradients) : status;
+  CV_TRY(status);
+  count_ages(ctx);
+  return precondition(ctx, lr, gradients);
 }
 
 /* A refresh that is due in this step comes into force before the first use of the old one. By the step number alone, so
@@ -161,6 +172,7 @@ curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows,
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   curvd_status status = run_stages(ctx, lr, gradients);
   if (status != CURVD_OK) cv_follow_forget(ctx);
+  cv_sketch_change_seeds(ctx);
   ctx->step++;
   return status;
 }

@@ -79,10 +79,11 @@ static const float *receive_inverse(cv_factor *factor, const float *from) {
 static const float *receive_pairs(cv_factor *factor, const cv_cyclic *piece, const float *from) {
   int64_t r = factor->side.r, rows = factor->state.rows, mine = cv_cyclic_count(piece);
   memcpy(factor->side.D, from, (size_t)r * sizeof *from);
+  factor->has_seed_next = factor->seeds_workers;
   from += r;
   for (int64_t i = 0; i < rows; i++, from += mine) {
-    if (factor->seeds_workers) memcpy(factor->seed + i * factor->ld, from, (size_t)mine * sizeof *from);
-    for (int64_t j = 0, run; j < mine && i < r; j += run) {
+    if (factor->seeds_workers) memcpy(factor->seed_next + i * factor->ld, from, (size_t)mine * sizeof *from);
+    for (int64_t j = 0, run; j < mine && i < r && factor->side.U; j += run) {
       run = cv_cyclic_run(piece, j);
       memcpy(factor->side.U + i * factor->ld + cv_cyclic_global(piece, j), from + j, (size_t)run * sizeof *from);
     }

@@ -7,8 +7,10 @@
 #include "linalg/brand.h"
 
 #include "base/order.h"
+#include "linalg/brand_work.h"
 #include "linalg/dense.h"
 #include "linalg/orthonormal.h"
+#include "linalg/small_eig.h"
 
 #include <float.h>
 #include <math.h>
@@ -29,25 +31,6 @@ static const double GRAM_NOISE = 64 * DBL_EPSILON, GRAM_CLOSE = 1e-9,
 
 enum { PROJECTIONS = 4, BLOCK_MIN = 64 };
 
-/* One update or correction; k = r_max + c. */
-typedef struct brand {
-  cv_brand *s;
-  int64_t c, k, ld;
-  float *Y;         /* (c, n) */
-  float *Z;         /* (r_max or c, n) */
-  float *P;         /* (c, r_max) */
-  float *F;         /* (r_max, k) or (c, c): combinations of rows, as U' = F [U; Y] */
-  double *K, *w;    /* (k, k) the small matrix, its eigenvectors; (k) eigenvalues, ascending */
-  double *P_A;      /* (c, k): P (c, r), and A behind it */
-  double *G;        /* (m, m) for m rows of Y: Y Y^T, its eigenvectors; its last rows become T */
-  double *length;   /* (c) squares of what the rows of Y were before they were projected */
-  double *probe;    /* (k) */
-  double *room;     /* of the kernels, and for products of small matrices */
-  int64_t y, q;     /* rows of Y, and of Q */
-  const double *T;  /* (q, y) */
-  cv_eig_work work; /* of orthonormal.h and the eigensolver: F, room and the integers */
-} brand;
-
 /* Flops a row are c^-1 (9 (r + c)^3 + 2 n r^2 + ...), lowest between r / 2 and r / sqrt(2), and flat there. Measured
  * for r = 74 .. 266, n = 1024 .. 4096: within 8 % of the best. */
 int64_t cv_brand_block(int64_t r_max) {
@@ -57,7 +40,7 @@ int64_t cv_brand_block(int64_t r_max) {
 static int64_t room_scratch(int64_t r_max, int64_t c) {
   int64_t k = r_max + c;
   int64_t kernels = cv_larger(cv_orthonormal_scratch(r_max).doubles, cv_gram_rows_scratch(c));
-  return cv_larger(cv_larger(cv_syev_scratch(k), k * k), cv_larger(kernels, 2 * r_max));
+  return cv_larger(cv_larger(cv_small_eig_scratch(k), k * k), cv_larger(kernels, 2 * r_max));
 }
 
 static int64_t combination_scratch(int64_t r_max, int64_t c) {
@@ -68,22 +51,18 @@ cv_eig_scratch cv_brand_scratch(int64_t n, int64_t r_max, int64_t block) {
   int64_t c = block, k = r_max + c;
   return (cv_eig_scratch){.floats =
                               (c + cv_larger(r_max, c)) * cv_dense_ld(n) + c * r_max + combination_scratch(r_max, c),
-                          .doubles = k * k + k + c * k + c * c + c + k + room_scratch(r_max, c),
+                          .doubles = k * k + k + c * k + c * c + c + room_scratch(r_max, c),
                           .ints = cv_syev_iscratch(k) + r_max};
 }
 
-static brand carve(cv_brand *s, int64_t c, const cv_eig_work *work) {
+cv_brand_work cv_brand_carve(cv_brand *s, int64_t c, const cv_eig_work *work) {
   int64_t k = s->r_max + c, ld = cv_dense_ld(s->n);
-  brand b = {.s = s, .c = c, .k = k, .ld = ld, .Y = work->floats, .K = work->doubles};
+  cv_brand_work b = {.s = s, .c = c, .k = k, .ld = ld, .Y = work->floats, .K = work->doubles};
   b.Z = b.Y + c * ld, b.P = b.Z + cv_larger(s->r_max, c) * ld, b.F = b.P + c * s->r_max;
   b.w = b.K + k * k, b.P_A = b.w + k, b.G = b.P_A + c * k, b.length = b.G + c * c;
-  b.probe = b.length + c, b.room = b.probe + k;
+  b.room = b.length + c;
   b.work = (cv_eig_work){b.F, b.room, work->ints};
   return b;
-}
-
-static void copy_rows(int64_t k, int64_t n, const float *X, int64_t ldx, float *Y, int64_t ldy) {
-  for (int64_t i = 0; i < k; i++) memcpy(Y + i * ldy, X + i * ldx, (size_t)n * sizeof *Y);
 }
 
 static double sum_of(int64_t count, const float *x) {
@@ -98,14 +77,14 @@ double cv_brand_tau(const cv_brand *s) {
 
 /* ---- what comes from outside ---- */
 
-static double measure_orthogonality(const brand *b) {
+static double measure_orthogonality(const cv_brand_work *b) {
   cv_probe_orthogonality(b->s->r, b->s->n, b->s->U, b->s->ld, b->room);
   return cv_orthogonality(b->s->r, b->room);
 }
 
 /* *squares: of [X 1]. That bounds every number of an update: D' <= keep D + add *squares, P and Y <= sqrt(*squares). */
-static curvd_status check_numbers(const brand *b, const cv_brand_rows *x, double *squares, double *orthogonality,
-                                  cv_error *err) {
+static curvd_status check_numbers(const cv_brand_work *b, const cv_brand_rows *x, double *squares,
+                                  double *orthogonality, cv_error *err) {
   const cv_brand *s = b->s;
   bool is_state_good = true;
   for (int64_t i = 0; i < s->r; i++) is_state_good = is_state_good && s->D[i] >= 0 && isfinite(s->D[i]);
@@ -124,69 +103,17 @@ static curvd_status check_numbers(const brand *b, const cv_brand_rows *x, double
                  (long long)x->rows, (long long)s->n, x->keep, x->add, largest);
 }
 
-/* ---- small matrices ---- */
-
-/* z = (1, -1, 1, -1, ...) */
-static double sign_of(int64_t i) {
-  return 1 - 2 * (double)(i & 1);
-}
-
-/* y (k) = A z for symmetric A, lower triangle; returns its Frobenius norm. */
-static double multiply_signs(int64_t k, const double *A, int64_t lda, double *y) {
-  double squares = 0;
-  memset(y, 0, (size_t)k * sizeof *y);
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j <= i; j++) {
-      double a = A[i * lda + j];
-      y[i] += a * sign_of(j);
-      if (j < i) y[j] += a * sign_of(i);
-      squares += (j < i ? 2 : 1) * a * a;
-    }
-  }
-  return sqrt(squares);
-}
-
-/* Rows of A (k, k), lda apart, become eigenvectors of its lower triangle, w ascending. A library may return info 0 and
- * garbage: V^T w V z must be A z. */
-static curvd_status small_eig(const brand *b, int64_t k, double *A, int64_t lda, double *w, cv_error *err) {
-  double *y = b->probe, norm = multiply_signs(k, A, lda, y), worst = 0;
-  bool is_ascending = true;
-  CV_TRY(cv_syev_f64(k, A, lda, w, b->room, b->work.ints, err));
-  for (int64_t i = 0; i < k; i++) {
-    const double *v = A + i * lda;
-    double dot = 0;
-    for (int64_t j = 0; j < k; j++) dot += v[j] * sign_of(j);
-    for (int64_t j = 0; j < k; j++) y[j] -= w[i] * dot * v[j];
-    is_ascending = is_ascending && (i == 0 || w[i] >= w[i - 1]);
-  }
-  for (int64_t i = 0; i < k; i++) worst = y[i] * y[i] <= worst * worst ? worst : fabs(y[i]); /* keeps NaN */
-  if (is_ascending && worst <= 1e-12 * (double)k * norm) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC,
-                 "dsyevd of a %lld x %lld matrix returned info 0 and pairs that are %.1e off in a norm of %.1e",
-                 (long long)k, (long long)k, worst, norm);
-}
-
-static void widen(int64_t m, int64_t n, const float *X, int64_t ldx, double *wide) {
-  for (int64_t i = 0; i < m * n; i++) wide[i] = X[i / n * ldx + i % n];
-}
-
-static void narrow(int64_t m, int64_t n, const double *X, int64_t ldx, float *out, int64_t ldo) {
-  for (int64_t i = 0; i < m; i++) {
-    for (int64_t j = 0; j < n; j++) out[i * ldo + j] = (float)X[i * ldx + j];
-  }
-}
-
 /* ---- one block of rows ---- */
 
 /* A (rows, y), rows k apart */
-static double *behind_P(const brand *b) {
+static double *behind_P(const cv_brand_work *b) {
   return b->P_A + b->s->r;
 }
 
 /* Y (rows, n) <- [X 1], P <- 0, A <- I, K <- U^T D U in the basis [U; Q] when U is orthonormal */
-static void load(brand *b, const cv_brand_rows *x, int64_t first, int64_t rows) {
+static void load(cv_brand_work *b, const cv_brand_rows *x, int64_t first, int64_t rows) {
   int64_t n = b->s->n;
-  copy_rows(rows, x->has_one ? n - 1 : n, x->X + first * x->ldx, x->ldx, b->Y, b->ld);
+  cv_copy_rows(rows, x->has_one ? n - 1 : n, x->X + first * x->ldx, x->ldx, b->Y, b->ld);
   memset(b->P_A, 0, (size_t)(b->c * b->k) * sizeof *b->P_A);
   memset(b->K, 0, (size_t)(b->k * b->k) * sizeof *b->K);
   for (int64_t i = 0; i < rows; i++) {
@@ -199,33 +126,33 @@ static void load(brand *b, const cv_brand_rows *x, int64_t first, int64_t rows) 
 }
 
 /* Makes the rows of U orthonormal anew; what they were is L U, so K <- L^T D L. */
-static curvd_status orthonormalise(brand *b, cv_error *err) {
+static curvd_status orthonormalise(cv_brand_work *b, cv_error *err) {
   cv_brand *s = b->s;
   int64_t r = s->r, replaced = 0;
   cv_eig_problem problem = {.n = s->n, .key = {.stream = CV_RNG_SKETCH}};
   cv_slices slices = cv_slices_whole(&problem);
-  copy_rows(r, s->n, s->U, s->ld, b->Z, b->ld);
+  cv_copy_rows(r, s->n, s->U, s->ld, b->Z, b->ld);
   CV_TRY(cv_orthonormalise_rows(&slices, r, s->U, s->ld, &b->work, &replaced, err));
   cv_gemm(CV_N, CV_T, r, r, s->n, 1, b->Z, b->ld, s->U, s->ld, 0, b->F, r);
-  widen(r, r, b->F, r, b->room);
+  cv_widen_rows(r, r, b->F, r, b->room, r);
   for (int64_t i = 0; i < r * r; i++) b->room[i] *= sqrt((double)s->D[i / r]);
   cv_gemm_f64(CV_T, CV_N, r, r, r, 1, b->room, r, b->room, r, 0, b->K, b->k);
   return CURVD_OK;
 }
 
 /* What Y has in the span of U goes to P. */
-static void project(brand *b, int64_t rows) {
+static void project(cv_brand_work *b, int64_t rows) {
   cv_brand *s = b->s;
   int64_t r = s->r, wide = cv_larger(r, 1);
   cv_gemm(CV_N, CV_T, b->y, r, s->n, 1, b->Y, b->ld, s->U, s->ld, 0, b->P, wide);
   cv_gemm(CV_N, CV_N, b->y, s->n, r, -1, b->P, wide, s->U, s->ld, 1, b->Y, b->ld);
-  widen(b->y, r, b->P, wide, b->room);
+  cv_widen_rows(b->y, r, b->P, wide, b->room, wide);
   cv_gemm_f64(CV_N, CV_N, rows, r, b->y, 1, behind_P(b), b->k, b->room, wide, 1, b->P_A, b->k);
 }
 
 /* Of the eigenvectors of Y Y^T keeps those that are no noise, at most n - r, as the last q rows of G. Is what is
  * left along each long enough for a Q that is orthonormal, and orthogonal to U? */
-static bool choose_directions(brand *b) {
+static bool choose_directions(cv_brand_work *b) {
   int64_t y = b->y;
   double largest = b->w[y - 1];
   bool is_enough = true;
@@ -243,7 +170,7 @@ static bool choose_directions(brand *b) {
 }
 
 /* Y = V^T sqrt(w) T Y for T = V / sqrt(w) of the chosen directions: A <- A V^T sqrt(w). */
-static void split(brand *b, int64_t rows) {
+static void split(cv_brand_work *b, int64_t rows) {
   int64_t y = b->y, q = b->q;
   double *V = b->G + (y - q) * y, *w = b->w + y - q, *A = behind_P(b);
   cv_gemm_f64(CV_N, CV_T, rows, q, y, 1, A, b->k, V, y, 0, b->room, cv_larger(q, 1));
@@ -253,22 +180,22 @@ static void split(brand *b, int64_t rows) {
 }
 
 /* Y <- T Y */
-static void apply_split(brand *b) {
-  narrow(b->q, b->y, b->T, b->y, b->F, b->y);
+static void apply_split(cv_brand_work *b) {
+  cv_narrow_rows(b->q, b->y, b->T, b->y, b->F, b->y);
   cv_gemm(CV_N, CV_N, b->q, b->s->n, b->y, 1, b->F, b->y, b->Y, b->ld, 0, b->Z, b->ld);
-  copy_rows(b->q, b->s->n, b->Z, b->ld, b->Y, b->ld);
+  cv_copy_rows(b->q, b->s->n, b->Z, b->ld, b->Y, b->ld);
   for (int64_t i = 0; i < b->q; i++) b->length[i] = 1;
 }
 
 /* X = P U + A Q with Q = T Y: Y is projected until what is left is long enough. */
-static curvd_status decompose(brand *b, int64_t rows, cv_brand_result *result, cv_error *err) {
+static curvd_status decompose(cv_brand_work *b, int64_t rows, cv_brand_result *result, cv_error *err) {
   bool is_enough = false;
   for (int i = 0; i < PROJECTIONS && !is_enough; i++) {
     if (i > 0) apply_split(b);
     b->y = b->q;
     project(b, rows);
     cv_gram_rows(b->y, b->s->n, b->Y, b->ld, b->G, b->room);
-    CV_TRY(small_eig(b, b->y, b->G, b->y, b->w, err));
+    CV_TRY(cv_small_eig(b->y, b->G, b->y, b->w, b->room, b->work.ints, err));
     is_enough = choose_directions(b);
     split(b, rows);
     result->projections++;
@@ -277,27 +204,27 @@ static curvd_status decompose(brand *b, int64_t rows, cv_brand_result *result, c
 }
 
 /* U (kept, n) <- the eigenvectors of K, largest first, times [U; T Y] */
-static void rotate(brand *b, int64_t kept) {
+static void rotate(cv_brand_work *b, int64_t kept) {
   cv_brand *s = b->s;
   int64_t r = s->r, size = r + b->q, y = cv_larger(b->y, 1);
   const double *V = b->K + (size - kept) * b->k;
   cv_gemm_f64(CV_N, CV_N, kept, b->y, b->q, 1, V + r, b->k, b->T, y, 0, b->room, y);
   for (int64_t i = 0; i < kept; i++) {
     int64_t from = kept - 1 - i;
-    narrow(1, r, V + from * b->k, b->k, b->F + i * b->k, b->k);
-    narrow(1, b->y, b->room + from * y, y, b->F + i * b->k + r, b->k);
+    cv_narrow_rows(1, r, V + from * b->k, b->k, b->F + i * b->k, b->k);
+    cv_narrow_rows(1, b->y, b->room + from * y, y, b->F + i * b->k + r, b->k);
   }
   cv_gemm(CV_N, CV_N, kept, s->n, r, 1, b->F, b->k, s->U, s->ld, 0, b->Z, b->ld);
   cv_gemm(CV_N, CV_N, kept, s->n, b->y, 1, b->F + r, b->k, b->Y, b->ld, 1, b->Z, b->ld);
-  copy_rows(kept, s->n, b->Z, b->ld, s->U, s->ld);
+  cv_copy_rows(kept, s->n, b->Z, b->ld, s->U, s->ld);
 }
 
 /* The r_max largest pairs of K + add [P A]^T [P A]. */
-static curvd_status truncate(brand *b, int64_t rows, double add, cv_brand_result *result, cv_error *err) {
+static curvd_status truncate(cv_brand_work *b, int64_t rows, double add, cv_brand_result *result, cv_error *err) {
   cv_brand *s = b->s;
   int64_t size = s->r + b->q, kept = 0;
   cv_gemm_f64(CV_T, CV_N, size, size, rows, add, b->P_A, b->k, b->P_A, b->k, 1, b->K, b->k);
-  if (size > 0) CV_TRY(small_eig(b, size, b->K, b->k, b->w, err));
+  if (size > 0) CV_TRY(cv_small_eig(size, b->K, b->k, b->w, b->room, b->work.ints, err));
   const double *w = b->w + size - 1; /* downwards: descending */
   while (kept < cv_smaller(size, s->r_max) && w[-kept] > PAIR_NOISE * w[0]) kept++;
   rotate(b, kept);
@@ -307,8 +234,8 @@ static curvd_status truncate(brand *b, int64_t rows, double add, cv_brand_result
   return CURVD_OK;
 }
 
-static curvd_status absorb(brand *b, const cv_brand_rows *x, int64_t first, int64_t rows, cv_brand_result *result,
-                           cv_error *err) {
+static curvd_status absorb(cv_brand_work *b, const cv_brand_rows *x, int64_t first, int64_t rows,
+                           cv_brand_result *result, cv_error *err) {
   load(b, x, first, rows);
   if (result->orthogonality > ORTHONORMAL) {
     CV_TRY(orthonormalise(b, err));
@@ -323,7 +250,7 @@ static curvd_status absorb(brand *b, const cv_brand_rows *x, int64_t first, int6
 
 curvd_status cv_brand_update(cv_brand *state, const cv_brand_rows *x, const cv_eig_work *work, cv_brand_result *result,
                              cv_error *err) {
-  brand b = carve(state, x->block, work);
+  cv_brand_work b = cv_brand_carve(state, x->block, work);
   double squares = 0;
   *result = (cv_brand_result){0};
   CV_TRY(check_numbers(&b, x, &squares, &result->orthogonality, err));
@@ -335,87 +262,5 @@ curvd_status cv_brand_update(cv_brand *state, const cv_brand_rows *x, const cv_e
   }
   state->trace = x->keep * state->trace + x->add * squares;
   state->error_bound = x->keep * state->error_bound + result->dropped;
-  return CURVD_OK;
-}
-
-/* ---- correction ---- */
-
-/* chosen (m) <- different numbers below r, uniformly: the first m of a shuffle */
-static void choose_rows(int64_t r, int64_t m, const cv_rng *key, int32_t *chosen) {
-  for (int64_t i = 0; i < r; i++) chosen[i] = (int32_t)i;
-  for (int64_t i = 0; i < m; i++) {
-    int64_t j = i + (int64_t)cv_rng_below(key, (uint64_t)i, (uint64_t)(r - i));
-    int32_t t = chosen[i];
-    chosen[i] = chosen[j], chosen[j] = t;
-  }
-}
-
-/* K (m, m), lower triangle, = Q M Q^T with Q in Z, by c rows of Q M at a time */
-static void project_matrix(const brand *b, int64_t m, const float *M, int64_t ldm) {
-  int64_t n = b->s->n;
-  for (int64_t first = 0; first < m; first += b->c) {
-    int64_t rows = cv_smaller(b->c, m - first);
-    cv_gemm(CV_N, CV_N, rows, n, n, 1, b->Z + first * b->ld, b->ld, M, ldm, 0, b->Y, b->ld);
-    for (int64_t i = 0; i < rows; i++) {
-      for (int64_t j = 0; j <= first + i; j++)
-        b->K[(first + i) * m + j] = cv_dot(1, n, b->Y + i * b->ld, b->ld, b->Z + j * b->ld, b->ld);
-    }
-  }
-}
-
-/* The chosen rows <- eigenvectors (rows of K) times Q in Z, by c at a time */
-static void rotate_chosen(const brand *b, int64_t m, const int32_t *chosen) {
-  cv_brand *s = b->s;
-  narrow(m, m, b->K, m, b->F, m);
-  for (int64_t first = 0; first < m; first += b->c) {
-    int64_t rows = cv_smaller(b->c, m - first);
-    cv_gemm(CV_N, CV_N, rows, s->n, m, 1, b->F + first * m, m, b->Z, b->ld, 0, b->Y, b->ld);
-    for (int64_t i = 0; i < rows; i++) {
-      copy_rows(1, s->n, b->Y + i * b->ld, b->ld, s->U + chosen[first + i] * s->ld, s->ld);
-      s->D[chosen[first + i]] = (float)fmax(b->w[first + i], 0);
-    }
-  }
-}
-
-/* Pairs by eigenvalue, largest first. */
-static void sort_pairs(const brand *b, int32_t *order) {
-  cv_brand *s = b->s;
-  for (int64_t i = 0; i < s->r; i++) {
-    int64_t j = i;
-    for (; j > 0 && s->D[order[j - 1]] < s->D[i]; j--) order[j] = order[j - 1];
-    order[j] = (int32_t)i;
-  }
-  for (int64_t i = 0; i < s->r; i++) {
-    copy_rows(1, s->n, s->U + order[i] * s->ld, s->ld, b->Z + i * b->ld, b->ld);
-    b->F[i] = s->D[order[i]];
-  }
-  copy_rows(s->r, s->n, b->Z, b->ld, s->U, s->ld);
-  memcpy(s->D, b->F, (size_t)s->r * sizeof *s->D);
-}
-
-curvd_status cv_brand_correct(cv_brand *state, const float *M, int64_t ldm, double phi, cv_rng key, int64_t block,
-                              const cv_eig_work *work, int64_t *corrected, cv_error *err) {
-  brand b = carve(state, block, work);
-  int64_t r = state->r, m = cv_smaller(llround(phi * (double)r + 1), r);
-  int32_t *chosen = work->ints + cv_syev_iscratch(b.k);
-  *corrected = m;
-  if (m == 0) return CURVD_OK;
-  choose_rows(r, m, &key, chosen);
-  for (int64_t i = 0; i < m; i++)
-    copy_rows(1, state->n, state->U + chosen[i] * state->ld, state->ld, b.Z + i * b.ld, b.ld);
-  project_matrix(&b, m, M, ldm);
-  CV_TRY(small_eig(&b, m, b.K, m, b.w, err));
-  if (!(b.w[m - 1] <= FLT_MAX)) {
-    return cv_fail(err, CURVD_ERR_NUMERIC,
-                   "a factor of %lld x %lld has an eigenvalue of %g, which is not finite in fp32", (long long)state->n,
-                   (long long)state->n, b.w[m - 1]);
-  }
-  rotate_chosen(&b, m, chosen);
-  sort_pairs(&b, chosen);
-  /* Of E = M - U^T D U the correction removes H, its part on these rows. 0 <= E <= bound gives |E - H| <= bound. For
-   * |E| <= bound only, look at E - H on the two directions that its leading eigenvector has inside and outside of the
-   * rows: a (2, 2) matrix of norm <= 1 loses one diagonal entry, which leaves a norm of at most 2 / sqrt(3). */
-  if (state->is_corrected) state->error_bound *= 2 / sqrt(3);
-  state->is_corrected = true;
   return CURVD_OK;
 }

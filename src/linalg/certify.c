@@ -90,14 +90,10 @@ static void residuals(const cv_slices *s, const sums *x, const float *U, int64_t
 
 /* One NaN makes both NaN. */
 static void bound(const sums *x, cv_eig_result *r) {
-  double most = 0, sum = 0;
-  for (int i = 0; i < PROBES; i++) {
-    sum += x->squares[i];
-    most = fmax(most, x->squares[i]);
-  }
-  if (isnan(sum)) most = sum;
+  double sum = 0;
+  for (int i = 0; i < PROBES; i++) sum += x->squares[i];
   r->error_norm = sqrt(sum / PROBES);
-  r->error_bound = 2 * sqrt(2 / PI * most);
+  r->error_bound = 2 * sqrt(2 / PI * cv_largest_magnitude(PROBES, x->squares));
 }
 
 curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const float *D, const float *W, int64_t ldw,

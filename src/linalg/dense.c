@@ -67,10 +67,19 @@ void cv_column_sums(int64_t rows, int64_t n, float alpha, const float *X, int64_
   }
 }
 
-/* wide (k, WIDE_BLOCK) = X (k, cols) in fp64 */
-static void widen(int64_t k, int64_t cols, const float *X, int64_t ldx, double *wide) {
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j < cols; j++) wide[i * WIDE_BLOCK + j] = X[i * ldx + j];
+void cv_copy_rows(int64_t m, int64_t n, const float *X, int64_t ldx, float *out, int64_t ldo) {
+  for (int64_t i = 0; i < m; i++) memcpy(out + i * ldo, X + i * ldx, (size_t)n * sizeof *out);
+}
+
+void cv_widen_rows(int64_t m, int64_t n, const float *X, int64_t ldx, double *out, int64_t ldo) {
+  for (int64_t i = 0; i < m; i++) {
+    for (int64_t j = 0; j < n; j++) out[i * ldo + j] = X[i * ldx + j];
+  }
+}
+
+void cv_narrow_rows(int64_t m, int64_t n, const double *X, int64_t ldx, float *out, int64_t ldo) {
+  for (int64_t i = 0; i < m; i++) {
+    for (int64_t j = 0; j < n; j++) out[i * ldo + j] = (float)X[i * ldx + j];
   }
 }
 
@@ -83,7 +92,7 @@ void cv_gram_rows(int64_t k, int64_t n, const float *X, int64_t ldx, double *C, 
   if (n == 0) memset(C, 0, (size_t)(k * k) * sizeof *C);
   for (int64_t j = 0; j < n; j += WIDE_BLOCK) {
     int64_t cols = n - j < WIDE_BLOCK ? n - j : WIDE_BLOCK;
-    widen(k, cols, X + j, ldx, block);
+    cv_widen_rows(k, cols, X + j, ldx, block, WIDE_BLOCK);
     cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, kk, narrow(cols), 1, block, WIDE_BLOCK, j ? 1 : 0, C, kk);
   }
   for (int64_t i = 0; i < k; i++) {
@@ -165,6 +174,15 @@ double cv_sum_squares_f32(int64_t m, int64_t n, const float *X, int64_t ldx) {
   double total = 0;
   for (int64_t i = 0; i < m; i++) total += squares_row_f32(n, X + i * ldx);
   return total;
+}
+
+double cv_largest_magnitude(int64_t n, const double *x) {
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (isnan(x[i])) return x[i];
+    largest = fmax(largest, fabs(x[i]));
+  }
+  return largest;
 }
 
 int64_t cv_syev_scratch(int64_t n) {

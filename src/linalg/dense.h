@@ -49,10 +49,20 @@ void cv_mirror(int64_t n, float *A, int64_t lda);
 /* out (m, n) = scale * X + keep * out; with keep 0 out may hold anything, and may be X. */
 void cv_mix(int64_t m, int64_t n, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo);
 
+/* out (m, n) = X. */
+void cv_copy_rows(int64_t m, int64_t n, const float *X, int64_t ldx, float *out, int64_t ldo);
+
+/* The same from fp32 to fp64, and back with rounding. */
+void cv_widen_rows(int64_t m, int64_t n, const float *X, int64_t ldx, double *out, int64_t ldo);
+void cv_narrow_rows(int64_t m, int64_t n, const double *X, int64_t ldx, float *out, int64_t ldo);
+
 /* Sum of squares of X (m, n) in fp64; NaN and infinity show in the result. The second is nearly twice as fast, has a
  * relative error of up to 2e-6, and is infinite where a square is above fp32. */
 double cv_sum_squares_f32(int64_t m, int64_t n, const float *X, int64_t ldx);
 double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx);
+
+/* Largest |x| of x (n); one NaN makes it NaN. */
+double cv_largest_magnitude(int64_t n, const double *x);
 
 /* Sum over entries of X .* Y in fp64. */
 double cv_dot(int64_t m, int64_t n, const float *X, int64_t ldx, const float *Y, int64_t ldy);

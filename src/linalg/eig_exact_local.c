@@ -49,7 +49,7 @@ static curvd_status solve_f32(const cv_eig_problem *p, const cv_eig_work *work, 
   double begin = cv_cpu_s();
   int64_t n = p->n, ld = cv_dense_ld(n);
   float *V = work->floats + cv_eig_exact_scratch(n, p->k_max).floats, *w = V + n * ld;
-  for (int64_t i = 0; i < n; i++) memcpy(V + i * ld, p->M + i * p->ld, (size_t)n * sizeof *V);
+  cv_copy_rows(n, n, p->M, p->ld, V, ld);
   CV_TRY(cv_syev_f32(n, V, ld, w, w + n, work->ints, err));
   for (int64_t i = 0; i < p->k_max; i++) {
     D[i] = cv_eig_clamp(w[n - 1 - i]);

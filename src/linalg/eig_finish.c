@@ -2,6 +2,7 @@
 
 #include "base/order.h"
 #include "linalg/dense.h"
+#include "linalg/small_eig.h"
 
 #include <float.h>
 #include <math.h>
@@ -18,7 +19,7 @@ int64_t cv_finish_sums(int64_t k) {
 }
 
 int64_t cv_finish_scratch(int64_t k) {
-  return cv_finish_sums(k) + 2 * k + cv_larger(cv_gram_rows_scratch(k), cv_syev_scratch(k));
+  return cv_finish_sums(k) + cv_larger(cv_gram_rows_scratch(k), cv_small_eig_scratch(k));
 }
 
 cv_finish cv_finish_at(const cv_eig_problem *problem, int64_t k, double *sums, double *w, int32_t *ints) {
@@ -29,55 +30,16 @@ cv_finish cv_finish_at(const cv_eig_problem *problem, int64_t k, double *sums, d
                      .H = H,
                      .squares = squares,
                      .trace = trace,
-                     .probe = trace + 1,
-                     .room = trace + 1 + 2 * k,
+                     .room = trace + 1,
                      .w = w,
                      .ints = ints};
 }
 
-/* z = (1, -1, 1, -1, ...) */
-static double sign_of(int64_t i) {
-  return 1 - 2 * (double)(i & 1);
-}
-
-/* y (k) = A z for the symmetric matrix of which syevd reads the lower triangle; returns its Frobenius norm. */
-static double multiply_signs(int64_t k, const double *A, double *y) {
-  double squares = 0;
-  memset(y, 0, (size_t)k * sizeof *y);
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j <= i; j++) {
-      double a = A[i * k + j];
-      y[i] += a * sign_of(j);
-      if (j < i) y[j] += a * sign_of(i);
-      squares += (j < i ? 2 : 1) * a * a;
-    }
-  }
-  return sqrt(squares);
-}
-
-/* Is V^T w V z what A z was, and w in order? A library may return info 0 and garbage. probe: A z, and room for V z. */
-static curvd_status check_pairs(const cv_finish *f, double norm, cv_error *err) {
-  int64_t k = f->k;
-  double *y = f->probe, *Vz = y + k, worst = 0;
-  bool is_descending = true;
-  for (int64_t i = 0; i < k; i++) {
-    Vz[i] = 0;
-    for (int64_t j = 0; j < k; j++) Vz[i] += f->G[i * k + j] * sign_of(j);
-    for (int64_t j = 0; j < k; j++) y[j] -= f->w[i] * Vz[i] * f->G[i * k + j];
-    is_descending = is_descending && (i == 0 || f->w[i] <= f->w[i - 1]);
-  }
-  for (int64_t i = 0; i < k; i++) worst = y[i] * y[i] <= worst * worst ? worst : fabs(y[i]); /* keeps NaN */
-  if (is_descending && worst <= 1e-12 * (double)k * norm) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC,
-                 "dsyevd of a %lld x %lld matrix returned info 0 and pairs that are %.1e off in a norm of %.1e",
-                 (long long)k, (long long)k, worst, norm);
-}
-
 /* Rows of G become eigenvectors of it, descending by eigenvalue, w likewise. */
-static curvd_status small_eig(const cv_finish *f, cv_error *err) {
+static curvd_status descending_eig(const cv_finish *f, cv_error *err) {
   int64_t k = f->k;
-  double *V = f->G, norm = multiply_signs(k, V, f->probe);
-  CV_TRY(cv_syev_f64(k, V, k, f->w, f->room, f->ints, err));
+  double *V = f->G;
+  CV_TRY(cv_small_eig(k, V, k, f->w, f->room, f->ints, err));
   for (int64_t i = 0; i < k / 2; i++) {
     int64_t j = k - 1 - i;
     double t = f->w[i];
@@ -87,7 +49,7 @@ static curvd_status small_eig(const cv_finish *f, cv_error *err) {
       V[i * k + c] = V[j * k + c], V[j * k + c] = t;
     }
   }
-  return check_pairs(f, norm, err);
+  return CURVD_OK;
 }
 
 /* The leading pairs that stand above the noise; NaN does not. w is descending. */
@@ -106,7 +68,7 @@ static void divide_by_roots(const cv_finish *f, int64_t found, double *V) {
 }
 
 static curvd_status finish_rsvd(const cv_finish *f, double nu, cv_verdict *v, cv_error *err) {
-  CV_TRY(small_eig(f, err));
+  CV_TRY(descending_eig(f, err));
   v->found = count_above(f, nu * nu);
   divide_by_roots(f, v->found, f->G);
   for (int64_t i = 0; i < v->found; i++) f->w[i] = sqrt(f->w[i]);
@@ -115,7 +77,7 @@ static curvd_status finish_rsvd(const cv_finish *f, double nu, cv_verdict *v, cv
 
 static curvd_status finish_sre(const cv_finish *f, double nu, cv_verdict *v, cv_error *err) {
   memcpy(f->G, f->H, (size_t)(f->k * f->k) * sizeof *f->G);
-  CV_TRY(small_eig(f, err));
+  CV_TRY(descending_eig(f, err));
   v->found = count_above(f, nu);
   return CURVD_OK;
 }
@@ -150,16 +112,25 @@ static curvd_status choose_shift(const cv_finish *f, double *nu, cv_error *err) 
                  (long long)f->problem->n, (long long)f->problem->n, -*nu / 2);
 }
 
+/* squares: a sum over numbers that come from products with M */
+static curvd_status check_finite(const cv_finish *f, double squares, cv_error *err) {
+  if (isfinite(squares)) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_NUMERIC,
+                 "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
+                 (long long)f->problem->n, (long long)f->problem->n);
+}
+
 static curvd_status finish_nystrom(const cv_finish *f, double nu, cv_verdict *v, cv_error *err) {
   int64_t k = f->k;
   double inside = 0, all = 0;
   for (int64_t i = 0; i < k * k; i++) inside += f->H[i] * f->H[i];
   for (int64_t i = 0; i < k; i++) all += f->squares[i];
+  CV_TRY(check_finite(f, inside, err)); /* of a stream Y can be finite, and Q not */
   v->drift = sqrt(fmax(all - inside, 0) / all);
   CV_TRY(choose_shift(f, &nu, err));
   cv_invert_lower_f64(k, f->H);
   cv_congruence_f64(k, f->H, f->G);
-  CV_TRY(small_eig(f, err));
+  CV_TRY(descending_eig(f, err));
   v->found = count_above(f, 2 * nu);
   divide_by_roots(f, v->found, f->G);
   cv_times_lower_f64(v->found, k, f->H, f->G, k);
@@ -194,11 +165,7 @@ static void decide(const cv_finish *f, cv_verdict *v) {
 curvd_status cv_finish_solve(const cv_finish *f, cv_verdict *v, cv_error *err) {
   double sum = 0;
   for (int64_t i = 0; i < f->k; i++) sum += f->squares[i];
-  if (!isfinite(sum)) {
-    return cv_fail(err, CURVD_ERR_NUMERIC,
-                   "a product with a factor of %lld x %lld is not finite: the factor or the start is not",
-                   (long long)f->problem->n, (long long)f->problem->n);
-  }
+  CV_TRY(check_finite(f, sum, err));
   v->is_done = true;
   if (sum == 0) return CURVD_OK;       /* M is zero on the span: no pair */
   double nu = FLT_EPSILON * sqrt(sum); /* what rounding of a product may add to an eigenvalue */

@@ -14,9 +14,8 @@ typedef struct cv_finish {
   double *H;        /* (k, k) Q Y^T */
   double *squares;  /* (k) of the rows of Y */
   double *trace;    /* of M */
-  double *probe;    /* (2, k) scratch; not among the sums */
-  double *room;
-  double *w; /* (k) out: eigenvalues, descending; not among the sums */
+  double *room;     /* not among the sums */
+  double *w;        /* (k) out: eigenvalues, descending; not among the sums */
   int32_t *ints;
 } cv_finish;
 

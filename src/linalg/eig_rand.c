@@ -78,10 +78,6 @@ static curvd_status separate(const rand_solve *r, cv_error *err) {
   return cv_separate_rows(r->s, r->k, r->U, r->ldu, &r->work, &r->result->replaced, err);
 }
 
-static void copy_rows(int64_t k, int64_t n, const float *X, int64_t ldx, float *Y, int64_t ldy) {
-  for (int64_t i = 0; i < k; i++) memcpy(Y + i * ldy, X + i * ldx, (size_t)n * sizeof *Y);
-}
-
 /* Y (rows, mine) = U M for the rows from `from` on */
 static curvd_status product(const rand_solve *r, int64_t from, int64_t rows, cv_error *err) {
   return r->s->product(r->s, rows, r->U + from * r->ldu, r->ldu, r->Y + from * r->ldy, r->ldy, err);
@@ -96,7 +92,7 @@ static curvd_status counted_product(const rand_solve *r, cv_error *err) {
 static curvd_status power(const rand_solve *r, int64_t times, bool is_separated, cv_error *err) {
   for (int64_t t = 0; t < times; t++) {
     CV_TRY(counted_product(r, err));
-    copy_rows(r->k, r->s->mine, r->Y, r->ldy, r->U, r->ldu);
+    cv_copy_rows(r->k, r->s->mine, r->Y, r->ldy, r->U, r->ldu);
     if (is_separated) CV_TRY(separate(r, err));
   }
   return CURVD_OK;
@@ -113,7 +109,7 @@ static curvd_status krylov(rand_solve *r, int64_t from, cv_error *err) {
   for (; from < k; from = r->k) {
     int64_t rows = cv_smaller(cv_smaller(block, from), k - from);
     CV_TRY(product(r, from - rows, rows, err));
-    copy_rows(rows, r->s->mine, r->Y + (from - rows) * r->ldy, r->ldy, r->U + from * r->ldu, r->ldu);
+    cv_copy_rows(rows, r->s->mine, r->Y + (from - rows) * r->ldy, r->ldy, r->U + from * r->ldu, r->ldu);
     r->k = from + rows;
     CV_TRY(separate(r, err));
   }
@@ -133,8 +129,6 @@ static curvd_status find_range(rand_solve *r, int64_t from, cv_error *err) {
   if (p->method != CV_EIG_RSVD && p->method != CV_EIG_SRE) return CURVD_OK;
   return cv_orthonormalise_rows(r->s, r->k, r->U, r->ldu, &r->work, &r->result->replaced, err);
 }
-
-/* ---- small matrices, on the first rank ---- */
 
 /* ---- one solve ---- */
 
@@ -166,7 +160,7 @@ static curvd_status last_product(const rand_solve *r, const cv_finish *f, cv_err
  * row after row, mends them from those above and leaves the large ones alone. */
 static curvd_status rotate(const rand_solve *r, const cv_verdict *v, cv_error *err) {
   int64_t k = r->k, mine = r->s->mine, found = v->found;
-  if (r->p->method == CV_EIG_SRE) copy_rows(k, mine, r->U, r->ldu, r->Y, r->ldy);
+  if (r->p->method == CV_EIG_SRE) cv_copy_rows(k, mine, r->U, r->ldu, r->Y, r->ldy);
   cv_gemm(CV_N, CV_N, found, mine, k, 1, r->C, k, r->Y, r->ldy, 0, r->U, r->ldu);
   if (!v->is_mixed) return CURVD_OK;
   return cv_orthonormalise_rows(r->s, found, r->U, r->ldu, &r->work, &r->result->replaced, err);
@@ -192,7 +186,7 @@ static curvd_status attempt(const rand_solve *r, cv_verdict *v, float *D, cv_err
 /* The basis of the next attempt: one power of this one, with new rows below if it is to grow. */
 static curvd_status go_on(rand_solve *r, const cv_verdict *v, cv_error *err) {
   int64_t from = r->k;
-  copy_rows(from, r->s->mine, r->Y, r->ldy, r->U, r->ldu);
+  cv_copy_rows(from, r->s->mine, r->Y, r->ldy, r->U, r->ldu);
   CV_TRY(separate(r, err));
   r->k = v->rows;
   return r->k > from ? find_range(r, from, err) : CURVD_OK;

@@ -67,7 +67,7 @@ static curvd_status wide_product(const cv_slices *s, int64_t k, const float *Q, 
   for (int64_t i = 0; i < count; i++)
     memcpy(all + cv_cyclic_global(&columns, i) * mine, Y + i * ldy, (size_t)mine * sizeof *all);
   CV_TRY(cv_grid_add_f32(grid, all, k * mine, err));
-  for (int64_t i = 0; i < k; i++) memcpy(Y + i * ldy, all + i * mine, (size_t)mine * sizeof *all);
+  cv_copy_rows(k, mine, all, mine, Y, ldy);
   return CURVD_OK;
 }
 
@@ -79,7 +79,7 @@ static void unpack(const cv_grid *grid, int64_t n, int64_t k, const float *all, 
     for (int64_t j = 0, run; j < count; j += run) {
       float *to = full + cv_cyclic_global(&c, j);
       run = cv_cyclic_run(&c, j);
-      for (int64_t i = 0; i < k; i++) memcpy(to + i * ld, all + i * count + j, (size_t)run * sizeof *all);
+      cv_copy_rows(k, run, all + j, count, to, ld);
     }
     all += k * count;
   }
@@ -90,7 +90,7 @@ static curvd_status slab_product(const cv_slices *s, int64_t k, const float *Q, 
   const cv_eig_problem *p = s->problem;
   int64_t n = p->n, mine = s->mine, ld = cv_dense_ld(n);
   float *part = room_of(s), *all = part + k * mine, *full = all + k * n;
-  for (int64_t i = 0; i < k; i++) memcpy(part + i * mine, Q + i * ldq, (size_t)mine * sizeof *part);
+  cv_copy_rows(k, mine, Q, ldq, part, mine);
   CV_TRY(cv_grid_gather_rows(p->grid, n, k, part, all, err));
   unpack(p->grid, n, k, all, full, ld);
   if (mine > 0) cv_gemm(CV_N, CV_N, k, mine, n, 1, full, ld, p->M, p->ld, 0, Y, ldy);

@@ -16,10 +16,6 @@ static int64_t rows_of(int64_t k) {
   return k + CV_EIG_PROBES;
 }
 
-static void copy_rows(int64_t k, int64_t n, const float *X, int64_t ldx, float *Y, int64_t ldy) {
-  for (int64_t i = 0; i < k; i++) memcpy(Y + i * ldy, X + i * ldx, (size_t)n * sizeof *Y);
-}
-
 /* That of a randomized solve: its small matrices, which serve orthonormal.h as well, and k + probes rows of n. */
 cv_eig_scratch cv_stream_scratch(int64_t n, int64_t k) {
   return cv_eig_rand_scratch(n, k);
@@ -83,7 +79,7 @@ static curvd_status stored_product(const cv_slices *s, int64_t k, const float *Q
                                    cv_error *err) {
   const cv_stream *stream = s->part;
   (void)Q, (void)ldq, (void)err;
-  copy_rows(k, stream->n, stream->Y, stream->ld, Y, ldy);
+  cv_copy_rows(k, stream->n, stream->Y, stream->ld, Y, ldy);
   return CURVD_OK;
 }
 
@@ -105,9 +101,10 @@ static cv_eig_problem problem_of(const cv_stream *stream, const cv_eig_problem *
 
 static curvd_status check_finite(const cv_stream *stream, const char *what, double value, cv_error *err) {
   if (isfinite(value) && value >= 0) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_NUMERIC,
-                 "%s of a factor of %lld x %lld is %g: its statistics are not finite or have negative weights", what,
-                 (long long)stream->n, (long long)stream->n, value);
+  return cv_fail(
+      err, CURVD_ERR_NUMERIC,
+      "%s of a factor of %lld x %lld is %g: its statistics or its seed are not finite, or weights are negative", what,
+      (long long)stream->n, (long long)stream->n, value);
 }
 
 curvd_status cv_stream_solve(const cv_stream *stream, const cv_eig_problem *wanted, const cv_eig_work *work, float *U,
@@ -120,7 +117,7 @@ curvd_status cv_stream_solve(const cv_stream *stream, const cv_eig_problem *want
   s.part = (void *)stream;
   s.product = stored_product;
   CV_TRY(check_finite(stream, "the trace", stream->trace, err));
-  copy_rows(stream->k, stream->n, stream->Omega, stream->ld, U, ldu);
+  cv_copy_rows(stream->k, stream->n, stream->Omega, stream->ld, U, ldu);
   CV_TRY(cv_eig_rand_solve(&s, work, U, ldu, D, result, err));
   result->products = 0;
   return check_finite(stream, "the certificate", result->error_bound, err);
@@ -175,13 +172,13 @@ curvd_status cv_stream_reseed(cv_stream *stream, int64_t found, const float *U, 
   bool is_U = seed == U && given == found;
   float *small = work->floats, *room = small + k * k, tau = (float)tail_of(stream, found, D);
   if (given < k) {
-    copy_rows(given, stream->n, seed, lds, room, cv_dense_ld(stream->n));
+    cv_copy_rows(given, stream->n, seed, lds, room, cv_dense_ld(stream->n));
     seed = room, lds = cv_dense_ld(stream->n);
     CV_TRY(cv_stream_complete(stream->n, k, given, room, lds, key, work, err));
   }
   express_pairs(stream, found, U, ldu, D, is_U, seed, lds, small);
   if (tau > 0) express_tail(stream, tau, seed, lds, small);
-  copy_rows(k, stream->n, seed, lds, stream->Omega, stream->ld);
+  cv_copy_rows(k, stream->n, seed, lds, stream->Omega, stream->ld);
   return CURVD_OK;
 }
 

@@ -60,9 +60,8 @@ double cv_stream_trace(const cv_stream_rows *X, int64_t n);
 void cv_stream_mix(cv_stream *stream, double keep, double add, const float *S, int64_t lds, double trace_s);
 
 /* U (k + CV_EIG_PROBES, ldu), D (k): eigenpairs of the estimate, as of cv_eig_ops.solve. Of the problem eig_rank, tail,
- * tolerance, kept_min, kept_max and key matter; of the result products is 0. The stream stays as it is. NUMERIC: Y, the
- * products of the probes or the trace are not finite, or the finish failed as in eig.h; U, D, *result then hold
- * anything. */
+ * tolerance, kept_min, kept_max and key matter; of the result products is 0. The stream stays as it is. NUMERIC: Omega,
+ * Y or the trace are not finite, or the finish failed as in eig.h; U, D, *result then hold anything. */
 curvd_status cv_stream_solve(const cv_stream *stream, const cv_eig_problem *problem, const cv_eig_work *work, float *U,
                              int64_t ldu, float *D, cv_eig_result *result, cv_error *err);
 

@@ -1,5 +1,7 @@
 #include "train/report.h"
 
+#include "train/report_service.h"
+
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -26,16 +28,17 @@ static curvd_layer_metrics layer_of(const trainer *t, int32_t i) {
 
 static void coverage(const trainer *t, run *out) {
   double covered = 0;
-  run_line(out, "%-8s %14s  %-13s %6s  %s", "layer", "shape", "method", "share", "owner");
+  run_line(out, "%-8s %14s  %-13s %6s  %-20s %s", "layer", "shape", "method", "share", "statistics of A, G", "owner");
   for (int32_t i = 0; i < curvd_layer_count(t->ctx); i++) {
     curvd_layer_metrics layer = layer_of(t, i);
-    char shape[48], owner[160];
+    char shape[48], owner[160], carriers[64];
     const char *spread[] = {"", "; A over all owners", "; G over all owners", "; A and G over all owners"};
     snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.d_out, (long long)layer.d_in + layer.has_bias);
     snprintf(owner, sizeof owner, "rank %d%s", layer.owner,
              spread[(layer.factor[0].ranks > 1) + 2 * (layer.factor[1].ranks > 1)]);
-    run_line(out, "%-8s %14s  %-13s %5.1f%%  %s", layer.name, shape, layer.method, 100 * layer.share,
-             layer.owner >= 0 ? owner : layer.reason);
+    snprintf(carriers, sizeof carriers, "%s, %s", layer.factor[0].carrier, layer.factor[1].carrier);
+    run_line(out, "%-8s %14s  %-13s %5.1f%%  %-20s %s", layer.name, shape, layer.method, 100 * layer.share,
+             layer.owner >= 0 ? carriers : "", layer.owner >= 0 ? owner : layer.reason);
     if (layer.owner >= 0) covered += layer.share;
   }
   run_line(out, "%.1f%% of the parameters are preconditioned", 100 * covered);
@@ -74,6 +77,8 @@ static void set_factor(json_t *record, const char *key, const curvd_factor_metri
   run_record_real(object, "orthogonality", factor->orthogonality);
   run_record_real(object, "drift", factor->drift);
   run_record_real(object, "refresh_s", factor->refresh_s);
+  json_object_set_new(object, "carrier", json_string(factor->carrier));
+  json_object_set_new(object, "store", json_string(factor->store));
   json_object_set_new(object, "products", json_integer(factor->products));
   json_object_set_new(object, "ranks", json_integer(factor->ranks));
   run_record_real(object, "damping", factor->damping);
@@ -277,6 +282,23 @@ static void event_lines(const trainer *t, run *out, json_t *record) {
   json_object_set_new(record, "events", events);
 }
 
+/* Workers come first among the ranks. */
+static service_load load_of(const trainer *t, const rank_numbers *rank) {
+  enum { WAIT = (int)TRAINER_STAGES + (int)CURVD_STAGE_WAIT, IDLE = (int)TRAINER_STAGES + (int)CURVD_STAGE_IDLE };
+  service_load load = {.n_curvature = t->n_ranks - t->n_workers,
+                       .is_stale = strcmp(curvd_get(t->ctx, "staleness"), "0") != 0,
+                       .busy_min = t->n_ranks > t->n_workers};
+  for (int r = 0; r < t->n_ranks; r++) {
+    double busy = fmax(0, 1 - rank[r].stage_wall_s[IDLE] / rank[0].wall_s);
+    if (r < t->n_workers) {
+      load.waited += rank[r].stage_wall_s[WAIT] / rank[0].wall_s / t->n_workers;
+    } else {
+      load.busy_min = fmin(load.busy_min, busy), load.busy_max = fmax(load.busy_max, busy);
+    }
+  }
+  return load;
+}
+
 static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
                       const train_goal *goal) {
   double cpu = 0;
@@ -286,6 +308,8 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   traffic_line(rank, t->n_ranks, out, record);
   peak_line(rank, t->n_ranks, out, record);
   event_lines(t, out, record);
+  service_load load = load_of(t, rank);
+  report_service(t, &load, out, record);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);

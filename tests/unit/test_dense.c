@@ -179,6 +179,30 @@ START_TEST(test_mix) {
 }
 END_TEST
 
+/* Copies are exact, also from fp32 to fp64; back there is one rounding. */
+START_TEST(test_rows_are_copied_to_either_precision) {
+  for (int t = 0; t < SIZES; t++) {
+    int64_t m = sizes[t][0], n = sizes[t][2], ld, ldo = n + 1;
+    float *X = operand(1, CV_N, m, n, &ld), *copy = operand(2, CV_N, m, n, &ld), *narrow = operand(3, CV_N, m, n, &ld);
+    double *wide = ref_doubles(m * ldo);
+    for (int64_t i = 0; i < m; i++) wide[i * ldo + n] = 7;
+    cv_copy_rows(m, n, X, ld, copy, ld);
+    cv_widen_rows(m, n, X, ld, wide, ldo);
+    for (int64_t i = 0; i < m * n; i++) {
+      double *w = &wide[i / n * ldo + i % n];
+      ck_assert(copy[i / n * ld + i % n] == X[i / n * ld + i % n] && *w == X[i / n * ld + i % n]);
+      *w = ref_random(4, i);
+    }
+    cv_narrow_rows(m, n, wide, ldo, narrow, ld);
+    for (int64_t i = 0; i < m * n; i++) ck_assert(narrow[i / n * ld + i % n] == (float)ref_random(4, i));
+    for (int64_t i = 0; i < m; i++) ck_assert(wide[i * ldo + n] == 7);
+    ref_check_padding(m, n, copy, ld);
+    ref_check_padding(m, n, narrow, ld);
+    free(X), free(copy), free(narrow), free(wide);
+  }
+}
+END_TEST
+
 START_TEST(test_dot_and_sum_of_squares) {
   for (int s = 0; s < SIZES; s++) {
     int64_t m = sizes[s][0], n = sizes[s][2], ld;
@@ -215,6 +239,23 @@ START_TEST(test_sum_of_squares_shows_what_is_not_finite) {
   }
   ck_assert(isfinite(cv_sum_squares(m, n, X, ld)));
   free(X);
+}
+END_TEST
+
+/* Neither a larger nor a smaller number behind a NaN may hide it. */
+START_TEST(test_largest_magnitude_shows_what_is_not_a_number) {
+  enum { N = 5 };
+  const double x[N] = {1, -3, 0, 2, -0.5};
+  ck_assert(cv_largest_magnitude(N, x) == 3 && cv_largest_magnitude(1, x) == 1 && cv_largest_magnitude(0, x) == 0);
+  for (int at = 0; at < N; at++) {
+    double y[N];
+    for (int i = 0; i < N; i++) y[i] = i == at ? NAN : x[i];
+    ck_assert_msg(isnan(cv_largest_magnitude(N, y)), "NaN at %d is hidden", at);
+    y[at] = -INFINITY;
+    ck_assert(isinf(cv_largest_magnitude(N, y)));
+    y[(at + 1) % N] = NAN;
+    ck_assert_msg(isnan(cv_largest_magnitude(N, y)), "infinity at %d hides a NaN", at);
+  }
 }
 END_TEST
 
@@ -463,8 +504,10 @@ int main(void) {
       test_symmetric_product_gives_the_lower_triangle,
       test_mirror_copies_lower_to_upper,
       test_mix,
+      test_rows_are_copied_to_either_precision,
       test_dot_and_sum_of_squares,
       test_sum_of_squares_shows_what_is_not_finite,
+      test_largest_magnitude_shows_what_is_not_a_number,
       test_syev_finds_a_known_decomposition,
       test_syev_refuses_what_overflows,
       test_syev_refuses_what_is_not_finite,

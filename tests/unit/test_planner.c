@@ -9,7 +9,7 @@
 enum { LAYERS_MAX = 10000, OWNERS_MAX = 4096 };
 
 static double cost[LAYERS_MAX], load[OWNERS_MAX];
-static int32_t owner[LAYERS_MAX], order[LAYERS_MAX];
+static int32_t owner[LAYERS_MAX], order[2 * LAYERS_MAX];
 
 static void draw_costs(uint64_t seed, int32_t n) {
   const cv_rng rng = {.seed = seed, .stream = CV_RNG_PROBE};
@@ -116,6 +116,65 @@ START_TEST(thousands_of_owners) {
 }
 END_TEST
 
+/* The rule in its plainest form: the largest cost that is left, to the least loaded owner; n (n + n_owners) looks. */
+static void plain_rule(int32_t n, int32_t owners, int32_t *to, double *loads) {
+  static bool is_done[LAYERS_MAX];
+  for (int32_t i = 0; i < n; i++) is_done[i] = false;
+  for (int32_t o = 0; o < owners; o++) loads[o] = 0;
+  for (int32_t round = 0; round < n; round++) {
+    int32_t next = -1, least = 0;
+    for (int32_t i = 0; i < n; i++) next = !is_done[i] && (next < 0 || cost[i] > cost[next]) ? i : next;
+    for (int32_t o = 1; o < owners; o++) least = loads[o] < loads[least] ? o : least;
+    is_done[next] = true;
+    to[next] = least;
+    loads[least] += cost[next];
+  }
+}
+
+/* With costs of 0 .. 4 most are equal, and the sums are exact. */
+START_TEST(same_as_the_plain_rule) {
+  static int32_t expected[LAYERS_MAX];
+  static double loads[OWNERS_MAX];
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    const cv_rng rng = {.seed = seed, .stream = CV_RNG_PROBE};
+    int32_t n = 1 + (int32_t)(seed * 37 % 150), owners = 1 + (int32_t)(seed * 13 % 170);
+    for (int32_t i = 0; i < n; i++) cost[i] = floor(5 * cv_rng_uniform(&rng, (uint64_t)i));
+    plain_rule(n, owners, expected, loads);
+    cv_plan_owners(cost, n, owners, owner, load, order);
+    for (int32_t i = 0; i < n; i++) ck_assert_int_eq(owner[i], expected[i]);
+    for (int32_t o = 0; o < owners; o++) ck_assert(load[o] == loads[o]);
+  }
+}
+END_TEST
+
+/* Two heaps of at most n items: 2 n comparisons to build each, 2 log2 n for each of n items taken from it. */
+START_TEST(comparisons_grow_as_n_log_n) {
+  for (int32_t n = 2; n <= LAYERS_MAX; n *= 3) {
+    for (int32_t owners = 1; owners <= OWNERS_MAX; owners *= 8) {
+      draw_costs(3, n);
+      int64_t comparisons = cv_plan_owners(cost, n, owners, owner, load, order);
+      ck_assert_double_le((double)comparisons, 4 * n * (log2(n) + 1));
+      ck_assert_int_ge(comparisons, n - 1); /* no fewer find even the largest */
+    }
+  }
+  draw_costs(4, 200);
+  ck_assert_int_lt(cv_plan_owners(cost, 200, OWNERS_MAX, owner, load, order), 10000);
+}
+END_TEST
+
+START_TEST(room_of_owners) {
+  static const double bytes[] = {5, 7, 1, 9};
+  static const int32_t owners[] = {1, 0, 1, -1};
+  double used[3];
+  ck_assert_int_eq(cv_plan_overfull(bytes, owners, 4, 3, 7, used), -1);
+  ck_assert(used[0] == 7 && used[1] == 6 && used[2] == 0);
+  ck_assert_int_eq(cv_plan_overfull(bytes, owners, 4, 3, 6.5, used), 0);
+  ck_assert_int_eq(cv_plan_overfull(bytes, owners, 4, 3, 1, used), 0); /* two are above: the fuller one */
+  ck_assert_int_eq(cv_plan_overfull(bytes, owners, 3, 2, 1, used), 0);
+  ck_assert_int_eq(cv_plan_overfull(bytes, owners, 1, 2, 4, used), 1);
+}
+END_TEST
+
 START_TEST(flops_of_a_refresh) {
   ck_assert_double_eq_tol(cv_plan_refresh_flops(1000, 1000, 5, true), 9e9, 1);
   ck_assert_double_eq_tol(cv_plan_refresh_flops(1000, 10, 0, false), 2e7 + 1e6 + 9e3, 1);
@@ -188,17 +247,13 @@ START_TEST(products_beyond_64_bits) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {one_owner_takes_all,
-                                no_layer_no_load,
-                                more_owners_than_layers,
-                                equal_costs_go_round,
-                                worst_case_of_graham,
-                                within_the_bound_of_the_optimum,
-                                thousands_of_owners,
-                                flops_of_a_refresh,
-                                products_of_one_rank_cost_the_same,
-                                slab_gets_cheaper_with_ranks,
-                                choice_of_a_product_is_a_pure_function,
+  const TTest *const tests[] = {one_owner_takes_all,          no_layer_no_load,
+                                more_owners_than_layers,      equal_costs_go_round,
+                                worst_case_of_graham,         within_the_bound_of_the_optimum,
+                                thousands_of_owners,          same_as_the_plain_rule,
+                                comparisons_grow_as_n_log_n,  room_of_owners,
+                                flops_of_a_refresh,           products_of_one_rank_cost_the_same,
+                                slab_gets_cheaper_with_ranks, choice_of_a_product_is_a_pure_function,
                                 products_beyond_64_bits};
   return suite_run("planner", tests, sizeof tests / sizeof tests[0], NULL);
 }

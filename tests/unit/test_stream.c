@@ -282,7 +282,9 @@ START_TEST(test_numbers_that_are_not_finite_are_refused) {
   accumulate(&a, 3, false, M, NULL);
   check_refused(a.s.Y + 5 * a.s.ld + 7, 0, &a, "product with a factor of 40 x 40 is not finite");
   check_refused(a.s.Y + 5 * a.s.ld + 7, INFINITY, &a, "product with a factor of 40 x 40 is not finite");
-  check_refused(a.s.Omega + 3 * a.s.ld, 0, &a, "a factor of 40 x 40");
+  check_refused(a.s.Omega + 3 * a.s.ld, 0, &a, "the start is not");
+  check_refused(a.s.Omega + (K - 1) * a.s.ld + N - 1, INFINITY, &a, "the start is not");
+  check_refused(a.s.Omega + (K + 2) * a.s.ld, 0, &a, "its seed");
   check_refused(a.s.Y + (K + 2) * a.s.ld, 0, &a, "certificate");
   check_refused(a.s.Y, NAN, &a, "trace");
   check_refused(a.s.Y, -1, &a, "trace");

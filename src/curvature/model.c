@@ -1,0 +1,281 @@
+#include "curvature/model.h"
+
+#include "base/order.h"
+
+#include <math.h>
+
+/* Extra: trace, rows and two flags (factors.c). Brand: fewest rows of a block (brand.c). */
+enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
+
+static const double FLOAT = sizeof(float);
+static const double PASS = 1.5; /* of a copy's traffic: x <- a x + b y reads twice and writes once */
+
+const cv_plan_allowed cv_plan_allowed_today = {1u << CV_PLAN_TRIANGLE, 1u << CV_PLAN_REPLICATED,
+                                               1u << CV_PLAN_TO_OWNER};
+
+const cv_plan_run cv_plan_run_default = {.n_workers = 1,
+                                         .batch_rows = 128,
+                                         .statistics_rows = 128,
+                                         .factor_update_steps = 10,
+                                         .inv_update_steps = 10,
+                                         .eig_rank = 64,
+                                         .oversampling = 8,
+                                         .products = 1,
+                                         .full_share = 0.75,
+                                         .grid_min_n = 4096,
+                                         .capture_rows = 1024};
+
+/* ---- sizes ---- */
+
+int32_t cv_plan_owner_count(const cv_plan_run *run) {
+  return run->n_curvature > 0 ? run->n_curvature : run->n_workers;
+}
+
+static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS;
+  return cv_smaller(run->eig_rank + (is_low ? run->eig_rank / 2 : run->oversampling), n);
+}
+
+bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  return run->is_exact || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
+}
+
+bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  if (carrier == CV_PLAN_LOCAL) return run->n_curvature == 0;
+  return carrier == CV_PLAN_TRIANGLE || !cv_plan_is_full(run, n, carrier);
+}
+
+int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  return cv_plan_is_full(run, n, carrier) ? n : basis_wanted(run, n, carrier);
+}
+
+int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  int64_t k = cv_plan_basis(run, n, carrier);
+  return carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS || k == n ? k : cv_smaller(run->eig_rank, k);
+}
+
+bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  return carrier == CV_PLAN_TRIANGLE && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
+}
+
+/* Blocks of the owner's columns, each from row 0 down to its last column. */
+static int64_t spread_floats(int64_t n, int32_t owners, int32_t owner) {
+  cv_cyclic piece = {.n = n, .block = CV_PLAN_SPREAD_BLOCK, .parts = owners, .part = owner};
+  int64_t floats = 0, count = cv_cyclic_count(&piece);
+  for (int64_t local = 0, width; local < count; local += width) {
+    width = cv_cyclic_run(&piece, local);
+    floats += width * (cv_cyclic_global(&piece, local) + width);
+  }
+  return floats;
+}
+
+static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+  switch (carrier) {
+  case CV_PLAN_SKETCH:
+    return (cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES) * n;
+  case CV_PLAN_COLUMNS:
+    return run->statistics_rows * n;
+  case CV_PLAN_LOCAL:
+    return 0;
+  case CV_PLAN_TRIANGLE:
+  case CV_PLAN_CARRIERS:
+    break;
+  }
+  if (cv_plan_is_spread(run, n, carrier)) return spread_floats(n, cv_plan_owner_count(run), owner);
+  return n * (n + 1) / 2;
+}
+
+int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+  return body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
+}
+
+/* Over all owners of the factor, without the extra floats. */
+static double all_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  int32_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
+  double floats = 0;
+  for (int32_t o = 0; o < owners; o++) floats += (double)body_floats(run, n, carrier, o);
+  return floats;
+}
+
+/* ---- transfers ---- */
+
+double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes) {
+  const cv_plan_link *link = ranks <= machine->ranks_per_node ? &machine->within : &machine->between;
+  double p = (double)ranks, messages = ceil(log2(p));
+  if (ranks <= 1) return 0;
+  if (kind == CV_PLAN_SEND) return link->latency_s + bytes / link->bytes_s;
+  if (kind == CV_PLAN_SUM) return 2 * messages * link->latency_s + 2 * (p - 1) / p * bytes / link->bytes_s;
+  return messages * link->latency_s + bytes / link->bytes_s;
+}
+
+/* The workers and an owner. */
+static int64_t group(const cv_plan_run *run) {
+  return run->n_workers + (run->n_curvature > 0);
+}
+
+cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                            int32_t owner) {
+  double body = FLOAT * (double)body_floats(run, n, carrier, owner), extra = FLOAT * EXTRA_FLOATS;
+  double columns = carrier == CV_PLAN_COLUMNS ? body : 0, fused = body - columns + extra;
+  if (route == CV_PLAN_WITH_GRADIENTS) return (cv_plan_up){.summed = fused, .columns = columns};
+  return (cv_plan_up){.reduced = fused, .columns = columns};
+}
+
+double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up) {
+  int64_t ranks = group(run);
+  double sum_s = cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, up->summed) -
+                 cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, 0); /* no messages of its own */
+  if (up->reduced > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_REDUCE, ranks, up->reduced);
+  if (up->summed > 0 && run->n_curvature > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, up->summed);
+  if (up->columns > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, run->n_workers * up->columns);
+  return sum_s;
+}
+
+double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, double bytes) {
+  return bytes > 0 ? cv_plan_transfer_s(machine, CV_PLAN_BROADCAST, group(run), bytes) : 0;
+}
+
+/* ---- stages of a factor ---- */
+
+static cv_plan_cost product(const cv_plan_machine *machine, double flops) {
+  return (cv_plan_cost){.flops = flops, .seconds = flops / machine->gemm_flops_s};
+}
+
+static cv_plan_cost copy(const cv_plan_machine *machine, double floats) {
+  return (cv_plan_cost){.seconds = FLOAT * floats / machine->copy_bytes_s};
+}
+
+/* x <- a x + b y */
+static cv_plan_cost mix(const cv_plan_machine *machine, double floats) {
+  return (cv_plan_cost){.flops = 3 * floats, .seconds = PASS * FLOAT * floats / machine->copy_bytes_s};
+}
+
+static cv_plan_cost plus(cv_plan_cost x, cv_plan_cost y) {
+  return (cv_plan_cost){x.flops + y.flops, x.seconds + y.seconds, x.bytes + y.bytes};
+}
+
+static cv_plan_cost times(double factor, cv_plan_cost x) {
+  return (cv_plan_cost){factor * x.flops, factor * x.seconds, factor * x.bytes};
+}
+
+static cv_plan_cost eigenproblem(const cv_plan_eig *eig, double k) {
+  return (cv_plan_cost){.flops = 9 * k * k * k, .seconds = (eig->square_s + eig->cube_s * k) * k * k};
+}
+
+static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                            cv_plan_carrier carrier) {
+  double rows = (double)run->statistics_rows, N = (double)n, flops = rows * N * (N + 1);
+  if (carrier == CV_PLAN_SKETCH)
+    return product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES));
+  if (carrier == CV_PLAN_COLUMNS || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
+  return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
+}
+
+/* Rows of a spread factor become blocks only now. */
+static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                               cv_plan_carrier carrier) {
+  bool is_spread = cv_plan_is_spread(run, n, carrier);
+  double floats = all_floats(run, n, carrier), owners = is_spread ? cv_plan_owner_count(run) : 1;
+  cv_plan_cost cost = is_spread ? product(machine, 2 * (double)run->statistics_rows * floats) : copy(machine, floats);
+  cost.bytes = FLOAT * (floats + owners * EXTRA_FLOATS);
+  return cost;
+}
+
+/* Brand's updates of r pairs by the rows of all workers, in blocks (brand.h); c c products in fp64. */
+static cv_plan_cost update_pairs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n) {
+  int64_t rows = run->statistics_rows * run->n_workers, pairs = cv_plan_basis(run, n, CV_PLAN_COLUMNS),
+          block = cv_smaller(cv_larger(BRAND_ROWS, pairs / 2), rows);
+  double N = (double)n, r = (double)pairs, c = (double)block;
+  if (rows == 0) return (cv_plan_cost){0};
+  cv_plan_cost one = product(machine, 4 * N * r * c + 2 * N * c * c + 2 * N * r * (r + c));
+  one = plus(one, eigenproblem(&machine->eig_f64, r + c));
+  return times((double)rows / c, one);
+}
+
+static cv_plan_cost average(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                            cv_plan_carrier carrier) {
+  if (carrier == CV_PLAN_COLUMNS) return update_pairs(machine, run, n);
+  if (carrier == CV_PLAN_LOCAL) return mix(machine, (double)n * (double)(n + 1) / 2);
+  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
+  return mix(machine, all_floats(run, n, carrier) / owners);
+}
+
+/* Products with a factor that lies over the owners take the faster of their two ways. */
+static cv_plan_cost products(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, int64_t k,
+                             int64_t owners) {
+  cv_plan_product how = cv_plan_slab_is_faster(n, k, owners) ? CV_PLAN_SLAB : CV_PLAN_SCALAPACK;
+  cv_plan_cost one = product(machine, 2 * (double)n * (double)n * (double)k / (double)owners);
+  if (owners > 1) one.seconds = cv_plan_product_seconds(how, n, k, owners);
+  return times((double)run->products, one);
+}
+
+/* A sketch has its product already; expressing it on the new seed takes two of k k n. */
+static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                            cv_plan_carrier carrier) {
+  int64_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
+          k = cv_plan_basis(run, n, carrier);
+  double N = (double)n, K = (double)k;
+  if (carrier == CV_PLAN_COLUMNS) return (cv_plan_cost){0};
+  if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
+  cv_plan_cost finish = product(machine, 10 * N * K * K / (double)owners);
+  finish = plus(finish, eigenproblem(&machine->eig_f64, K));
+  if (carrier == CV_PLAN_SKETCH) return plus(finish, product(machine, 4 * N * K * K));
+  return plus(finish, products(machine, run, n, k, owners));
+}
+
+void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
+                          cv_plan_cost cost[CV_PLAN_STAGES]) {
+  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
+         floats = (double)cv_plan_pairs(run, n, carrier) * ((double)n + owners);
+  for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
+  cost[CV_PLAN_CAPTURE] = capture(machine, run, n, carrier);
+  cost[CV_PLAN_STATISTICS] = statistics(machine, run, n, carrier);
+  cost[CV_PLAN_AVERAGE] = average(machine, run, n, carrier);
+  cost[CV_PLAN_REFRESH] = refresh(machine, run, n, carrier);
+  cost[CV_PLAN_RECEIVE] = copy(machine, floats);
+  cost[CV_PLAN_RECEIVE].bytes = FLOAT * floats;
+  cost[CV_PLAN_PUBLISH] = times(1 / owners, cost[CV_PLAN_RECEIVE]);
+}
+
+/* ---- stages of a layer ---- */
+
+/* One side of a layer with `other` rows on its other side: both halves of the projection, n its own size. */
+static double side_flops(const cv_plan_run *run, int64_t n, int64_t other, const cv_plan_choice *choice, int which) {
+  cv_plan_carrier carrier = choice->carrier[which];
+  bool is_factored = choice->apply == CV_PLAN_FACTORED;
+  double rows = is_factored ? (double)run->batch_rows : (double)other, N = (double)n;
+  if (cv_plan_is_full(run, n, carrier)) return (is_factored ? 2 : 4) * rows * N * N;
+  return 4 * rows * N * (double)cv_plan_pairs(run, n, carrier);
+}
+
+/* The core between two sides of low rank. */
+static double core_flops(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
+  int64_t a = cv_plan_pairs(run, layer->n, choice->carrier[CV_PLAN_A]),
+          g = cv_plan_pairs(run, layer->m, choice->carrier[CV_PLAN_G]);
+  bool is_low = !cv_plan_is_full(run, layer->n, choice->carrier[CV_PLAN_A]) &&
+                !cv_plan_is_full(run, layer->m, choice->carrier[CV_PLAN_G]);
+  return is_low && choice->apply != CV_PLAN_FACTORED ? 2 * (double)a * (double)g * (double)(layer->m + layer->n) : 0;
+}
+
+/* Of low rank, one half of the flops projects and one expands; a full side, or rows, are done at once. */
+static void apply_costs(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
+                        const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]) {
+  double core = core_flops(run, layer, choice), flops = core;
+  flops += side_flops(run, layer->n, layer->m, choice, CV_PLAN_A);
+  flops += side_flops(run, layer->m, layer->n, choice, CV_PLAN_G);
+  double later = core > 0 ? flops / 2 : 0;
+  cost[CV_PLAN_PROJECT] = product(machine, flops - later);
+  cost[CV_PLAN_APPLY] = plus(product(machine, later), mix(machine, (double)layer->m * (double)layer->n));
+}
+
+void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
+                         const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]) {
+  double weights = (double)layer->m * (double)layer->n;
+  for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
+  cost[CV_PLAN_TRAIN] = product(machine, 6 * (double)run->batch_rows * weights);
+  cost[CV_PLAN_MOMENTUM] = mix(machine, weights);
+  cost[CV_PLAN_APPLY] = mix(machine, weights);
+  if (run->n_workers > 1) cost[CV_PLAN_GRADIENTS] = copy(machine, weights);
+  if (run->n_workers > 1) cost[CV_PLAN_GRADIENTS].bytes = FLOAT * weights;
+  if (!layer->is_skipped) apply_costs(machine, run, layer, choice, cost);
+}

@@ -1,0 +1,194 @@
+/* What a run costs, before it runs: flops, seconds, bytes sent and memory, by stage and by rank. Pure functions of
+ * sizes and of the machine's constants; no MPI, no BLAS.
+ *
+ * A layer has factors A (n, n) and G (m, m), n with the bias. W workers, each with batch_rows rows a step, of which it
+ * captures statistics_rows; C curvature ranks; owners are these, or the workers when C is 0. Of a factor of size n:
+ *
+ *   carrier    floats to its owner, of each statistic   what the owner keeps       pairs (r) sent back
+ *   triangle   n (n + 1) / 2, reduced                   the average (n, n)         eig_rank; n where it is full
+ *   sketch     (k + 10) n, reduced                      a seeded sketch (stream.h) k
+ *   columns    rows n, from each worker                 k pairs (brand.h)          k
+ *   local      none: of the owner's own rows            the average (n, n)         as triangle
+ *
+ * with k = eig_rank + eig_rank / 2 and 4 more floats (trace, rows, two flags), reduced. A factor is full when its pairs
+ * would be full_share of n: then it is decomposed exactly. A refresh brings r (n + 1) floats to every worker. A full or
+ * large factor by triangle may be spread over all owners, as spread.c has it. */
+#ifndef CV_CURVATURE_MODEL_H
+#define CV_CURVATURE_MODEL_H
+
+#include "base/cyclic.h"
+#include "base/memory.h"
+#include "curvature/planner.h"
+
+typedef struct cv_plan_layer {
+  int64_t m, n;
+  bool is_skipped; /* not preconditioned */
+} cv_plan_layer;
+
+enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
+
+/* Rows of the certificates behind a sketch (eig.h), and columns in a block of a spread factor (grid.h). */
+enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
+
+typedef enum cv_plan_carrier {
+  CV_PLAN_TRIANGLE,
+  CV_PLAN_SKETCH,
+  CV_PLAN_COLUMNS,
+  CV_PLAN_LOCAL,
+  CV_PLAN_CARRIERS
+} cv_plan_carrier;
+
+typedef enum cv_plan_apply {
+  CV_PLAN_REPLICATED, /* every worker, to the summed gradient */
+  CV_PLAN_SHARDED,    /* one worker a layer, between a scattering and a gathering of the gradients */
+  CV_PLAN_FACTORED,   /* every worker, to its own rows before the sum (lrps_rows.h) */
+  CV_PLAN_APPLIES
+} cv_plan_apply;
+
+typedef enum cv_plan_route {
+  CV_PLAN_TO_OWNER,       /* statistics are reduced straight to their owner */
+  CV_PLAN_WITH_GRADIENTS, /* they ride on the gradients' sum; worker 0 hands them to a curvature rank */
+  CV_PLAN_ROUTES
+} cv_plan_route;
+
+typedef struct cv_plan_choice {
+  cv_plan_carrier carrier[CV_PLAN_FACTORS];
+  cv_plan_apply apply;
+  cv_plan_route route;
+} cv_plan_choice;
+
+/* What may be chosen: bit 1 << value of each enum. One bit forces. */
+typedef struct cv_plan_allowed {
+  uint32_t carriers, applies, routes;
+} cv_plan_allowed;
+
+/* What the service does today: triangles, straight to the owner, replicated. */
+extern const cv_plan_allowed cv_plan_allowed_today;
+
+typedef struct cv_plan_run {
+  int32_t n_workers, n_curvature;
+  int64_t batch_rows, statistics_rows;           /* of one worker in one step */
+  int64_t factor_update_steps, inv_update_steps; /* >= 1 */
+  int64_t staleness;                             /* steps */
+  bool is_exact;                                 /* method kfac: every factor is decomposed exactly */
+  int64_t eig_rank, oversampling;
+  int64_t products;     /* with a factor by one refresh: further power iterations + 1 */
+  double full_share;    /* as the option */
+  int64_t grid_min_n;   /* triangles of this size and above are spread over several owners; 0: none */
+  int64_t capture_rows; /* most rows of a spread factor, as the option */
+  double train_s;       /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
+  int64_t header_bytes; /* of one refreshed layer: CV_WIRE_HEADER_BYTES */
+  int64_t event_bytes;  /* of one parcel: sizeof of cv_downlink's events */
+} cv_plan_run;
+
+/* The options' initial values, on one worker; no sizes of headers. */
+extern const cv_plan_run cv_plan_run_default;
+
+/* Stages of layers and factors, each time they are done. */
+typedef enum cv_plan_stage {
+  CV_PLAN_TRAIN,      /* worker, a step: forward and backward */
+  CV_PLAN_CAPTURE,    /* worker, a statistic */
+  CV_PLAN_STATISTICS, /* worker, a statistic: packing; bytes to all owners of the factor */
+  CV_PLAN_AVERAGE,    /* each owner of the factor, a statistic */
+  CV_PLAN_REFRESH,    /* each owner, a refresh */
+  CV_PLAN_PUBLISH,    /* each owner, a refresh: packing; bytes to the workers */
+  CV_PLAN_RECEIVE,    /* worker, a refresh: unpacking; bytes from all owners of the factor */
+  CV_PLAN_GRADIENTS,  /* worker, a step: packing; bytes of the sum */
+  CV_PLAN_MOMENTUM,   /* worker, a step */
+  CV_PLAN_PROJECT,    /* worker (sharded: one of them), a step */
+  CV_PLAN_APPLY,      /* the same */
+  CV_PLAN_STAGES
+} cv_plan_stage;
+
+/* seconds: computing and copying; the transfer of bytes is cv_plan_transfer_s. */
+typedef struct cv_plan_cost {
+  double flops, seconds, bytes;
+} cv_plan_cost;
+
+/* ---- sizes ---- */
+
+int32_t cv_plan_owner_count(const cv_plan_run *run);
+
+/* Can this factor come so? Else it comes as a triangle. No sketch and no columns of a factor that is decomposed
+ * exactly; local only when the workers own. */
+bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+
+/* Largest basis of a refresh, and the pairs that it sends. */
+int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+
+bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+
+/* Floats of one statistic on the way to one owner: a sum over the workers, or, of columns, from each worker (plus the 4
+ * reduced ones, counted here). owner: its number, which matters for a spread factor only. */
+int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner);
+
+/* ---- seconds ---- */
+
+/* cost[stage] of one factor for CAPTURE .. RECEIVE, the others 0. A local factor is captured by its owner alone. */
+void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
+                          cv_plan_cost cost[CV_PLAN_STAGES]);
+
+/* cost[stage] of one layer for TRAIN and GRADIENTS .. APPLY, the others 0. */
+void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
+                         const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]);
+
+typedef enum cv_plan_transfer { CV_PLAN_SUM, CV_PLAN_REDUCE, CV_PLAN_BROADCAST, CV_PLAN_SEND } cv_plan_transfer;
+
+/* Seconds of a transfer of so many bytes from (or to) each of the ranks: sums by halves and doubles (2 (p - 1) / p of
+ * the bytes, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2 p messages). Over the links
+ * within a node when so many ranks fit on one. 0 with one rank. */
+double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes);
+
+/* Seconds until one owner has a statistic: bytes that are reduced straight to it, bytes that ride on the gradients' sum
+ * (no messages of their own, but for the hand-over to a curvature rank), and columns from each worker. */
+typedef struct cv_plan_up {
+  double reduced, summed, columns; /* bytes from one worker */
+} cv_plan_up;
+cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                            int32_t owner);
+double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up);
+
+/* Of so many bytes from one owner to all workers. */
+double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, double bytes);
+
+/* The cheapest choice that is allowed and possible, of the sum of a worker's seconds in a mean step (compute, and the
+ * share of transfers that is not hidden) and the owners' seconds in a mean step over their number: a worker's second is
+ * seen at once, an owner's when owners are the bottleneck. Equal costs: the first of each enum. Where nothing that is
+ * allowed is possible: triangle, replicated, to the owner. */
+cv_plan_choice cv_plan_choose(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
+                              const cv_plan_allowed *allowed);
+
+/* ---- a whole run: layers with their choices and owners (-1: skipped) ---- */
+
+typedef struct cv_plan_layout {
+  const cv_plan_run *run;
+  int32_t n_layers;
+  const cv_plan_layer *layer;   /* [n_layers] */
+  const cv_plan_choice *choice; /* [n_layers] */
+  const int32_t *owner;         /* [n_layers] */
+} cv_plan_layout;
+
+/* In the order of CURVD_TRAFFIC_LIST. */
+typedef enum cv_plan_traffic {
+  CV_PLAN_TRAFFIC_GRADIENTS,
+  CV_PLAN_TRAFFIC_STATISTICS,
+  CV_PLAN_TRAFFIC_PRECONDITIONERS,
+  CV_PLAN_TRAFFIC_CONTROL,
+  CV_PLAN_TRAFFICS
+} cv_plan_traffic;
+
+/* Bytes that a rank has sent after n_steps steps and curvd_finish, as curvd_metrics counts them: what it contributes or
+ * is root of. Of a refresh that kept all its pairs. Sharded gradients: the scattering, and a mean share of the
+ * gathering. */
+void cv_plan_traffic_of(const cv_plan_layout *layout, int32_t rank, int64_t n_steps, int64_t bytes[CV_PLAN_TRAFFICS]);
+
+/* Bytes that a rank holds, without the padding of rows (at most 31 floats each) and without what is small: scratch of
+ * small matrices, requests. */
+void cv_plan_memory_of(const cv_plan_layout *layout, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]);
+
+/* Of them, those of the factors that the layer's owner holds alone. */
+int64_t cv_plan_factor_bytes(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice);
+
+#endif

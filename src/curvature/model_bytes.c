@@ -1,0 +1,247 @@
+/* What each rank of a run sends, and what it holds. */
+#include "base/order.h"
+#include "curvature/model.h"
+
+enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), THIN_ROWS = 128 };
+
+static int64_t divide_up(int64_t x, int64_t by) {
+  return x / by + (x % by > 0);
+}
+
+/* One factor of a layout. */
+typedef struct place {
+  const cv_plan_run *run;
+  const cv_plan_choice *choice;
+  int64_t n, other; /* its own size, and that of the layer's other factor */
+  cv_plan_carrier carrier;
+  int32_t owner; /* of the layer */
+  bool is_spread;
+} place;
+
+static place place_of(const cv_plan_layout *l, int32_t i, int which) {
+  const cv_plan_layer *layer = &l->layer[i];
+  int64_t n = which == CV_PLAN_A ? layer->n : layer->m;
+  cv_plan_carrier carrier = l->choice[i].carrier[which];
+  return (place){
+      l->run, &l->choice[i], n, layer->m + layer->n - n, carrier, l->owner[i], cv_plan_is_spread(l->run, n, carrier)};
+}
+
+static bool holds(const place *p, int32_t owner) {
+  return p->owner >= 0 && owner >= 0 && (p->is_spread || p->owner == owner);
+}
+
+static bool is_worker(const cv_plan_run *run, int32_t rank) {
+  return rank < run->n_workers;
+}
+
+/* Its number as an owner, -1 when it is none. */
+static int32_t owner_of(const cv_plan_run *run, int32_t rank) {
+  if (run->n_curvature == 0) return rank;
+  return is_worker(run, rank) ? -1 : rank - run->n_workers;
+}
+
+/* Columns of a spread factor dealt out in blocks of 64, as grid.h has it. */
+static int64_t mine(const place *p, int32_t owner) {
+  cv_cyclic piece = {.n = p->n, .block = CV_PLAN_SPREAD_BLOCK, .parts = cv_plan_owner_count(p->run), .part = owner};
+  return p->is_spread ? cv_cyclic_count(&piece) : p->n;
+}
+
+/* ---- traffic ---- */
+
+/* Steps of n_steps in which something of this interval is due: 0, interval, 2 interval, ... */
+static int64_t times(int64_t n_steps, int64_t interval) {
+  return divide_up(n_steps, interval);
+}
+
+static int64_t common(int64_t x, int64_t y) {
+  while (y > 0) {
+    int64_t rest = x % y;
+    x = y;
+    y = rest;
+  }
+  return x;
+}
+
+/* Steps with statistics or a refresh; each is told, and the end of the run. */
+static int64_t commands(const cv_plan_run *run, int64_t n_steps) {
+  int64_t f = run->factor_update_steps, i = run->inv_update_steps, both = f / common(f, i) * i;
+  return times(n_steps, f) + times(n_steps, i) - times(n_steps, both) + 1;
+}
+
+/* Of one statistic, by one worker. */
+static int64_t statistic_bytes(const place *p, int32_t rank) {
+  const cv_plan_run *run = p->run;
+  bool is_riding = p->choice->route == CV_PLAN_WITH_GRADIENTS;
+  int64_t floats = 0;
+  for (int32_t o = 0; o < cv_plan_owner_count(run); o++) {
+    if (!holds(p, o)) continue;
+    cv_plan_up up = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, o);
+    int64_t reduced = (int64_t)up.reduced, summed = (int64_t)up.summed, columns = (int64_t)up.columns;
+    if (owner_of(run, rank) != o) floats += reduced + columns;
+    if (run->n_workers > 1) floats += summed;
+    if (is_riding && run->n_curvature > 0 && rank == 0) floats += summed; /* handed over */
+  }
+  return floats;
+}
+
+/* Of one refresh, by one owner; nothing when it holds no factor. */
+static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most) {
+  int64_t bytes = 0;
+  for (int32_t i = 0; i < l->n_layers; i++) {
+    bool is_held = false;
+    for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+      place p = place_of(l, i, f);
+      if (!holds(&p, owner)) continue;
+      int64_t pairs = is_most ? cv_plan_basis(p.run, p.n, p.carrier) : cv_plan_pairs(p.run, p.n, p.carrier);
+      is_held = true;
+      bytes += FLOAT * pairs * (mine(&p, owner) + 1);
+    }
+    bytes += is_held ? l->run->header_bytes : 0;
+  }
+  return bytes > 0 ? bytes + l->run->event_bytes : 0;
+}
+
+/* Of one step. A sharded gradient is scattered whole, and each worker gathers out the layers that it made. */
+static int64_t gradient_bytes(const cv_plan_layout *l) {
+  int64_t bytes = 0;
+  for (int32_t i = 0; i < l->n_layers && l->run->n_workers > 1; i++) {
+    int64_t weights = FLOAT * l->layer[i].m * l->layer[i].n;
+    bool is_sharded = !l->layer[i].is_skipped && l->choice[i].apply == CV_PLAN_SHARDED;
+    bytes += weights + (is_sharded ? weights / l->run->n_workers : 0);
+  }
+  return bytes;
+}
+
+void cv_plan_traffic_of(const cv_plan_layout *l, int32_t rank, int64_t n_steps, int64_t bytes[CV_PLAN_TRAFFICS]) {
+  const cv_plan_run *run = l->run;
+  int32_t ranks = run->n_workers + run->n_curvature;
+  for (int i = 0; i < CV_PLAN_TRAFFICS; i++) bytes[i] = 0;
+  if (is_worker(run, rank)) {
+    bytes[CV_PLAN_TRAFFIC_GRADIENTS] = n_steps * gradient_bytes(l);
+    for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+      place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+      bytes[CV_PLAN_TRAFFIC_STATISTICS] += times(n_steps, run->factor_update_steps) * statistic_bytes(&p, rank);
+    }
+  }
+  if (ranks > 1)
+    bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS] =
+        times(n_steps, run->inv_update_steps) * parcel_bytes(l, owner_of(run, rank), false);
+  if (rank == 0) bytes[CV_PLAN_TRAFFIC_CONTROL] = COMMAND * run->n_curvature * commands(run, n_steps);
+}
+
+/* ---- memory ---- */
+
+static int64_t ring(const cv_plan_run *run, int64_t interval) {
+  return cv_larger(divide_up(run->staleness, interval), 1);
+}
+
+static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
+  int64_t rows = p->n; /* a triangle is kept as a square */
+  if (p->is_spread) rows = p->run->capture_rows;
+  if (p->carrier == CV_PLAN_COLUMNS) rows = p->run->statistics_rows;
+  if (p->carrier == CV_PLAN_SKETCH)
+    rows = 2 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seed */
+  if (p->carrier == CV_PLAN_LOCAL && !holds(p, owner_of(p->run, rank))) rows = 0;
+  bytes[CV_MEMORY_STATISTICS] += FLOAT * rows * p->n;
+}
+
+/* Average, or seed and sketch, or none; and the basis with its probes and eigenvalues. */
+static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
+  int64_t k = cv_plan_basis(p->run, p->n, p->carrier), rows = p->n;
+  if (!holds(p, owner)) return;
+  if (p->carrier == CV_PLAN_COLUMNS) rows = 0;
+  if (p->carrier == CV_PLAN_SKETCH) rows = 2 * (k + CV_PLAN_PROBES);
+  bytes[CV_MEMORY_FACTORS] += FLOAT * ((rows + k + CV_PLAN_PROBES) * mine(p, owner) + k);
+}
+
+/* Bases with room for the other side's pairs, a spectral table, and with one worker projections that follow. */
+static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
+  place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
+  int64_t a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
+  bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
+  int64_t floats = (is_low ? g + a : a) * A.n + (is_low ? g + a : g) * G.n + a + g + (a + 1) * (g + 1);
+  if (is_low && A.run->n_workers == 1) floats += g * A.n + a * G.n;
+  return floats;
+}
+
+static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+  int64_t all = 0, largest = 0, plane = 0, core = 0, thin = 0;
+  for (int32_t i = 0; i < l->n_layers; i++) {
+    place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
+    int64_t weights = A.n * G.n, a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
+    bool is_sharded = l->choice[i].apply == CV_PLAN_SHARDED;
+    all += weights;
+    if (l->layer[i].is_skipped) continue;
+    bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
+    hold_statistic(&A, rank, bytes);
+    hold_statistic(&G, rank, bytes);
+    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * preconditioner_floats(l, i) / (is_sharded ? l->run->n_workers : 1);
+    largest = cv_larger(largest, weights);
+    core = cv_larger(core, a * g);
+    if (!is_low) plane = cv_larger(plane, 2 * weights);
+    if (is_low && l->run->n_workers == 1) thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
+  }
+  bytes[CV_MEMORY_MOMENTUM] += FLOAT * all;
+  bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin);
+  if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1);
+}
+
+/* Rings of both ways; a rank has those of the owners that it talks to. */
+static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+  const cv_plan_run *run = l->run;
+  bool trains = is_worker(run, rank);
+  int64_t up_slots = trains && run->n_curvature > 0
+                         ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
+                         : 1,
+          down_slots = trains ? ring(run, run->inv_update_steps) : 1;
+  for (int32_t o = 0; o < cv_plan_owner_count(run); o++) {
+    if (!trains && o != owner_of(run, rank)) continue;
+    for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+      place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+      cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, o);
+      int64_t columns = (int64_t)up.columns * (trains ? 1 : run->n_workers); /* an owner has those of every worker */
+      if (holds(&p, o)) bytes[CV_MEMORY_TRANSFER] += up_slots * (p.is_spread ? 0 : (int64_t)up.reduced + columns);
+    }
+    bytes[CV_MEMORY_TRANSFER] += down_slots * parcel_bytes(l, o, true);
+  }
+}
+
+/* The largest solver: LAPACK's 3 n n of an exact one, the products of a randomized one; a spread factor is mirrored in
+ * the same place, two blocks at a time. And a block on its way. */
+static void hold_solver(const cv_plan_layout *l, int32_t owner, int64_t *bytes) {
+  int64_t most = 0, block = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+    int64_t k = cv_plan_basis(p.run, p.n, p.carrier);
+    bool is_full = cv_plan_is_full(p.run, p.n, p.carrier);
+    if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
+    if (!holds(&p, owner)) continue;
+    if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
+    most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
+  }
+  bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
+  bytes[CV_MEMORY_TRANSFER] += FLOAT * block;
+}
+
+void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
+  int32_t owner = owner_of(l->run, rank);
+  for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
+  if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+    hold_factor(&p, owner, bytes);
+  }
+  hold_links(l, rank, bytes);
+  hold_solver(l, owner, bytes);
+}
+
+int64_t cv_plan_factor_bytes(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
+  const int32_t first = 0;
+  cv_plan_layout l = {run, 1, layer, choice, &first};
+  int64_t bytes[CV_MEMORY_KINDS] = {0};
+  for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+    place p = place_of(&l, 0, f);
+    if (!p.is_spread) hold_factor(&p, 0, bytes);
+  }
+  return bytes[CV_MEMORY_FACTORS];
+}

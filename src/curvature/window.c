@@ -1,0 +1,81 @@
+#include "curvature/window.h"
+
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A share of the missing trace that has grown by so much was a jump: its directions are new to the seed. */
+static const double JUMP = 1.2;
+
+static int64_t stream_floats(const cv_factor *factor) {
+  return (factor->k_max + CV_EIG_PROBES) * factor->ld;
+}
+
+curvd_status cv_window_allocate(curvd_ctx *ctx, cv_factor *factor) {
+  cv_window *window = &factor->window;
+  window->room = factor->seeds_workers ? 0 : cv_settings_of(ctx)->window_rows;
+  window->ld = factor->ld;
+  window->history = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
+  cv_window_clear(window);
+  if (window->room == 0) return CURVD_OK;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, window->room * window->ld, "a window of rows", &window->X,
+                       &ctx->error));
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a test matrix", &window->history.Omega,
+                       &ctx->error));
+  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a sketch", &window->history.Y,
+                       &ctx->error);
+}
+
+void cv_window_release(curvd_ctx *ctx, cv_factor *factor) {
+  float **block[] = {&factor->window.X, &factor->window.history.Omega, &factor->window.history.Y};
+  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+}
+
+cv_eig_scratch cv_window_scratch(const cv_factor *factor) {
+  return cv_stream_repair_scratch(factor->n, factor->k_max);
+}
+
+void cv_window_clear(cv_window *window) {
+  window->rows = 0;
+  window->weight = 1;
+  window->is_whole = window->room > 0;
+}
+
+void cv_window_add(cv_window *window, int64_t n, cv_weights w, int64_t rows, const float *X, int64_t ldx) {
+  if (w.keep == 0) cv_window_clear(window); /* nothing of the past is left */
+  if (w.keep > 0) window->weight *= w.keep;
+  window->is_whole = window->is_whole && rows <= window->room - window->rows && window->weight > 0;
+  if (!window->is_whole) return;
+  float root = (float)sqrt(w.add / window->weight);
+  cv_mix(rows, n, root, X, ldx, 0, window->X + window->rows * window->ld, window->ld);
+  window->rows += rows;
+}
+
+bool cv_window_is_wanted(const cv_window *window, double before, double now) {
+  return window->is_whole && window->rows > 0 && (before < 0 || now > JUMP * before);
+}
+
+/* The stream without the window's rows. */
+static void make_history(curvd_ctx *ctx, const cv_factor *factor, cv_stream_rows rows, cv_stream *history) {
+  int64_t k = factor->k_max + CV_EIG_PROBES;
+  memcpy(history->Omega, factor->stream.Omega, (size_t)stream_floats(factor) * sizeof(float));
+  memcpy(history->Y, factor->stream.Y, (size_t)stream_floats(factor) * sizeof(float));
+  rows.weight = -rows.weight;
+  cv_stream_add(k, factor->n, history->Omega, history->ld, &rows, 1, history->Y, history->ld, ctx->sketched);
+  history->trace = fmax(0, factor->stream.trace + cv_stream_trace(&rows, factor->n));
+}
+
+curvd_status cv_window_repair(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem, cv_error *why) {
+  cv_window *window = &factor->window;
+  cv_stream old = factor->stream;
+  cv_stream_rows rows = {window->rows, window->ld, window->X, false, window->weight};
+  make_history(ctx, factor, rows, &window->history);
+  CV_TRY(cv_stream_repair(&window->history, 1, &rows, problem, &ctx->eig_work, factor->last.found, factor->basis,
+                          factor->own_ld, factor->eigenvalues, &factor->last, why));
+  factor->stream = window->history;
+  factor->stream.trace = old.trace;
+  window->history = old;
+  cv_window_clear(window);
+  return CURVD_OK;
+}

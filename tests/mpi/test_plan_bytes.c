@@ -1,0 +1,190 @@
+/* What model.h says of a run, against what the service itself counts: owners and bytes sent to the byte, on every rank
+ * and for every split of the ranks; memory to the padding that model.h leaves out. */
+#include "mpi_assert.h"
+#include "service_fixture.h"
+
+#include "base/rng.h"
+#include "curvature/internal.h"
+#include "curvature/predict.h"
+#include "curvature/wire.h"
+
+#define COUNT(list) (sizeof list / sizeof list[0])
+
+enum { LAYERS = 4, ROWS = 40, WIDEST = 200 };
+
+_Static_assert((int)CV_PLAN_TRAFFICS == (int)CURVD_TRAFFICS &&
+                   (int)CV_PLAN_TRAFFIC_CONTROL == (int)CURVD_TRAFFIC_CONTROL &&
+                   (int)CV_PLAN_TRAFFIC_STATISTICS == (int)CURVD_TRAFFIC_STATISTICS,
+               "model.h has the public order");
+_Static_assert((int)CV_PLAN_PROBES == (int)CV_EIG_PROBES && (int)CV_PLAN_SPREAD_BLOCK == (int)CV_GRID_BLOCK,
+               "model.h has the sizes of eig.h and grid.h");
+
+/* fc3 is so small that its factors are decomposed exactly. */
+static const service_layer small_layer[LAYERS] = {
+    {"fc0", 129, 70, true}, {"fc1", 200, 20, false}, {"fc2", 64, 128, true}, {"fc3", 20, 10, true}};
+static const service_layer wide_layer[LAYERS] = {
+    {"fc0", 1500, 1000, true}, {"fc1", 1000, 700, true}, {"fc2", 700, 900, false}, {"fc3", 900, 600, true}};
+
+static int size, rank;
+
+typedef struct test_case {
+  const char *options; /* without curvature_ranks */
+  bool is_exact;
+  int64_t factor, inv, staleness, eig_rank, oversampling, grid_min_n;
+  int n_steps;
+} test_case;
+
+static const test_case cases[] = {
+    {"method=nystrom-kfac eig_rank=8", false, 1, 1, 0, 8, 4, 0, 3},
+    {"method=nystrom-kfac eig_rank=8", false, 2, 3, 0, 8, 4, 0, 8},
+    {"method=kfac", true, 3, 2, 5, 64, 4, 0, 7},
+    {"method=nystrom-kfac eig_rank=12", false, 2, 2, 3, 12, 4, 100, 6},
+    {"method=kfac", true, 1, 4, 1, 64, 4, 65, 5},
+    {"method=rs-kfac skip=fc1 eig_rank=6", false, 1, 2, 4, 6, 4, 70, 5},
+    {"method=nystrom-kfac eig_rank=8", false, 1, 2, 20, 8, 4, 0, 3}, /* more slots than there are */
+};
+
+static bool is_skipped(const test_case *c, const service_layer *layer) {
+  return strstr(c->options, "skip=") && strstr(c->options, layer->name);
+}
+
+static curvd_ctx *service_of(const test_case *c, int n_curvature, const service_layer *layers, const char *more) {
+  char options[512];
+  snprintf(options, sizeof options,
+           "%s curvature_ranks=%d factor_update_steps=%d inv_update_steps=%d staleness=%d oversampling=%d "
+           "grid_min_n=%d capture_rows=%d missing_trace=0 drift_products=0 %s",
+           c->options, n_curvature, (int)c->factor, (int)c->inv, (int)c->staleness, (int)c->oversampling,
+           c->grid_min_n ? (int)c->grid_min_n : 1 << 20, (int)ROWS, more);
+  return service_open(MPI_COMM_WORLD, options, LAYERS, layers);
+}
+
+static cv_prediction prediction_of(const test_case *c, int n_curvature, const service_layer *layers,
+                                   cv_memory *memory) {
+  static cv_plan_layer layer[LAYERS];
+  cv_predict_case given = {&cv_plan_machine_default, cv_plan_run_default, LAYERS, layer, cv_plan_allowed_today, 0};
+  cv_prediction p;
+  cv_error err = {0};
+  for (int i = 0; i < LAYERS; i++)
+    layer[i] = (cv_plan_layer){layers[i].d_out, service_columns(&layers[i]), is_skipped(c, &layers[i])};
+  given.run.n_workers = size - n_curvature;
+  given.run.n_curvature = n_curvature;
+  given.run.factor_update_steps = c->factor;
+  given.run.inv_update_steps = c->inv;
+  given.run.staleness = c->staleness;
+  given.run.is_exact = c->is_exact;
+  given.run.eig_rank = c->eig_rank;
+  given.run.oversampling = c->oversampling;
+  given.run.grid_min_n = c->grid_min_n;
+  given.run.capture_rows = ROWS;
+  given.run.header_bytes = CV_WIRE_HEADER_BYTES;
+  given.run.event_bytes = sizeof((cv_downlink *)NULL)->events;
+  mpi_assert_msg(cv_predict(&given, memory, &p, &err) == CURVD_OK, "%s", err.text);
+  return p;
+}
+
+/* Rows of full rank, so that a refresh keeps all the pairs that it may. */
+static const float *numbers(uint64_t seed, float *x, int64_t n) {
+  const cv_rng rng = {.seed = seed, .stream = CV_RNG_PROBE};
+  for (int64_t i = 0; i < n; i++) x[i] = (float)cv_rng_uniform(&rng, (uint64_t)i) - 0.5f;
+  return x;
+}
+
+static curvd_status train(curvd_ctx *ctx, int n_steps) {
+  static float a[ROWS * WIDEST], g[ROWS * WIDEST], gradient[LAYERS][WIDEST * WIDEST];
+  curvd_status status = CURVD_OK;
+  for (int step = 0; step < n_steps && status == CURVD_OK; step++) {
+    curvd_gradient view[LAYERS];
+    for (int l = 0; l < LAYERS && status == CURVD_OK; l++) {
+      const service_layer *layer = &small_layer[l];
+      uint64_t seed = (uint64_t)(100 * step + 10 * l + 1);
+      view[l] = (curvd_gradient){.weight = gradient[l],
+                                 .ld = service_columns(layer),
+                                 .bias = gradient[l] + layer->d_in,
+                                 .bias_stride = service_columns(layer)};
+      numbers(seed + 5, gradient[l], layer->d_out * service_columns(layer));
+      status = curvd_capture(ctx, l, ROWS, numbers(seed, a, ROWS * layer->d_in), layer->d_in,
+                             numbers(seed + 1, g, ROWS * layer->d_out), layer->d_out);
+    }
+    if (status == CURVD_OK) status = curvd_step(ctx, 0.1, view, LAYERS);
+  }
+  return status;
+}
+
+static void check_owners(const curvd_ctx *ctx, const cv_prediction *p) {
+  for (int32_t i = 0; i < LAYERS; i++) {
+    curvd_layer_metrics layer;
+    mpi_assert(curvd_layer_metrics_read(ctx, i, &layer) == CURVD_OK);
+    int expected = p->owner[i] < 0 ? -1 : p->owner[i] + (p->run.n_curvature > 0 ? p->run.n_workers : 0);
+    mpi_assert_msg(layer.owner == expected, "layer %d: owner %d, not %d", (int)i, layer.owner, expected);
+  }
+}
+
+static void check_traffic(const test_case *c, int n_curvature) {
+  cv_memory memory = {0};
+  curvd_ctx *ctx = service_of(c, n_curvature, small_layer, "");
+  cv_prediction p = prediction_of(c, n_curvature, small_layer, &memory);
+  int64_t bytes[CV_PLAN_TRAFFICS];
+  check_owners(ctx, &p);
+  bool is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER;
+  curvd_status status = is_worker ? train(ctx, c->n_steps) : curvd_serve(ctx);
+  if (is_worker) curvd_finish(ctx);
+  mpi_assert_msg(status == CURVD_OK, "%s", curvd_last_error(ctx));
+  cv_plan_layout layout = cv_prediction_layout(&p);
+  cv_plan_traffic_of(&layout, rank, c->n_steps, bytes);
+  curvd_metrics metrics = service_metrics(ctx);
+  for (int i = 0; i < CURVD_TRAFFICS; i++) {
+    mpi_assert_msg(metrics.sent_bytes[i] == bytes[i], "%s, %d of %d ranks serve: %s: %lld bytes sent, %lld expected",
+                   c->options, n_curvature, size, curvd_traffic_name(i), (long long)metrics.sent_bytes[i],
+                   (long long)bytes[i]);
+  }
+  cv_prediction_free(&p, &memory);
+  curvd_destroy(&ctx);
+}
+
+START_TEST(bytes_sent_are_those_of_the_service) {
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    for (int c = 0; c < size; c++) check_traffic(&cases[i], c);
+  }
+}
+END_TEST
+
+/* Rows of 600 and more are padded by at most 31: never less than expected, and at most 31 / 600 more, twice where a
+ * matrix is padded both ways; requests and headers are below 64 KiB. Scratch of solvers is a bound of its own kind: at
+ * least the matrix that the model counts, at most twice as much. */
+static void check_memory(const test_case *c, int n_curvature) {
+  cv_memory memory = {0};
+  test_case wide = *c;
+  if (c->grid_min_n > 0) wide.grid_min_n = 1000;
+  curvd_ctx *ctx = service_of(&wide, n_curvature, wide_layer, "dry_run=true");
+  cv_prediction p = prediction_of(&wide, n_curvature, wide_layer, &memory);
+  cv_plan_layout layout = cv_prediction_layout(&p);
+  int64_t bytes[CV_MEMORY_KINDS];
+  cv_plan_memory_of(&layout, rank, bytes);
+  curvd_metrics metrics = service_metrics(ctx);
+  for (int i = 0; i < CURVD_MEMORIES; i++) {
+    double real = (double)metrics.memory_bytes[i], expected = (double)bytes[i];
+    double most = expected * (i == CURVD_MEMORY_WORKSPACE ? 2 : 1 + 62.0 / 600) + 65536;
+    mpi_assert_msg(real >= expected && real <= most, "%s, %d of %d ranks serve: %s: %.0f bytes, %.0f expected",
+                   c->options, n_curvature, size, curvd_memory_name(i), real, expected);
+  }
+  cv_prediction_free(&p, &memory);
+  curvd_destroy(&ctx);
+}
+
+START_TEST(memory_is_that_of_a_dry_plan) {
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    for (int c = 0; c < size; c++) check_memory(&cases[i], c);
+  }
+}
+END_TEST
+
+static Suite *make_suite(void) {
+  const TTest *const tests[] = {bytes_sent_are_those_of_the_service, memory_is_that_of_a_dry_plan};
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  return service_suite("plan bytes", tests, COUNT(tests));
+}
+
+int main(int argc, char **argv) {
+  return mpi_test_main(argc, argv, make_suite);
+}

@@ -1,0 +1,419 @@
+/* model.h against numbers worked out by hand on a machine with round constants, and choices against all alternatives.
+ */
+#include "curvature/model.h"
+
+#include "suite.h"
+
+#include <math.h>
+
+/* 1 Gflop/s of products, half of that of outer products, 1 GB/s of copies, links of 1 us and 1 GB/s, 10 us and
+ * 100 MB/s; 8 ranks a node; eigenproblems of 1 ns k^3 and 2 ns k^3. */
+static const cv_plan_machine machine = {.gemm_flops_s = 1e9,
+                                        .syrk_flops_s = 5e8,
+                                        .copy_bytes_s = 1e9,
+                                        .eig_f32 = {0, 1e-9},
+                                        .eig_f64 = {0, 2e-9},
+                                        .within = {1e-6, 1e9},
+                                        .between = {1e-5, 1e8},
+                                        .ranks_per_node = 8,
+                                        .overlap = 0};
+
+/* 4 workers, 2 curvature ranks, rank 20 with 5 more: k = 25 for triangles, 30 for sketches and columns. */
+static cv_plan_run run_of(void) {
+  cv_plan_run run = cv_plan_run_default;
+  run.n_workers = 4;
+  run.n_curvature = 2;
+  run.batch_rows = 50;
+  run.statistics_rows = 40;
+  run.eig_rank = 20;
+  run.oversampling = 5;
+  run.grid_min_n = 0;
+  return run;
+}
+
+static void check_near(double x, double expected) {
+  ck_assert_msg(fabs(x - expected) <= 1e-12 * fabs(expected), "%.17g, expected %.17g", x, expected);
+}
+
+static const cv_plan_carrier carriers[] = {CV_PLAN_TRIANGLE, CV_PLAN_SKETCH, CV_PLAN_COLUMNS, CV_PLAN_LOCAL};
+
+/* ---- sizes ---- */
+
+START_TEST(floats_of_every_carrier) {
+  cv_plan_run run = run_of();
+  static const int64_t expected[] = {100 * 101 / 2 + 4, 40 * 100 + 4, 40 * 100 + 4, 4}; /* (30 + 10) n; 40 rows */
+  for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
+    ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 0), expected[c]);
+    ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 1), expected[c]);
+  }
+  run.statistics_rows = 7;
+  ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, CV_PLAN_COLUMNS, 0), 704);
+}
+END_TEST
+
+START_TEST(pairs_of_every_carrier) {
+  cv_plan_run run = run_of();
+  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 30, 30, 20};
+  for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
+    ck_assert_int_eq(cv_plan_basis(&run, 100, carriers[c]), basis[c]);
+    ck_assert_int_eq(cv_plan_pairs(&run, 100, carriers[c]), pairs[c]);
+    ck_assert(!cv_plan_is_full(&run, 100, carriers[c]));
+  }
+  /* 25 is three quarters of 33.3, 30 of 40 */
+  ck_assert(cv_plan_is_full(&run, 33, CV_PLAN_TRIANGLE) && !cv_plan_is_full(&run, 34, CV_PLAN_TRIANGLE));
+  ck_assert(cv_plan_is_full(&run, 40, CV_PLAN_SKETCH) && !cv_plan_is_full(&run, 41, CV_PLAN_SKETCH));
+  ck_assert_int_eq(cv_plan_pairs(&run, 33, CV_PLAN_TRIANGLE), 33);
+  run.is_exact = true;
+  ck_assert_int_eq(cv_plan_pairs(&run, 100, CV_PLAN_TRIANGLE), 100);
+}
+END_TEST
+
+START_TEST(what_can_be_carried) {
+  cv_plan_run run = run_of();
+  ck_assert(cv_plan_can_carry(&run, 41, CV_PLAN_SKETCH) && cv_plan_can_carry(&run, 41, CV_PLAN_COLUMNS));
+  ck_assert(!cv_plan_can_carry(&run, 40, CV_PLAN_SKETCH) && !cv_plan_can_carry(&run, 40, CV_PLAN_COLUMNS));
+  ck_assert(cv_plan_can_carry(&run, 40, CV_PLAN_TRIANGLE));
+  ck_assert(!cv_plan_can_carry(&run, 100, CV_PLAN_LOCAL)); /* no curvature rank has rows of its own */
+  run.n_curvature = 0;
+  ck_assert(cv_plan_can_carry(&run, 100, CV_PLAN_LOCAL));
+  run.is_exact = true;
+  ck_assert(!cv_plan_can_carry(&run, 100, CV_PLAN_SKETCH));
+}
+END_TEST
+
+/* Blocks of 64 columns dealt out to 2 owners; a block goes from row 0 to its last column. n = 200: owner 0 has columns
+ * 0 .. 63 and 128 .. 191, owner 1 has 64 .. 127 and 192 .. 199. */
+START_TEST(spread_factors_come_in_blocks) {
+  cv_plan_run run = run_of();
+  run.grid_min_n = 200;
+  ck_assert(cv_plan_is_spread(&run, 200, CV_PLAN_TRIANGLE) && !cv_plan_is_spread(&run, 199, CV_PLAN_TRIANGLE));
+  ck_assert(!cv_plan_is_spread(&run, 200, CV_PLAN_SKETCH));
+  ck_assert_int_eq(cv_plan_statistic_floats(&run, 200, CV_PLAN_TRIANGLE, 0), 64 * 64 + 192 * 64 + 4);
+  ck_assert_int_eq(cv_plan_statistic_floats(&run, 200, CV_PLAN_TRIANGLE, 1), 128 * 64 + 200 * 8 + 4);
+  run.n_curvature = 1; /* nobody to share with */
+  ck_assert(!cv_plan_is_spread(&run, 200, CV_PLAN_TRIANGLE));
+}
+END_TEST
+
+/* ---- transfers ---- */
+
+START_TEST(seconds_of_transfers) {
+  for (int kind = CV_PLAN_SUM; kind <= CV_PLAN_SEND; kind++)
+    ck_assert(cv_plan_transfer_s(&machine, (cv_plan_transfer)kind, 1, 1e6) == 0);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4e-6 + 1.5e-3);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6e-6 + 1.6e-3); /* three rounds */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 8, 1e6), 3e-6 + 1e-3);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 16, 1e6), 4e-5 + 1e-2); /* leaves the node */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 4096, 1e6), 1e-5 + 1e-2);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 8, 0), 1e-6);
+}
+END_TEST
+
+/* n = 100, 4 workers and a curvature rank: 3 rounds. */
+START_TEST(seconds_to_the_owner) {
+  cv_plan_run run = run_of();
+  double triangle = 4 * 5054, columns = 4 * 4000;
+  cv_plan_up up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER, 0);
+  ck_assert(up.reduced == triangle && up.summed == 0 && up.columns == 0);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + triangle / 1e9);
+  up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
+  ck_assert(up.reduced == 0 && up.summed == triangle && up.columns == 0);
+  check_near(cv_plan_up_s(&machine, &run, &up), 1.5 * triangle / 1e9 + 1e-6 + triangle / 1e9);
+  up = cv_plan_up_bytes(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0);
+  ck_assert(up.reduced == 16 && up.summed == 0 && up.columns == columns);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 16e-9 + 1e-6 + 4 * columns / 1e9); /* one after the other */
+  check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 1e-3);
+  run.n_curvature = 0; /* a worker has the sum already */
+  up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
+  check_near(cv_plan_up_s(&machine, &run, &up), 1.5 * triangle / 1e9);
+}
+END_TEST
+
+/* ---- stages ---- */
+
+static cv_plan_cost factor_cost(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_stage stage) {
+  cv_plan_cost cost[CV_PLAN_STAGES];
+  cv_plan_factor_costs(&machine, run, n, carrier, cost);
+  return cost[stage];
+}
+
+static void check_cost(cv_plan_cost cost, double flops, double seconds, double bytes) {
+  check_near(cost.flops, flops);
+  check_near(cost.seconds, seconds);
+  check_near(cost.bytes, bytes);
+}
+
+START_TEST(stages_of_a_triangle) {
+  cv_plan_run run = run_of();
+  run.products = 3;
+  double refresh = 3 * 2 * 1e4 * 25 + 10 * 100 * 625, small = 9 * 15625;
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_CAPTURE), 40 * 100 * 101, 404000 / 5e8, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_STATISTICS), 0, 20200e-9, 20216);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_AVERAGE), 15150, 1.5 * 20200e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH), refresh + small, refresh / 1e9 + 2e-9 * 15625,
+             0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_PUBLISH), 0, 8080e-9, 8080); /* 20 pairs of 101 */
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_RECEIVE), 0, 8080e-9, 8080);
+  check_near(refresh + small, cv_plan_refresh_flops(100, 25, 2, false)); /* one unit with the owners' loads */
+  run.is_exact = true;
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH), 9e6, 1e-3, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_PUBLISH), 0, 40400e-9, 40400);
+}
+END_TEST
+
+START_TEST(stages_of_a_sketch) {
+  cv_plan_run run = run_of();
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_CAPTURE), 4.0 * 40 * 100 * 40, 640000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_STATISTICS), 0, 16000e-9, 16016);
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_AVERAGE), 12000, 24000e-9, 0);
+  /* finish 10 n k k, new seed 4 n k k, small problem */
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_REFRESH), 14.0 * 100 * 900 + 9 * 27000,
+             14.0 * 100 * 900e-9 + 2e-9 * 27000, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_PUBLISH), 0, 12120e-9, 12120); /* 30 pairs of 101 */
+}
+END_TEST
+
+/* 160 rows of all workers in blocks of 64: 2.5 updates of (30 + 64)^3. */
+START_TEST(stages_of_columns) {
+  cv_plan_run run = run_of();
+  double one = 4.0 * 100 * 30 * 64 + 2.0 * 100 * 64 * 64 + 2.0 * 100 * 30 * 94, cube = 94.0 * 94 * 94;
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_CAPTURE), 0, 16000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_STATISTICS), 0, 16000e-9, 16016);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 2.5 * (one + 9 * cube),
+             2.5 * (one / 1e9 + 2e-9 * cube), 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), 0, 0, 0);
+  run.statistics_rows = 0;
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 0, 0, 0);
+}
+END_TEST
+
+START_TEST(stages_of_a_local_factor) {
+  cv_plan_run run = run_of();
+  run.n_curvature = 0;
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_CAPTURE), 404000, 404000 / 5e8, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_STATISTICS), 0, 0, 16);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), 15150, 1.5 * 20200e-9, 0);
+}
+END_TEST
+
+/* n = 200 over 2 owners, 26176 floats in blocks: the work is halved, but for the small problem, and each owner sends
+ * its half of the columns with all eigenvalues. */
+START_TEST(stages_of_a_spread_factor) {
+  cv_plan_run run = run_of();
+  run.grid_min_n = 200;
+  double floats = 64 * 64 + 192 * 64 + 128 * 64 + 200 * 8;
+  check_cost(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_CAPTURE), 0, 4 * 40 * 200e-9, 0);
+  check_cost(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_STATISTICS), 2 * 40 * floats, 80 * floats / 1e9,
+             4 * (floats + 8));
+  check_cost(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_AVERAGE), 3 * floats / 2, 1.5 * 2e-9 * floats, 0);
+  check_near(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH).flops, 4e4 * 25 + 5 * 200 * 625 + 9 * 15625);
+  check_cost(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_PUBLISH), 0, 8080e-9, 8080);
+  check_cost(factor_cost(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_RECEIVE), 0, 16160e-9, 16160);
+}
+END_TEST
+
+static void check_layer(cv_plan_run run, cv_plan_choice choice, double project, double apply) {
+  const cv_plan_layer layer = {60, 100, false};
+  cv_plan_cost cost[CV_PLAN_STAGES];
+  cv_plan_layer_costs(&machine, &run, &layer, &choice, cost);
+  check_cost(cost[CV_PLAN_TRAIN], 6 * 50 * 6000, 1.8e-3, 0);
+  check_cost(cost[CV_PLAN_GRADIENTS], 0, 24000e-9, 24000);
+  check_cost(cost[CV_PLAN_MOMENTUM], 18000, 36000e-9, 0);
+  check_cost(cost[CV_PLAN_PROJECT], project, project / 1e9, 0);
+  check_cost(cost[CV_PLAN_APPLY], apply + 18000, apply / 1e9 + 36000e-9, 0);
+}
+
+/* m = 60, n = 100: 20 pairs a side by triangle, 30 by sketch. */
+START_TEST(stages_of_a_layer) {
+  cv_plan_run run = run_of(), exact = run_of();
+  double core = 2 * 20 * 20 * 160, half = 2 * 6000 * 40 + core / 2;
+  exact.is_exact = true;
+  check_layer(run, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER}, half,
+              half);
+  check_layer(run, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_SHARDED, CV_PLAN_TO_OWNER}, half,
+              half);
+  core = 2 * 20 * 30 * 160, half = 2 * 6000 * 50 + core / 2;
+  check_layer(run, (cv_plan_choice){{CV_PLAN_SKETCH, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER}, half,
+              half);
+  /* 50 rows on their own sides: 4 rows (100 20 + 60 20), or 2 rows (100^2 + 60^2) */
+  check_layer(run, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_FACTORED, CV_PLAN_TO_OWNER},
+              4 * 50 * 3200, 0);
+  check_layer(exact, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_FACTORED, CV_PLAN_TO_OWNER},
+              2 * 50 * 13600, 0);
+  check_layer(exact, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER},
+              4 * 6000 * 160, 0);
+}
+END_TEST
+
+START_TEST(one_worker_sums_nothing) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer = {60, 100, true};
+  const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+  cv_plan_cost cost[CV_PLAN_STAGES];
+  run.n_workers = 1;
+  cv_plan_layer_costs(&machine, &run, &layer, &choice, cost);
+  check_cost(cost[CV_PLAN_GRADIENTS], 0, 0, 0);
+  check_cost(cost[CV_PLAN_PROJECT], 0, 0, 0); /* a skipped layer only moves */
+  check_cost(cost[CV_PLAN_APPLY], 18000, 36000e-9, 0);
+}
+END_TEST
+
+/* ---- choices ---- */
+
+static const cv_plan_allowed everything = {0xf, 0x7, 0x3};
+
+/* The sum that cv_plan_choose is documented to make least, written down once more from its public parts. */
+static double step_seconds(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
+  cv_plan_cost cost[CV_PLAN_STAGES];
+  cv_plan_layer_costs(&machine, run, layer, choice, cost);
+  double share = choice->apply == CV_PLAN_SHARDED ? run->n_workers : 1,
+         sum = (cost[CV_PLAN_PROJECT].seconds + cost[CV_PLAN_APPLY].seconds) / share;
+  for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
+    cv_plan_up up = cv_plan_up_bytes(run, n, choice->carrier[f], choice->route, 0);
+    double captures = choice->carrier[f] == CV_PLAN_LOCAL ? run->n_workers : 1, owners = cv_plan_owner_count(run);
+    cv_plan_factor_costs(&machine, run, n, choice->carrier[f], cost);
+    double statistic = cost[CV_PLAN_CAPTURE].seconds / captures + cost[CV_PLAN_STATISTICS].seconds +
+                       cv_plan_up_s(&machine, run, &up) + cost[CV_PLAN_AVERAGE].seconds / owners;
+    double refresh = (cost[CV_PLAN_REFRESH].seconds + cost[CV_PLAN_PUBLISH].seconds) / owners +
+                     cv_plan_down_s(&machine, run, cost[CV_PLAN_PUBLISH].bytes) + cost[CV_PLAN_RECEIVE].seconds;
+    sum += statistic / (double)run->factor_update_steps + refresh / (double)run->inv_update_steps;
+  }
+  return sum;
+}
+
+static bool is_possible(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
+  return cv_plan_can_carry(run, layer->n, choice->carrier[CV_PLAN_A]) &&
+         cv_plan_can_carry(run, layer->m, choice->carrier[CV_PLAN_G]);
+}
+
+static void check_best(const cv_plan_run *run, cv_plan_layer layer, const cv_plan_allowed *allowed) {
+  double best = INFINITY;
+  cv_plan_choice chosen = cv_plan_choose(&machine, run, &layer, allowed);
+  for (int i = 0; i < 4 * 4 * 3 * 2; i++) {
+    cv_plan_choice other = {
+        {carriers[i % 4], carriers[i / 4 % 4]}, (cv_plan_apply)(i / 16 % 3), (cv_plan_route)(i / 48)};
+    bool may = allowed->carriers >> other.carrier[0] & allowed->carriers >> other.carrier[1] &
+               allowed->applies >> other.apply & allowed->routes >> other.route & 1;
+    if (may && is_possible(run, &layer, &other)) best = fmin(best, step_seconds(run, &layer, &other));
+  }
+  ck_assert(is_possible(run, &layer, &chosen));
+  check_near(step_seconds(run, &layer, &chosen), best);
+}
+
+START_TEST(the_cheapest_of_all) {
+  static const int64_t sizes[] = {10, 35, 60, 400, 5000};
+  static const cv_plan_allowed allowed[] = {{0xf, 0x7, 0x3}, {0x3, 0x1, 0x3}, {0x1, 0x5, 0x1}, {0x7, 0x3, 0x2}};
+  for (int i = 0; i < 5 * 5 * 2 * 4; i++) {
+    cv_plan_run run = run_of();
+    cv_plan_layer layer = {sizes[i % 5], sizes[i / 5 % 5], false};
+    if (i / 25 % 2 == 1) run.n_curvature = 0;
+    run.factor_update_steps = 1 + i % 7;
+    check_best(&run, layer, &allowed[i / 50]);
+  }
+}
+END_TEST
+
+START_TEST(choices_can_be_forced) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer = {60, 100, false}, narrow = {10, 100, false};
+  run.n_curvature = 0;
+  for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
+    for (int rest = 0; rest < 6; rest++) {
+      cv_plan_allowed one = {1u << c, 1u << rest % 3, 1u << rest / 3};
+      cv_plan_choice choice = cv_plan_choose(&machine, &run, &layer, &one);
+      ck_assert(choice.carrier[CV_PLAN_A] == carriers[c] && choice.carrier[CV_PLAN_G] == carriers[c]);
+      ck_assert((int)choice.apply == rest % 3 && (int)choice.route == rest / 3);
+      choice = cv_plan_choose(&machine, &run, &narrow, &one);
+      bool is_low = c == CV_PLAN_SKETCH || c == CV_PLAN_COLUMNS; /* not for a factor of 10 */
+      ck_assert(choice.carrier[CV_PLAN_A] == carriers[c]);
+      ck_assert(choice.carrier[CV_PLAN_G] == (is_low ? CV_PLAN_TRIANGLE : carriers[c]));
+    }
+  }
+}
+END_TEST
+
+/* n^2 floats against 40 n, and 50 rows against 5000: what the ways are there for. */
+START_TEST(wide_layers_are_sketched_and_factored) {
+  cv_plan_run run = run_of();
+  cv_plan_layer wide = {5000, 5000, false};
+  cv_plan_choice choice = cv_plan_choose(&machine, &run, &wide, &everything);
+  ck_assert(choice.carrier[CV_PLAN_A] != CV_PLAN_TRIANGLE && choice.carrier[CV_PLAN_G] != CV_PLAN_TRIANGLE);
+  ck_assert_int_eq(choice.apply, CV_PLAN_FACTORED);
+  run.n_workers = 1; /* equal costs: the first */
+  choice = cv_plan_choose(&machine, &run, &wide, &(cv_plan_allowed){0x1, 0x3, 0x1});
+  ck_assert_int_eq(choice.apply, CV_PLAN_REPLICATED);
+  wide.is_skipped = true;
+  choice = cv_plan_choose(&machine, &run, &wide, &everything);
+  ck_assert(choice.carrier[CV_PLAN_A] == CV_PLAN_TRIANGLE && choice.apply == CV_PLAN_REPLICATED);
+  choice = cv_plan_choose(&machine, &run, &(cv_plan_layer){60, 100, false}, &(cv_plan_allowed){0, 0, 0});
+  ck_assert(choice.carrier[CV_PLAN_A] == CV_PLAN_TRIANGLE && choice.apply == CV_PLAN_REPLICATED);
+}
+END_TEST
+
+/* ---- ranks ---- */
+
+/* Two layers: (60, 100) of owner 1, (50, 80) of owner 0; 4 workers, 2 curvature ranks; statistics in steps 0, 2, 4, 6,
+ * refreshes in steps 0, 3, 6: 5 of 7 steps tell something, and the end. A service of today is in test_plan_bytes.c. */
+START_TEST(traffic_of_other_carriers) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer[] = {{60, 100, false}, {50, 80, false}};
+  const cv_plan_choice choice[] = {{{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER},
+                                   {{CV_PLAN_TRIANGLE, CV_PLAN_SKETCH}, CV_PLAN_SHARDED, CV_PLAN_WITH_GRADIENTS}};
+  const int32_t owner[] = {1, 0};
+  const cv_plan_layout layout = {&run, 2, layer, choice, owner};
+  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
+  run.factor_update_steps = 2;
+  run.inv_update_steps = 3;
+  run.header_bytes = 1000;
+  run.event_bytes = 8;
+  for (int32_t rank = 0; rank < 4; rank++) {
+    cv_plan_traffic_of(&layout, rank, 7, bytes);
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_GRADIENTS], 7 * 4 * (6000 + 4000 + 1000)); /* a quarter is gathered */
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS], 4 * 4 * (own + riding * (rank == 0 ? 2 : 1)));
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 0);
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_CONTROL], rank == 0 ? 2 * 8 * (5 + 1) : 0);
+  }
+  cv_plan_traffic_of(&layout, 4, 7, bytes);
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 51)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS] + bytes[CV_PLAN_TRAFFIC_GRADIENTS], 0);
+  cv_plan_traffic_of(&layout, 5, 7, bytes);
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 101 + 30 * 61)));
+}
+END_TEST
+
+/* A sketch needs no n x n matrix anywhere, columns none but the pairs. */
+START_TEST(memory_of_other_carriers) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer = {60, 5000, false};
+  cv_plan_choice choice = {{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+  const int32_t owner = 1;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+  int64_t bytes[CV_MEMORY_KINDS];
+  cv_plan_memory_of(&layout, 0, bytes);
+  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (80 * 5000 + 40 * 60)); /* sketch and its seed; rows */
+  ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], 0);
+  ck_assert_int_eq(bytes[CV_MEMORY_MOMENTUM], 4 * 300000);
+  ck_assert_int_eq(bytes[CV_MEMORY_PRECONDITIONER], 4 * (60 * 5000 + 60 * 60 + 60 + 31 * 31));
+  cv_plan_memory_of(&layout, 5, bytes);
+  ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], 4 * (80 * 5000 + 40 * 5000 + 30 + 40 * 60 + 30));
+  ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], cv_plan_factor_bytes(&run, &layer, &choice));
+  cv_plan_memory_of(&layout, 4, bytes);
+  for (int i = 0; i < CV_MEMORY_KINDS; i++) ck_assert_int_eq(bytes[i], 0); /* owns nothing */
+  choice.carrier[CV_PLAN_A] = CV_PLAN_TRIANGLE;
+  ck_assert_int_ge(cv_plan_factor_bytes(&run, &layer, &choice), 4 * (int64_t)5000 * 5000);
+}
+END_TEST
+
+int main(void) {
+  const TTest *const tests[] = {floats_of_every_carrier,   pairs_of_every_carrier,
+                                what_can_be_carried,       spread_factors_come_in_blocks,
+                                seconds_of_transfers,      seconds_to_the_owner,
+                                stages_of_a_triangle,      stages_of_a_sketch,
+                                stages_of_columns,         stages_of_a_local_factor,
+                                stages_of_a_spread_factor, stages_of_a_layer,
+                                one_worker_sums_nothing,   the_cheapest_of_all,
+                                choices_can_be_forced,     wide_layers_are_sketched_and_factored,
+                                traffic_of_other_carriers, memory_of_other_carriers};
+  return suite_run("cost model", tests, sizeof tests / sizeof tests[0], NULL);
+}
