@@ -13,7 +13,11 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
   *out = (curvd_metrics){.step = ctx->step,
                          .memory_peak_bytes = ctx->memory.peak_bytes,
                          .n_allocations = ctx->memory.n_allocations,
-                         .clip_scale = ctx->clip_scale};
+                         .clip_scale = ctx->clip_scale,
+                         .progress = ctx->progress_kind,
+                         .overlap_measured = ctx->overlap_measured,
+                         .transfer_s = ctx->flight.transfer_s,
+                         .exposed_s = ctx->flight.exposed_s};
   for (int i = 0; i < CURVD_STAGES; i++) {
     out->stage_wall_s[i] = ctx->stage[i].wall_s;
     out->stage_cpu_s[i] = ctx->stage[i].cpu_s;

@@ -44,6 +44,10 @@ const cv_option cv_settings_table[] = {
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
      "width",
      AT(store)},
+    {"progress", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|test|thread", "auto",
+     "what moves transfers while workers compute: looks at them inside the library's calls, or a thread of each worker "
+     "(MPI_THREAD_MULTIPLE); auto: with staleness, what a trial in curvd_plan finds faster",
+     AT(progress)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",

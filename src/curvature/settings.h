@@ -48,6 +48,7 @@ typedef enum cv_carrier_kind {
   CV_CARRY_COLUMNS,
   CV_CARRY_LOCAL
 } cv_carrier_kind;
+typedef enum cv_progress_choice { CV_PROGRESS_AUTO, CV_PROGRESS_TEST, CV_PROGRESS_THREAD } cv_progress_choice;
 typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
@@ -61,6 +62,7 @@ typedef struct cv_settings {
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max;
   int32_t carrier, store;
+  int32_t progress;
   int32_t average;
   double factor_decay;
   cv_schedule damping;

@@ -19,17 +19,37 @@ static void pack(curvd_ctx *ctx, int owner) {
 
 curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how) {
   bool is_done = false;
-  for (int64_t n = 0;; n++) {
-    CV_TRY(cv_coll_test(transfer, &is_done, &ctx->error));
-    if (is_done) return CURVD_OK;
-    CV_TRY(cv_links_advance(ctx));
+  CV_TRY(cv_coll_test(transfer, &is_done, &ctx->error));
+  if (is_done) return CURVD_OK;
+  cv_links_wait_begin(ctx);
+  curvd_status status = CURVD_OK;
+  for (int64_t n = 0; status == CURVD_OK && !is_done; n++) {
+    status = cv_links_advance(ctx);
     cv_coll_pause(how, n);
+    if (status == CURVD_OK) status = cv_coll_test(transfer, &is_done, &ctx->error);
   }
+  cv_links_wait_end(ctx);
+  return status;
 }
 
 curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot) {
   CV_TRY(cv_up_wait(ctx, &up->transfer[slot], CV_WAIT_GENTLY));
   return up->rows_way ? cv_up_wait(ctx, &up->rows_way[slot], CV_WAIT_GENTLY) : CURVD_OK;
+}
+
+static bool is_any_pending(const cv_transfer *transfer, int64_t n) {
+  for (int64_t i = 0; transfer && i < n; i++) {
+    if (transfer[i].n > 0) return true;
+  }
+  return false;
+}
+
+bool cv_up_is_sending(const curvd_ctx *ctx) {
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    const cv_uplink *up = &ctx->route[o].up;
+    if (is_any_pending(up->transfer, up->n_slots) || is_any_pending(up->rows_way, up->n_slots)) return true;
+  }
+  return false;
 }
 
 static bool is_local(const curvd_ctx *ctx) {
@@ -77,6 +97,7 @@ static curvd_status send(curvd_ctx *ctx, int owner) {
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
   status = fill_and_send(ctx, owner);
+  cv_links_note(ctx);
   cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
   if (!is_mine(ctx, owner)) up->next = (up->next + 1) % up->n_slots; /* its own owner takes it from there */
   return status;
