@@ -6,8 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-/* A look takes about a microsecond; the kernel adds about 60 us of its own to a sleep. */
-enum { PAUSE_NS = 100000 };
+/* A look takes about a microsecond; the kernel adds about 60 us of its own to a sleep. A look moves one segment of a
+ * collective that Open MPI cuts into segments, so a few of them follow each other. */
+enum { PAUSE_NS = 200000, LOOKS = 8 };
 
 bool cv_progress_is_possible(void) {
   int level = MPI_THREAD_SINGLE;
@@ -29,7 +30,7 @@ static void *run(void *arg) {
       continue;
     }
     pthread_mutex_unlock(&progress->lock);
-    look(progress);
+    for (int i = 0; i < LOOKS; i++) look(progress);
     nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
     pthread_mutex_lock(&progress->lock);
   }
