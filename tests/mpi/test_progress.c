@@ -105,6 +105,7 @@ START_TEST(thread_receives_while_its_rank_computes) {
   if (is_ready && rank == 1) MPI_Irecv(x, N, MPI_FLOAT, 0, 0, MPI_COMM_WORLD, &request);
   MPI_Barrier(MPI_COMM_WORLD);
   cv_progress_want(&progress, rank == 1);
+  if (rank == 0) sleep_ms(50); /* rank 1 has left the barrier, and MPI */
   if (is_ready && rank == 0 && size > 1) MPI_Send(x, N, MPI_FLOAT, 1, 0, MPI_COMM_WORLD);
   bool is_here = rank != 1;
   for (int i = 0; i < TRIES && is_ready && !is_here; i++) {
