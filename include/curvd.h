@@ -19,7 +19,8 @@
  * Every function that can fail returns a curvd_status; curvd_last_error has the sentence (what, where, what to do).
  * A collective function returns a failure on every rank when it fails on one (CURVD_ERR_REMOTE on the others).
  * Outputs are set on success only. The library never initialises, finalises or aborts MPI, exits, prints, installs
- * signal handlers or changes BLAS threads. MPI_THREAD_FUNNELED is enough; one thread at a time may use a context. */
+ * signal handlers or changes BLAS threads. MPI_THREAD_FUNNELED is enough (MPI_THREAD_MULTIPLE
+ * lets a worker have a thread that moves transfers on: option progress); one thread at a time may use a context. */
 #ifndef CURVD_H
 #define CURVD_H
 
@@ -225,6 +226,13 @@ typedef enum curvd_memory { CURVD_MEMORY_LIST(CURVD_LIST_ENUM) CURVD_MEMORIES } 
 typedef enum curvd_event { CURVD_EVENT_LIST(CURVD_LIST_ENUM) CURVD_EVENTS } curvd_event;
 #undef CURVD_LIST_ENUM
 
+/* What moves transfers while workers compute: nothing to move; looks inside the library's calls; a thread. */
+typedef enum curvd_progress_kind {
+  CURVD_PROGRESS_NONE = 0,
+  CURVD_PROGRESS_TEST = 1,
+  CURVD_PROGRESS_THREAD = 2
+} curvd_progress_kind;
+
 /* Sums since curvd_plan, of this rank. */
 typedef struct curvd_metrics {
   int64_t step; /* steps done */
@@ -243,6 +251,11 @@ typedef struct curvd_metrics {
   int64_t age_p99, age_max;
   int64_t refreshes_arrived; /* of every owner */
   double latency_mean_s, latency_max_s;
+  curvd_progress_kind progress;
+  double overlap_measured; /* share of a transfer's time that curvd_plan's trial hid behind products; -1: no trial */
+  double transfer_s;       /* wall seconds in which statistics of this worker were on their way, or a refresh was asked
+                            * for and not here yet; as far as it has looked */
+  double exposed_s;        /* those of them in which it waited */
 } curvd_metrics;
 
 /* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */

@@ -2,6 +2,7 @@
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
+#include "curvature/overlap.h"
 #include "linalg/dense.h"
 
 #include <math.h>
@@ -46,6 +47,7 @@ void curvd_destroy(curvd_ctx **ctx) {
   if (!ctx || !*ctx) return;
   bool can_run = (*ctx)->is_planned && !(*ctx)->is_broken && !cv_settings_of(*ctx)->dry_run;
   if (can_run) finish(*ctx);
+  cv_progress_stop(&(*ctx)->progress);
   cv_plan_free(*ctx);
   cv_comm_free(&(*ctx)->comm, &(*ctx)->memory);
   free((*ctx)->layer);
@@ -128,7 +130,8 @@ static curvd_status plan(curvd_ctx *ctx) {
   CV_TRY(cv_comm_same(&ctx->comm, layers_hash(ctx), "their layers", &ctx->error));
   CV_TRY(cv_settings_resolve(&ctx->book, &ctx->error));
   CV_TRY(cv_comm_split(&ctx->comm, cv_settings_of(ctx)->curvature_ranks, &ctx->memory, &ctx->error));
-  return cv_comm_agree(&ctx->comm, CV_ALL_RANKS, cv_plan_make(ctx), &ctx->error);
+  CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, cv_plan_make(ctx), &ctx->error));
+  return cv_overlap_choose(ctx);
 }
 
 curvd_status curvd_plan(curvd_ctx *ctx) {
@@ -188,7 +191,7 @@ curvd_status curvd_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const fl
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
   cv_layer *layer = &ctx->layer[index];
-  if (!layer->method || !cv_step_wants_statistics(ctx)) return CURVD_OK;
+  if (!layer->method || !cv_step_wants_statistics(ctx)) return cv_links_advance(ctx);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_CAPTURE]);
   curvd_status status = layer->method->capture(ctx, layer, rows, a, lda, g, ldg);
   cv_stage_end(&ctx->stage[CURVD_STAGE_CAPTURE]);
@@ -201,11 +204,11 @@ curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t index, int64_t rows,
   CV_TRY(check_capture(ctx, index, rows, a, lda, g, ldg));
   if (!a || !g) return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_capture_gradient needs both a and g");
   cv_layer *layer = &ctx->layer[index];
-  if (!layer->method || !layer->method->follow) return CURVD_OK;
+  if (!layer->method || !layer->method->follow) return cv_links_advance(ctx);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_FOLLOW]);
   layer->method->follow(ctx, layer, rows, a, lda, g, ldg, scale);
   cv_stage_end(&ctx->stage[CURVD_STAGE_FOLLOW]);
-  return CURVD_OK;
+  return cv_links_advance(ctx);
 }
 
 bool curvd_is_factored(const curvd_ctx *ctx, int32_t index) {

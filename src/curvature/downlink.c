@@ -110,6 +110,7 @@ curvd_status cv_down_expect(curvd_ctx *ctx) {
     append(ctx, &ctx->route[o].down);
     CV_TRY(cv_down_advance(ctx, o));
   }
+  cv_links_note(ctx);
   return CURVD_OK;
 }
 
@@ -129,28 +130,33 @@ bool cv_down_is_here(const curvd_ctx *ctx) {
   return true;
 }
 
-/* How closely to look for an owner's parcel: its payload, and the statistics that it waits for, move only while
- * somebody looks; but it may be long before the owner turns to the statistics, and otherwise it is refreshing. */
-static cv_wait wait_for(const cv_route *route) {
-  const cv_downlink *down = &route->down;
-  if (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD) return CV_WAIT_ACTIVE;
-  for (int64_t i = 0; i < route->up.n_slots; i++) {
-    if (route->up.transfer[i].n > 0) return CV_WAIT_GENTLY;
+bool cv_down_is_awaited(const cv_downlink *down) {
+  for (int64_t i = 0; i < down->n_under_way; i++) {
+    if (parcel_at(down, i)->state != CV_PARCEL_HERE) return true;
   }
-  return CV_WAIT_IDLE;
+  return false;
+}
+
+/* A payload, and statistics that the owner may be waiting for, move only while somebody looks; without either the owner
+ * may still be refreshing, for long. */
+static cv_wait way_to_wait(const curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    const cv_downlink *down = &ctx->route[o].down;
+    if (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD) return CV_WAIT_ACTIVE;
+  }
+  return cv_up_is_sending(ctx) ? CV_WAIT_GENTLY : CV_WAIT_IDLE;
 }
 
 curvd_status cv_down_wait(curvd_ctx *ctx) {
-  for (int64_t n = 0; !cv_down_is_here(ctx); n++) {
-    CV_TRY(cv_links_advance(ctx));
-    cv_wait how = CV_WAIT_IDLE;
-    for (int o = 0; o < ctx->comm.n_owners; o++) {
-      cv_wait this = wait_for(&ctx->route[o]);
-      if (this < how) how = this;
-    }
-    cv_coll_pause(how, n);
+  if (cv_down_is_here(ctx)) return CURVD_OK;
+  cv_links_wait_begin(ctx);
+  curvd_status status = CURVD_OK;
+  for (int64_t n = 0; status == CURVD_OK && !cv_down_is_here(ctx); n++) {
+    status = cv_links_advance(ctx);
+    cv_coll_pause(way_to_wait(ctx), n);
   }
-  return CURVD_OK;
+  cv_links_wait_end(ctx);
+  return status;
 }
 
 /* What an owner sent itself is older than its own counts. */

@@ -8,6 +8,7 @@
 #include "comm/coll.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
+#include "comm/progress.h"
 #include "curvature/ages.h"
 #include "curvature/settings.h"
 #include "curvd.h"
@@ -181,6 +182,15 @@ typedef struct cv_route {
   cv_downlink down;
 } cv_route;
 
+/* A worker's transfers behind its back, on the clock. A wait is counted by begin and end. */
+typedef struct cv_flight {
+  bool is_under_way; /* something, when last looked at ... */
+  double looked_s;   /* ... at this time */
+  int waits;         /* 1 while the worker waits for one of them */
+  double wait_begin_s;
+  double transfer_s, exposed_s;
+} cv_flight;
+
 struct curvd_ctx {
   cv_error error;
   cv_log log;
@@ -191,6 +201,10 @@ struct curvd_ctx {
   cv_layer *layer;
   int32_t n_layers, layers_room;
   cv_route *route; /* [n_owners] */
+  cv_flight flight;
+  cv_progress progress;
+  curvd_progress_kind progress_kind;
+  double overlap_measured; /* -1: not measured */
   int64_t bucket_floats;
   float *bucket; /* every layer's gradient (m, n), one after the other, a vote, and perhaps every owner's statistics;
                     NULL with one worker */

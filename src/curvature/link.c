@@ -132,6 +132,38 @@ void cv_links_free(curvd_ctx *ctx) {
 
 /* ---- what is under way ---- */
 
+/* As far as was seen when last looked at. */
+static bool is_under_way(const curvd_ctx *ctx) {
+  if (ctx->flight.waits > 0 || cv_up_is_sending(ctx)) return true;
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    if (cv_down_is_awaited(&ctx->route[o].down)) return true;
+  }
+  return false;
+}
+
+/* What is waited for after the last step is not the run's. */
+void cv_links_note(curvd_ctx *ctx) {
+  if (ctx->comm.n_ranks == 1 || !cv_comm_is_worker(&ctx->comm)) return;
+  cv_flight *flight = &ctx->flight;
+  double now = cv_wall_s();
+  if (flight->is_under_way && !ctx->is_finished) flight->transfer_s += now - flight->looked_s;
+  flight->looked_s = now;
+  flight->is_under_way = is_under_way(ctx);
+  cv_progress_want(&ctx->progress, flight->is_under_way);
+}
+
+void cv_links_wait_begin(curvd_ctx *ctx) {
+  ctx->flight.waits++;
+  cv_links_note(ctx);
+  ctx->flight.wait_begin_s = ctx->flight.looked_s;
+}
+
+void cv_links_wait_end(curvd_ctx *ctx) {
+  ctx->flight.waits--;
+  cv_links_note(ctx);
+  if (!ctx->is_finished) ctx->flight.exposed_s += ctx->flight.looked_s - ctx->flight.wait_begin_s;
+}
+
 curvd_status cv_links_advance(curvd_ctx *ctx) {
   bool is_done;
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
@@ -142,6 +174,7 @@ curvd_status cv_links_advance(curvd_ctx *ctx) {
     }
     CV_TRY(cv_down_advance(ctx, o));
   }
+  cv_links_note(ctx);
   return CURVD_OK;
 }
 

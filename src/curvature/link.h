@@ -33,6 +33,9 @@ curvd_status cv_up_send(curvd_ctx *ctx);
 /* Waits for a transfer of an uplink; what else is under way moves on meanwhile, for it may hold the owner up. */
 curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how);
 
+/* Are statistics on their way, as far as was seen when last looked at? */
+bool cv_up_is_sending(const curvd_ctx *ctx);
+
 /* Waits until a slot of an uplink is free. */
 curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot);
 
@@ -55,6 +58,7 @@ curvd_status cv_down_publish(curvd_ctx *ctx);
  * waits and opens them. */
 int64_t cv_down_oldest(const curvd_ctx *ctx);
 bool cv_down_is_here(const curvd_ctx *ctx);
+bool cv_down_is_awaited(const cv_downlink *down); /* any parcel of it */
 curvd_status cv_down_wait(curvd_ctx *ctx);
 curvd_status cv_down_land(curvd_ctx *ctx);
 
@@ -64,6 +68,12 @@ void cv_down_drop(cv_downlink *down);
 
 /* Moves what is under way on, without waiting. */
 curvd_status cv_links_advance(curvd_ctx *ctx);
+
+/* Something was begun or has ended: for the clock, and for the thread that moves transfers on. And around a worker's
+ * wait for one of them. */
+void cv_links_note(curvd_ctx *ctx);
+void cv_links_wait_begin(curvd_ctx *ctx);
+void cv_links_wait_end(curvd_ctx *ctx);
 
 /* Waits until nothing is under way: the end of a run. */
 curvd_status cv_links_drain(curvd_ctx *ctx);

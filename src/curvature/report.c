@@ -21,7 +21,11 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
                          .age_max = ctx->ages.most,
                          .latency_mean_s = ctx->n_latencies > 0 ? ctx->latency_s / (double)ctx->n_latencies : 0,
                          .refreshes_arrived = ctx->n_latencies,
-                         .latency_max_s = ctx->latency_max_s};
+                         .latency_max_s = ctx->latency_max_s,
+                         .progress = ctx->progress_kind,
+                         .overlap_measured = ctx->overlap_measured,
+                         .transfer_s = ctx->flight.transfer_s,
+                         .exposed_s = ctx->flight.exposed_s};
   for (int i = 0; i < CURVD_STAGES; i++) {
     out->stage_wall_s[i] = ctx->stage[i].wall_s;
     out->stage_cpu_s[i] = ctx->stage[i].cpu_s;

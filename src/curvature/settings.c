@@ -66,6 +66,10 @@ const cv_option cv_settings_table[] = {
      "b-r-c-kfac: refreshes from one correction by the whole average to the next; 0: never", AT(online_correct)},
     {"online_share", CV_OPTION_REAL, "factors", "", 0, 1, NULL, "0.2", "share of the pairs in a correction",
      AT(online_share)},
+    {"progress", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|test|thread", "auto",
+     "what moves transfers while workers compute: looks at them inside the library's calls, or a thread of each worker "
+     "(MPI_THREAD_MULTIPLE); auto: with staleness, what a trial in curvd_plan finds faster",
+     AT(progress)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",

@@ -53,6 +53,7 @@ typedef enum cv_carrier_kind {
   CV_CARRY_LOCAL
 } cv_carrier_kind;
 typedef enum cv_route_kind { CV_ROUTE_AUTO, CV_ROUTE_OWNER, CV_ROUTE_GRADIENTS } cv_route_kind;
+typedef enum cv_progress_choice { CV_PROGRESS_AUTO, CV_PROGRESS_TEST, CV_PROGRESS_THREAD } cv_progress_choice;
 typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
@@ -68,6 +69,7 @@ typedef struct cv_settings {
   int32_t carrier, route, store;
   int64_t sample_rows, window_rows, online_renew, online_correct;
   double online_share;
+  int32_t progress;
   int32_t average;
   double factor_decay;
   cv_schedule damping;

@@ -18,17 +18,37 @@ static void pack(curvd_ctx *ctx, int owner, float *wire) {
 
 curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how) {
   bool is_done = false;
-  for (int64_t n = 0;; n++) {
-    CV_TRY(cv_coll_test(transfer, &is_done, &ctx->error));
-    if (is_done) return CURVD_OK;
-    CV_TRY(cv_links_advance(ctx));
+  CV_TRY(cv_coll_test(transfer, &is_done, &ctx->error));
+  if (is_done) return CURVD_OK;
+  cv_links_wait_begin(ctx);
+  curvd_status status = CURVD_OK;
+  for (int64_t n = 0; status == CURVD_OK && !is_done; n++) {
+    status = cv_links_advance(ctx);
     cv_coll_pause(how, n);
+    if (status == CURVD_OK) status = cv_coll_test(transfer, &is_done, &ctx->error);
   }
+  cv_links_wait_end(ctx);
+  return status;
 }
 
 curvd_status cv_up_wait_for_slot(curvd_ctx *ctx, cv_uplink *up, int64_t slot) {
   CV_TRY(cv_up_wait(ctx, &up->transfer[slot], CV_WAIT_GENTLY));
   return up->rows_way ? cv_up_wait(ctx, &up->rows_way[slot], CV_WAIT_GENTLY) : CURVD_OK;
+}
+
+static bool is_any_pending(const cv_transfer *transfer, int64_t n) {
+  for (int64_t i = 0; transfer && i < n; i++) {
+    if (transfer[i].n > 0) return true;
+  }
+  return false;
+}
+
+bool cv_up_is_sending(const curvd_ctx *ctx) {
+  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
+    const cv_uplink *up = &ctx->route[o].up;
+    if (is_any_pending(up->transfer, up->n_slots) || is_any_pending(up->rows_way, up->n_slots)) return true;
+  }
+  return false;
 }
 
 static bool is_local(const curvd_ctx *ctx) {
@@ -85,19 +105,9 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
   return cv_coll_begin_send(&ctx->comm, owner, rows_of(up), bytes, &up->rows_way[up->next], &ctx->error);
 }
 
-/* With one worker there is nothing to sum, and one message moves at once, where Open MPI's reduction among few ranks is
- * a chain of 8 kB pieces, each of which waits for somebody to look. */
-static bool is_message(const curvd_ctx *ctx, const cv_uplink *up) {
-  return ctx->comm.n_workers == 1 && ctx->comm.n_curvature > 0 &&
-         up->n_floats * (int64_t)sizeof(float) <= CV_MESSAGE_MAX_BYTES;
-}
-
 static curvd_status begin_sending(curvd_ctx *ctx, int owner, cv_uplink *up) {
-  int64_t bytes = up->n_floats * (int64_t)sizeof(float);
-  cv_transfer *way = &up->transfer[up->next];
-  if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += bytes;
-  if (is_message(ctx, up)) return cv_coll_begin_send(&ctx->comm, owner, slot_of(up), bytes, way, &ctx->error);
-  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, way, &ctx->error);
+  if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
+  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error);
 }
 
 static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
@@ -120,6 +130,7 @@ static curvd_status send(curvd_ctx *ctx, int owner) {
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_STATISTICS]);
   status = fill_and_send(ctx, owner);
+  cv_links_note(ctx);
   cv_stage_end(&ctx->stage[CURVD_STAGE_STATISTICS]);
   if (!is_mine(ctx, owner)) up->next = (up->next + 1) % up->n_slots; /* its own owner takes it from there */
   return status;
@@ -132,7 +143,7 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
 
 /* To a sum a curvature rank has nothing to add. */
 static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
-  if (cv_is_with_gradients(ctx) || is_message(ctx, up))
+  if (cv_is_with_gradients(ctx))
     return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
                                  up->transfer, &ctx->error);
   memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
@@ -145,9 +156,7 @@ curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   bool is_worker = cv_comm_is_worker(&ctx->comm);
   *wire = slot_of(up);
   if (up->n_floats == 0) return CURVD_OK;
-  if (!is_worker) {
-    CV_TRY(begin_taking(ctx, me, up));
-  }
+  if (!is_worker) CV_TRY(begin_taking(ctx, me, up));
   CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_worker ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
   return CURVD_OK;
 }

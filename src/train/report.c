@@ -128,6 +128,7 @@ void report_goal(const trainer *t, train_goal *goal) {
 typedef struct rank_numbers {
   double stage_wall_s[STAGES], stage_cpu_s[STAGES];
   double cpu_s, wall_s;
+  double transfer_s, exposed_s;
   double sent_bytes[CURVD_TRAFFICS];
   double memory_bytes[CV_MEMORY_KINDS], memory_peak_bytes;
 } rank_numbers;
@@ -147,6 +148,8 @@ static rank_numbers numbers_of(const trainer *t) {
   mine.stage_cpu_s[inside] -= metrics.stage_cpu_s[CURVD_STAGE_CAPTURE];
   mine.stage_wall_s[TRAINER_BACKWARD] -= metrics.stage_wall_s[CURVD_STAGE_FOLLOW];
   mine.stage_cpu_s[TRAINER_BACKWARD] -= metrics.stage_cpu_s[CURVD_STAGE_FOLLOW];
+  mine.transfer_s = metrics.transfer_s;
+  mine.exposed_s = metrics.exposed_s;
   for (int i = 0; i < CURVD_TRAFFICS; i++) mine.sent_bytes[i] = (double)metrics.sent_bytes[i];
   for (int i = 0; i < CV_MEMORY_KINDS; i++) {
     mine.memory_bytes[i] = (double)t->memory.bytes[i] + (i < CURVD_MEMORIES ? (double)metrics.memory_bytes[i] : 0);
@@ -236,6 +239,22 @@ static void peak_line(const rank_numbers *rank, int n_ranks, run *out, json_t *r
       spread(rank, n_ranks, offsetof(rank_numbers, memory_peak_bytes), out, "peak memory per rank (MB)"));
 }
 
+/* How transfers move: rank 0 is a worker. */
+static void progress_line(const trainer *t, run *out, json_t *record) {
+  static const char *const kind[] = {"none", "test", "thread"}, *const way[] = {"", "testing", "a thread"};
+  curvd_metrics metrics = {0};
+  curvd_metrics_read(t->ctx, &metrics);
+  double overlap = metrics.overlap_measured;
+  json_object_set_new(record, "progress", json_string(kind[metrics.progress]));
+  run_record_real(record, "overlap_measured", overlap >= 0 ? overlap : NAN);
+  if (metrics.progress == CURVD_PROGRESS_NONE) return;
+  if (overlap >= 0) {
+    run_line(out, "transfers overlap: %.0f %% by %s, in a trial", 100 * overlap, way[metrics.progress]);
+  } else {
+    run_line(out, "transfers overlap by %s, not measured", way[metrics.progress]);
+  }
+}
+
 static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   const train_config *v = &t->config->values;
   json_t *record = run_record_new("run", 0);
@@ -259,6 +278,7 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
            (long long)t->total_steps, t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers,
            t->n_ranks - t->n_workers == 1 ? "" : "s");
   coverage(t, out);
+  progress_line(t, out, record);
   memory_table(rank, t->n_ranks, out, record);
   run_record(out, record);
 }
@@ -270,6 +290,17 @@ void report_begin(const trainer *t, run *out) {
 }
 
 /* ---- end ---- */
+
+/* Share of the workers' transfers that went on behind their backs. */
+static void overlap_line(const trainer *t, const rank_numbers *rank, run *out, json_t *record) {
+  double transfer_s = 0, exposed_s = 0;
+  for (int r = 0; r < t->n_workers; r++) transfer_s += rank[r].transfer_s, exposed_s += rank[r].exposed_s;
+  run_record_real(record, "transfer_s", transfer_s / t->n_workers);
+  run_record_real(record, "exposed_s", exposed_s / t->n_workers);
+  if (!(transfer_s > 0)) return;
+  run_line(out, "curvature under way %.2f s, waited for %.2f s (mean of the workers): %.0f %% overlapped",
+           transfer_s / t->n_workers, exposed_s / t->n_workers, 100 * (1 - exposed_s / transfer_s));
+}
 
 static void event_lines(const trainer *t, run *out, json_t *record) {
   curvd_metrics metrics = {0};
@@ -306,6 +337,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   json_t *record = run_record_new("end", t->step);
   stage_table(rank, t->n_ranks, out, record);
   traffic_line(rank, t->n_ranks, out, record);
+  overlap_line(t, rank, out, record);
   peak_line(rank, t->n_ranks, out, record);
   event_lines(t, out, record);
   service_load load = load_of(t, rank);

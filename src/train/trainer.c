@@ -96,6 +96,7 @@ static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
   t->rows_now = rows;
   cv_stage_begin(&t->stage[TRAINER_FORWARD]);
   model_forward(m, rows);
+  curvd_progress(t->ctx); /* as the captures do between the layers of the backward pass */
   t->loss_sum += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
   t->loss_rows += rows;
   cv_stage_end(&t->stage[TRAINER_FORWARD]);
