@@ -224,7 +224,7 @@ static curvd_status measure(curvd_ctx *ctx, cv_trial *trial) {
 static void judge(curvd_ctx *ctx, const cv_trial *trial) {
   double mb = 1e-6 * (double)(trial->up_floats * (int64_t)sizeof(float) + trial->row_bytes + trial->down_bytes);
   double transfer_ms = 1e3 * trial->least_s[TRANSFER];
-  bool is_thread = trial->least_s[BY_THREAD] < GAIN * trial->least_s[BY_TEST];
+  bool is_thread = trial->least_s[BY_THREAD] < GAIN * trial->least_s[BY_TEST] && overlap_of(trial, BY_TEST) <= ENOUGH;
   if (isinf(trial->least_s[BY_TEST])) {
     cv_log_line(&ctx->log, CV_LOG_NOTE, "the largest transfer, %.1f MB, takes %.1f ms: too short to measure", mb,
                 transfer_ms);
