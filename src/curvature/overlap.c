@@ -3,9 +3,9 @@
  *
  *   overlap = 1 - max(0, t_both - t_products) / t_transfer
  *
- * the smaller t_both wins. Times are the slowest worker's, and the least of a few rounds, so all workers choose alike.
- * Owners that do not train serve as they would in the run. The run's own buffers travel; they hold zeros before the
- * first step, and after. */
+ * the smaller t_both wins. Times are the slowest worker's, and the least of the rounds that fit into the budget, so all
+ * workers choose alike. Owners that do not train serve as they would in the run. The run's own buffers travel; they
+ * hold zeros before the first step, and after. */
 #include "curvature/overlap.h"
 
 #include "base/order.h"
@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-enum { ROUNDS = 3, SIDE = 256, CALIBRATIONS = 5, WAYS = 3 };
+enum { ROUNDS = 16, SIDE = 256, CALIBRATIONS = 5, WAYS = 3 };
 
 static const int64_t MOST_BYTES = 16 << 20, PROBE_BYTES = 1 << 20;
 static const double PIECE_MIN_S = 1e-3, PIECE_MAX_S = 5e-3; /* of products between two looks */
@@ -22,6 +22,7 @@ static const double TRANSFER_S = 10e-3;                     /* about as long may
 static const double SHORT_S = 1e-3; /* what is over so soon cannot be measured, and does not matter */
 static const double BUDGET_S = 0.2; /* no round begins later */
 static const double GAIN = 0.95;    /* by which a thread beats noise */
+static const double ENOUGH = 0.95;  /* overlap by testing that a thread cannot beat */
 
 typedef enum cv_measured { PRODUCTS, TRANSFER, BY_TEST, BY_THREAD, MEASURED } cv_measured;
 
@@ -195,6 +196,11 @@ static curvd_status run_round(curvd_ctx *ctx, cv_trial *trial) {
   return CURVD_OK;
 }
 
+static double overlap_of(const cv_trial *trial, cv_measured what) {
+  double exposed = (trial->least_s[what] - trial->least_s[PRODUCTS]) / trial->least_s[TRANSFER];
+  return fmin(fmax(1 - exposed, 0), 1);
+}
+
 static curvd_status measure(curvd_ctx *ctx, cv_trial *trial) {
   double begin_s = cv_wall_s(), seconds = 0, piece_s = 0;
   for (int i = 0; i < MEASURED; i++) trial->least_s[i] = INFINITY;
@@ -205,7 +211,7 @@ static curvd_status measure(curvd_ctx *ctx, cv_trial *trial) {
   trial->pieces = 1;
   CV_TRY(take_time(ctx, trial, PRODUCTS, &piece_s));
   trial->pieces = 1 + (int64_t)ceil(trial->least_s[TRANSFER] / fmax(piece_s, PIECE_MIN_S));
-  for (int i = 0; i < ROUNDS && seconds < BUDGET_S; i++) {
+  for (int i = 0; i < ROUNDS && seconds < BUDGET_S && !(i > 0 && overlap_of(trial, BY_TEST) > ENOUGH); i++) {
     CV_TRY(run_round(ctx, trial));
     seconds = cv_wall_s() - begin_s;
     CV_TRY(take_slowest(ctx, &seconds));
@@ -213,17 +219,12 @@ static curvd_status measure(curvd_ctx *ctx, cv_trial *trial) {
   return CURVD_OK;
 }
 
-static double overlap_of(const cv_trial *trial, cv_measured what) {
-  double exposed = (trial->least_s[what] - trial->least_s[PRODUCTS]) / trial->least_s[TRANSFER];
-  return fmin(fmax(1 - exposed, 0), 1);
-}
-
 /* ---- choice ---- */
 
 static void judge(curvd_ctx *ctx, const cv_trial *trial) {
   double mb = 1e-6 * (double)(trial->up_floats * (int64_t)sizeof(float) + trial->row_bytes + trial->down_bytes);
   double transfer_ms = 1e3 * trial->least_s[TRANSFER];
-  bool is_thread = trial->least_s[BY_THREAD] < GAIN * trial->least_s[BY_TEST];
+  bool is_thread = trial->least_s[BY_THREAD] < GAIN * trial->least_s[BY_TEST] && overlap_of(trial, BY_TEST) <= ENOUGH;
   if (isinf(trial->least_s[BY_TEST])) {
     cv_log_line(&ctx->log, CV_LOG_NOTE, "the largest transfer, %.1f MB, takes %.1f ms: too short to measure", mb,
                 transfer_ms);
