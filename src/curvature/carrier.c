@@ -91,12 +91,19 @@ bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor) {
   return s->carrier == CV_CARRY_AUTO && cv_can_sketch_on_workers(s) && factor->n >= STREAM_MIN_N && !factor->is_spread;
 }
 
-void cv_carrier_choose(const cv_settings *s, bool is_stream, cv_factor *factor) {
+/* Rows go to every owner of a spread factor, blocks of its statistic to one each. Blocks hold workers up until their
+ * owners come to them. */
+static const cv_carrier *spread_carrier(const cv_settings *s, const cv_factor *factor, int n_owners) {
+  bool is_less = s->carrier == CV_CARRY_AUTO && n_owners * s->capture_rows <= factor->n / 2;
+  return s->carrier == CV_CARRY_COLUMNS || is_less ? &cv_carrier_columns : &cv_carrier_blocks;
+}
+
+void cv_carrier_choose(const cv_settings *s, int n_owners, bool is_stream, cv_factor *factor) {
   bool is_local = s->carrier == CV_CARRY_LOCAL, is_online = cv_is_online(s) && !factor->is_full;
   factor->is_spread = factor->is_spread && !is_stream && !is_online && !is_local;
   factor->store = is_stream ? &cv_store_stream : is_online ? &cv_store_online : &cv_store_full;
   if (factor->is_spread) {
-    factor->carrier = &cv_carrier_blocks;
+    factor->carrier = spread_carrier(s, factor, n_owners);
   } else if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && (is_local || !cv_can_sketch_on_workers(s)))) {
     factor->carrier = &cv_carrier_columns;
   } else {

@@ -38,6 +38,6 @@ extern const cv_carrier cv_carrier_triangle, cv_carrier_sketch, cv_carrier_colum
 /* Is a factor of this n to be kept as a stream, if its sketch is small enough? And its carrier and store, once that is
  * known. */
 bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor);
-void cv_carrier_choose(const cv_settings *s, bool is_stream, cv_factor *factor);
+void cv_carrier_choose(const cv_settings *s, int n_owners, bool is_stream, cv_factor *factor);
 
 #endif

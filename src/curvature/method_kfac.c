@@ -29,7 +29,7 @@ static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
   factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
   factor->k_max = factor->is_full ? factor->n : k;
   factor->fresh.statistics_step = factor->state.statistics_step = -1;
-  cv_carrier_choose(s, is_stream && !factor->is_full, factor);
+  cv_carrier_choose(s, ctx->comm.n_owners, is_stream && !factor->is_full, factor);
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
@@ -246,7 +246,7 @@ static char *pack_rows(cv_layer *layer, int owner, char *message) {
     message += sizeof factor->rows;
     size_t row = (size_t)factor->n * sizeof(float);
     for (int64_t i = 0; i < factor->rows; i++, message += row) memcpy(message, factor->statistic + i * factor->ld, row);
-    cv_factor_forget(factor);
+    if (!factor->is_spread) cv_factor_forget(factor);
   }
   return message;
 }

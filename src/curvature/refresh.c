@@ -148,9 +148,25 @@ static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const f
   return CURVD_OK;
 }
 
+/* Rows 0 .. end - 1 of each block of this rank's columns. */
+static void add_rows_to_piece(const curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X,
+                              int64_t ldx) {
+  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
+  for (int64_t local = 0, width; local < factor->mine; local += width) {
+    int64_t begin = cv_cyclic_global(&piece, local);
+    width = cv_cyclic_run(&piece, local);
+    cv_gemm(CV_T, CV_N, begin + width, width, rows, (float)w.add, X, ldx, X + begin, ldx, (float)w.keep,
+            factor->average + local, factor->own_ld);
+  }
+}
+
 static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
                              cv_error *why) {
-  (void)ctx, (void)why;
+  (void)why;
+  if (factor->is_spread) {
+    add_rows_to_piece(ctx, factor, w, rows, X, ldx);
+    return CURVD_OK;
+  }
   cv_gram_columns(factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->average, factor->own_ld);
   return CURVD_OK;
 }

@@ -1,5 +1,6 @@
 /* Statistics on their way up. A slot of an owner's uplink fuses what all its layers send; the order is that of the
  * plan: owner 0, 1, 2, ... */
+#include "curvature/carrier.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
 
@@ -138,6 +139,12 @@ static curvd_status send(curvd_ctx *ctx, int owner) {
 
 curvd_status cv_up_send(curvd_ctx *ctx) {
   for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(send(ctx, o));
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS; f++) {
+      cv_factor *factor = &ctx->layer[i].factor[f];
+      if (factor->is_spread && factor->carrier->sends_rows) cv_factor_forget(factor); /* all owners have its rows */
+    }
+  }
   return CURVD_OK;
 }
 
@@ -221,7 +228,7 @@ curvd_status cv_up_blocks(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS; f++) {
       cv_factor *factor = &ctx->layer[i].factor[f];
-      if (factor->is_spread) CV_TRY(reduce_factor(ctx, factor));
+      if (factor->carrier == &cv_carrier_blocks) CV_TRY(reduce_factor(ctx, factor));
     }
   }
   return CURVD_OK;

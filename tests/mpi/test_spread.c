@@ -49,6 +49,8 @@ START_TEST(every_method_gives_dense_kfac) {
       "method=nystrom-kfac grid_min_n=2 grid_product=scalapack",
       "method=nystrom-kfac grid_min_n=2 grid_product=auto range_finder=krylov oversampling=14",
       "method=nystrom-kfac grid_min_n=2 grid_product=scalapack range_finder=krylov oversampling=14 warm_start=false",
+      "method=kfac grid_min_n=2 carrier=columns",
+      "method=nystrom-kfac grid_min_n=60 carrier=columns grid_product=slab",
       "method=nystrom-kfac grid_min_n=2 full_share=0.1"}; /* randomized A, exact G */
   for (int c = 0; c < size; c++) {
     for (size_t i = 0; i < COUNT(options); i++) {
@@ -86,6 +88,9 @@ START_TEST(workers_without_rows) {
     run.rows = 2;
     check_dense(&run, &spread_plain);
     run.rows = 1;
+    check_dense(&run, &spread_plain);
+    run = spread_run_of(&spread_plain, c, "grid_min_n=2 carrier=columns");
+    run.rows = 2;
     check_dense(&run, &spread_plain);
   }
 }
@@ -141,6 +146,7 @@ START_TEST(refreshes_now_and_then) {
   for (int c = 0; c < size; c++) {
     check_whole("method=nystrom-kfac grid_min_n=2 tail=mean inv_update_steps=2 skip_error=0.2", c);
     check_whole("method=kfac grid_min_n=60 factor_update_steps=2 skip_error=1", c);
+    check_whole("method=kfac grid_min_n=60 factor_update_steps=2 carrier=columns staleness=2", c);
   }
 }
 END_TEST
