@@ -66,7 +66,8 @@ static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor, int32_t in
                        &ctx->error);
 }
 
-static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+static curvd_status allocate_worker(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
+  int32_t index = (int32_t)(layer - ctx->layer);
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->carrier->room(ctx, factor), "a statistic",
                        &factor->statistic, &ctx->error));
   if (factor->seeds_workers) {
@@ -80,6 +81,7 @@ static curvd_status allocate_worker(curvd_ctx *ctx, cv_factor *factor, int32_t i
     return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
                          &ctx->error);
   }
+  if (!cv_shard_applies(ctx, layer)) return CURVD_OK;
   return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse", &factor->inverse,
                        &ctx->error);
 }
@@ -120,7 +122,7 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
       CV_TRY(allocate_owner(ctx, &layer->factor[f], index));
-    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, &layer->factor[f], index));
+    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, layer, &layer->factor[f]));
   }
   layer->table_is_due = true;
   layer->factored_step = -1;

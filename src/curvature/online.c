@@ -9,7 +9,7 @@
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
-#include <string.h>
+#include <math.h>
 
 static bool has_average(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->method != CV_METHOD_B;
@@ -33,12 +33,20 @@ static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
 /* All of an identity lies outside the kept pairs. */
 static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
   factor->online.trace = (double)factor->n;
+  factor->online.error_bound = 1;
   if (has_average(ctx)) cv_store_full.begin_with_identity(ctx, factor);
 }
 
 static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
   (void)ctx, (void)factor, (void)w, (void)wire;
   return cv_fail(why, CURVD_ERR_STATE, "online updates need rows: carrier columns or local");
+}
+
+/* None of the pairs is left: all of the average is error, which its trace bounds. The next updates build them anew. */
+static void forget_pairs(cv_brand *state) {
+  state->r = 0;
+  state->error_bound = state->trace;
+  state->is_corrected = false;
 }
 
 /* The pairs live where a refresh would put them. */
@@ -56,8 +64,9 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
   curvd_status status = cv_brand_update(state, &x, &ctx->eig_work, &result, why);
   if (status == CURVD_OK) {
     factor->last.orthogonality = result.orthogonality;
-  } else {
-    state->r = 0; /* pairs may hold anything; the next updates build them anew */
+  } else { /* pairs may hold anything */
+    state->trace = w.keep * state->trace + w.add * cv_sum_squares(rows, factor->n, X, ldx);
+    forget_pairs(state);
   }
   if (!has_average(ctx)) return status;
   curvd_status other = cv_store_full.add_rows(ctx, factor, w, rows, X, ldx, why);
@@ -68,6 +77,15 @@ static double tau_of(const cv_settings *s, const cv_factor *factor, int64_t kept
   if (s->tail == CV_TAIL_ZERO || kept == factor->n) return 0;
   if (s->tail == CV_TAIL_MIN) return kept > 0 ? factor->eigenvalues[kept - 1] : 0;
   return rest > 0 ? rest / (double)(factor->n - kept) : 0;
+}
+
+/* Of the spectral norm of what the kept pairs and tau leave of the average. Updates leave 0 <= E <= error_bound, a
+ * correction |E| <= error_bound; dropped pairs add to E, and tau takes from it. */
+static double error_bound_of(const cv_factor *factor, int64_t kept, double tau) {
+  const cv_brand *state = &factor->online;
+  double above = state->error_bound + (kept < state->r ? factor->eigenvalues[kept] : 0),
+         below = tau + (state->is_corrected ? state->error_bound : 0);
+  return fmax(above, below);
 }
 
 /* What a solve would tell, as far as it is known. */
@@ -83,20 +101,25 @@ static void describe_pairs(curvd_ctx *ctx, cv_factor *factor) {
                           .trace = state->trace,
                           .missing_trace = rest > 0 ? rest / state->trace : 0,
                           .tau = tau_of(s, factor, kept, rest),
-                          .error_bound = state->error_bound,
                           .orthogonality = orthogonality};
-  if (kept < state->r) last->error_bound += factor->eigenvalues[kept];
+  last->error_bound = error_bound_of(factor, kept, last->tau);
 }
 
-/* A whole decomposition of the average takes the pairs' place. */
+/* A whole decomposition of the average takes the pairs' place. false: it was skipped, as they still fit, or failed, and
+ * has spoilt them. */
 static bool renew(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_brand *state = state_of(factor);
-  bool is_new = cv_store_full.solve(ctx, layer, factor, index);
+  factor->last.found = state->r; /* updates have come since the last refresh */
+  factor->last.kept = cv_smaller(factor->last.kept, state->r);
+  if (!cv_store_full.solve(ctx, layer, factor, index)) {
+    if (factor->last.found == 0) forget_pairs(state);
+    return false;
+  }
   state->r = factor->last.found;
   state->trace = factor->fresh.trace;
-  state->error_bound = is_new ? factor->last.error_bound : 0;
+  state->error_bound = factor->last.error_bound + factor->last.tau; /* the former is of what tau leaves */
   state->is_corrected = false;
-  return is_new;
+  return true;
 }
 
 static void correct(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
@@ -121,7 +144,7 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
        is_corrected = s->method == CV_METHOD_BRC && is_turn(factor, s->online_correct);
   cv_error why = {0};
   factor->refreshes++;
-  if (is_renewed) return renew(ctx, layer, factor, index);
+  if (is_renewed && renew(ctx, layer, factor, index)) return true;
   if (is_corrected && factor->online.r > 0) correct(ctx, layer, factor, index);
   if (factor->online.r == 0) return false;
   describe_pairs(ctx, factor);
