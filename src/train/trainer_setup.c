@@ -1,5 +1,6 @@
 /* From a configuration to a run that can take its first step. */
 #include "train/run_options.h"
+#include "train/run_shape.h"
 #include "train/trainer.h"
 
 #include <math.h>
@@ -115,8 +116,8 @@ static curvd_status plan_options(trainer *t, const model_spec *spec, cv_error *e
   if (t->is_dry) CV_TRY(set_option(t, "dry_run", "true", err));
   CV_TRY(run_options(t->config, t->n_ranks, t->steps_per_epoch, set_option, t, err));
   for (int i = 0; i < spec->n_layers; i++) {
-    char name[CV_OPTION_TEXT_MAX];
-    snprintf(name, sizeof name, "fc%d", i + 1);
+    char name[16];
+    run_layer_name(i, name, sizeof name);
     CV_TRY(from_library(t, curvd_layer_add(t->ctx, name, spec->width[i], spec->width[i + 1], true, NULL), err));
   }
   return CURVD_OK;
