@@ -82,32 +82,19 @@ const cv_carrier cv_carrier_blocks = {"blocks", true, false, rows_room, rows_add
 
 /* ---- choice ---- */
 
-enum { STREAM_MIN_N = 4096 }; /* from here on a stream costs half of a full factor, and its error is smaller */
-
-bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor) {
-  if (s->method != CV_METHOD_NYSTROM || s->form != CV_FORM_EIGEN) return false;
-  if (s->store != CV_STORE_AUTO) return s->store == CV_STORE_STREAM;
-  if (s->carrier == CV_CARRY_SKETCH) return true;
-  return s->carrier == CV_CARRY_AUTO && cv_can_sketch_on_workers(s) && factor->n >= STREAM_MIN_N && !factor->is_spread;
+static const cv_carrier *carrier_of(const cv_factor_plan *plan) {
+  /* rows go to every owner of a spread factor; blocks, one to each, hold workers up until the owners come to them */
+  if (plan->is_spread) return plan->carrier == CV_PLAN_COLUMNS ? &cv_carrier_columns : &cv_carrier_blocks;
+  if (plan->carrier == CV_PLAN_SKETCH) return &cv_carrier_sketch;
+  bool is_local = plan->carrier == CV_PLAN_LOCAL, has_average = plan->store == CV_PLAN_FULL;
+  return plan->carrier == CV_PLAN_TRIANGLE || (is_local && has_average) ? &cv_carrier_triangle : &cv_carrier_columns;
 }
 
-/* Rows go to every owner of a spread factor, blocks of its statistic to one each. Blocks hold workers up until their
- * owners come to them. */
-static const cv_carrier *spread_carrier(const cv_settings *s, const cv_factor *factor, int n_owners) {
-  bool is_less = s->carrier == CV_CARRY_AUTO && n_owners * s->capture_rows <= factor->n / 2;
-  return s->carrier == CV_CARRY_COLUMNS || is_less ? &cv_carrier_columns : &cv_carrier_blocks;
-}
-
-void cv_carrier_choose(const cv_settings *s, int n_owners, bool is_stream, cv_factor *factor) {
-  bool is_local = s->carrier == CV_CARRY_LOCAL, is_online = cv_is_online(s) && !factor->is_full;
-  factor->is_spread = factor->is_spread && !is_stream && !is_online && !is_local;
-  factor->store = is_stream ? &cv_store_stream : is_online ? &cv_store_online : &cv_store_full;
-  if (factor->is_spread) {
-    factor->carrier = spread_carrier(s, factor, n_owners);
-  } else if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && (is_local || !cv_can_sketch_on_workers(s)))) {
-    factor->carrier = &cv_carrier_columns;
-  } else {
-    factor->carrier = is_stream ? &cv_carrier_sketch : &cv_carrier_triangle;
-  }
+void cv_carrier_choose(const cv_factor_plan *plan, cv_factor *factor) {
+  const cv_store *const store[] = {
+      [CV_PLAN_FULL] = &cv_store_full, [CV_PLAN_STREAM] = &cv_store_stream, [CV_PLAN_ONLINE] = &cv_store_online};
+  factor->is_spread = plan->is_spread;
+  factor->store = store[plan->store];
+  factor->carrier = carrier_of(plan);
   factor->seeds_workers = factor->carrier == &cv_carrier_sketch;
 }

@@ -7,11 +7,12 @@
  *   columns    X itself: rows n numbers from each worker
  *   blocks     X^T X of a spread factor, block by block as the owners want them (spread.c)
  *
- * To add one: fill a cv_carrier, declare it below, choose it in cv_carrier_choose, and add it to the tests of
+ * To add one: fill a cv_carrier, declare it below, choose it in factor_plan.c, and add it to the tests of
  * tests/mpi/test_carriers.c, which every carrier passes. */
 #ifndef CV_CURVATURE_CARRIER_H
 #define CV_CURVATURE_CARRIER_H
 
+#include "curvature/factor_plan.h"
 #include "curvature/internal.h"
 
 /* Captured rows X (rows, n), or with has_one (rows, n - 1) with a 1 behind each; each counts scale times. */
@@ -35,9 +36,7 @@ typedef struct cv_carrier {
 
 extern const cv_carrier cv_carrier_triangle, cv_carrier_sketch, cv_carrier_columns, cv_carrier_blocks;
 
-/* Is a factor of this n to be kept as a stream, if its sketch is small enough? And its carrier and store, once that is
- * known. */
-bool cv_carrier_wants_stream(const cv_settings *s, const cv_factor *factor);
-void cv_carrier_choose(const cv_settings *s, int n_owners, bool is_stream, cv_factor *factor);
+/* A factor's carrier and store, as planned. */
+void cv_carrier_choose(const cv_factor_plan *plan, cv_factor *factor);
 
 #endif

@@ -14,22 +14,13 @@
 
 #include <string.h>
 
-static int64_t largest_k(const cv_settings *s, bool is_stream) {
-  int64_t adaptive = s->missing_trace > 0 ? s->eig_rank_max : 0,
-          rank = cv_larger((int64_t)cv_schedule_max(&s->eig_rank), adaptive);
-  return rank + cv_oversampling(cv_schedule_max(&s->oversampling), rank, is_stream);
-}
-
 static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
-  const cv_settings *s = cv_settings_of(ctx);
+  cv_factor_plan plan = cv_factor_plan_of(cv_settings_of(ctx), factor->n, ctx->comm.n_owners);
   factor->ld = cv_dense_ld(factor->n);
-  factor->is_spread = ctx->comm.n_owners > 1 && factor->n >= s->grid_min_n && s->form == CV_FORM_EIGEN;
-  bool is_stream = cv_carrier_wants_stream(s, factor);
-  int64_t k = cv_smaller(largest_k(s, is_stream), factor->n);
-  factor->is_full = s->method == CV_METHOD_KFAC || (double)k >= s->full_share * (double)factor->n;
-  factor->k_max = factor->is_full ? factor->n : k;
+  factor->is_full = plan.is_full;
+  factor->k_max = plan.k_max;
   factor->fresh.statistics_step = factor->state.statistics_step = -1;
-  cv_carrier_choose(s, ctx->comm.n_owners, is_stream && !factor->is_full, factor);
+  cv_carrier_choose(&plan, factor);
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
@@ -41,12 +32,11 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
 
 /* A spread factor costs every owner the same. */
 static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
-  int64_t q = (int64_t)cv_settings_of(ctx)->warm_power_iters.piece[0].value;
+  const cv_settings *s = cv_settings_of(ctx);
   double flops = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
-    const cv_factor *factor = &layer->factor[f];
-    if (factor->is_spread) continue;
-    flops += cv_plan_refresh_flops(factor->n, factor->k_max, q, factor->is_full);
+    cv_factor_plan plan = cv_factor_plan_of(s, layer->factor[f].n, ctx->comm.n_owners);
+    flops += cv_factor_plan_flops(s, layer->factor[f].n, &plan);
   }
   return flops;
 }

@@ -20,6 +20,7 @@ const cv_plan_run cv_plan_run_default = {.n_workers = 1,
                                          .inv_update_steps = 10,
                                          .eig_rank = 64,
                                          .oversampling = 8,
+                                         .stream_oversampling = -1,
                                          .products = 1,
                                          .full_share = 0.75,
                                          .grid_min_n = 4096,
@@ -33,11 +34,12 @@ int32_t cv_plan_owner_count(const cv_plan_run *run) {
 
 static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS;
-  return cv_smaller(run->eig_rank + (is_low ? run->eig_rank / 2 : run->oversampling), n);
+  int64_t of_stream = run->stream_oversampling < 0 ? run->eig_rank / 2 : run->stream_oversampling;
+  return cv_smaller(run->eig_rank + (is_low ? of_stream : run->oversampling), n);
 }
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  return run->is_exact || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
+  return run->is_exact || n <= run->full_n || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
 }
 
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -257,6 +259,17 @@ static double core_flops(const cv_plan_run *run, const cv_plan_layer *layer, con
   return is_low && choice->apply != CV_PLAN_FACTORED ? 2 * (double)a * (double)g * (double)(layer->m + layer->n) : 0;
 }
 
+/* Projections that follow the gradient: of the rows in every step, and whole ones after a refresh. */
+static cv_plan_cost project(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
+                            const cv_plan_choice *choice, double whole) {
+  double pairs = (double)cv_plan_pairs(run, layer->n, choice->carrier[CV_PLAN_A]) +
+                 (double)cv_plan_pairs(run, layer->m, choice->carrier[CV_PLAN_G]),
+         followed = 2 * (double)run->batch_rows * (double)(layer->m + layer->n) * pairs;
+  bool is_gain = run->batch_rows * (layer->m + layer->n) < layer->m * layer->n;
+  if (!run->follows || run->n_workers > 1 || !is_gain) return product(machine, whole);
+  return product(machine, followed + whole / (double)run->inv_update_steps);
+}
+
 /* Of low rank, one half of the flops projects and one expands; a full side, or rows, are done at once. */
 static void apply_costs(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
                         const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]) {
@@ -264,7 +277,8 @@ static void apply_costs(const cv_plan_machine *machine, const cv_plan_run *run, 
   flops += side_flops(run, layer->n, layer->m, choice, CV_PLAN_A);
   flops += side_flops(run, layer->m, layer->n, choice, CV_PLAN_G);
   double later = core > 0 ? flops / 2 : 0;
-  cost[CV_PLAN_PROJECT] = product(machine, flops - later);
+  cost[CV_PLAN_PROJECT] =
+      core > 0 ? project(machine, run, layer, choice, flops - later) : product(machine, flops - later);
   cost[CV_PLAN_APPLY] = plus(product(machine, later), mix(machine, (double)layer->m * (double)layer->n));
 }
 
@@ -273,7 +287,8 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
   double weights = (double)layer->m * (double)layer->n;
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
   cost[CV_PLAN_TRAIN] = product(machine, 6 * (double)run->batch_rows * weights);
-  cost[CV_PLAN_MOMENTUM] = mix(machine, weights);
+  cost[CV_PLAN_MOMENTUM] =
+      run->momentum_is_callers ? copy(machine, weights / 2) : mix(machine, weights); /* only read */
   cost[CV_PLAN_APPLY] = mix(machine, weights);
   if (run->n_workers > 1) cost[CV_PLAN_GRADIENTS] = copy(machine, weights);
   if (run->n_workers > 1) cost[CV_PLAN_GRADIENTS].bytes = FLOAT * weights;

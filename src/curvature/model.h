@@ -10,9 +10,9 @@
  *   columns    rows n, from each worker                 k pairs (brand.h)          k
  *   local      none: of the owner's own rows            the average (n, n)         as triangle
  *
- * with k = eig_rank + eig_rank / 2 and 4 more floats (trace, rows, two flags), reduced. A factor is full when its pairs
- * would be full_share of n: then it is decomposed exactly. A refresh brings r (n + 1) floats to every worker. A full or
- * large factor by triangle may be spread over all owners, as spread.c has it. */
+ * with k = eig_rank + stream_oversampling and 4 more floats (trace, rows, two flags), reduced. A factor is full when
+ * its pairs would be full_share of n: then it is decomposed exactly. A refresh brings r (n + 1) floats to every worker.
+ * A full or large factor by triangle may be spread over all owners, as spread.c has it. */
 #ifndef CV_CURVATURE_MODEL_H
 #define CV_CURVATURE_MODEL_H
 
@@ -72,13 +72,18 @@ typedef struct cv_plan_run {
   int64_t staleness;                             /* steps */
   bool is_exact;                                 /* method kfac: every factor is decomposed exactly */
   int64_t eig_rank, oversampling;
-  int64_t products;     /* with a factor by one refresh: further power iterations + 1 */
-  double full_share;    /* as the option */
-  int64_t grid_min_n;   /* triangles of this size and above are spread over several owners; 0: none */
-  int64_t capture_rows; /* most rows of a spread factor, as the option */
-  double train_s;       /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
-  int64_t header_bytes; /* of one refreshed layer: CV_WIRE_HEADER_BYTES */
-  int64_t event_bytes;  /* of one parcel: sizeof of cv_downlink's events */
+  int64_t stream_oversampling; /* of sketches and columns; -1: half of eig_rank */
+  int64_t full_n;              /* factors of this size and below are full, whatever full_share says; 0: none */
+  int64_t products;            /* with a factor by one refresh: further power iterations + 1 */
+  double full_share;           /* as the option */
+  int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
+  int64_t capture_rows;        /* most rows of a spread factor, as the option */
+  double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
+  double capture_train_s; /* further ones in a step with statistics: a second backward pass */
+  bool momentum_is_callers; /* the step only looks at gradients, and averages none */
+  bool follows;             /* one worker tells of its rows, so that projections follow the gradient (follow.c) */
+  int64_t header_bytes;     /* of one refreshed layer: CV_WIRE_HEADER_BYTES */
+  int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events */
 } cv_plan_run;
 
 /* The options' initial values, on one worker; no sizes of headers. */

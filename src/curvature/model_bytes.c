@@ -4,10 +4,6 @@
 
 enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), THIN_ROWS = 128 };
 
-static int64_t divide_up(int64_t x, int64_t by) {
-  return x / by + (x % by > 0);
-}
-
 /* One factor of a layout. */
 typedef struct place {
   const cv_plan_run *run;
@@ -30,6 +26,16 @@ static bool holds(const place *p, int32_t owner) {
   return p->owner >= 0 && owner >= 0 && (p->is_spread || p->owner == owner);
 }
 
+/* Its owners are the numbers from the first to before the end: none, the layer's, or all. */
+static int32_t first_owner(const place *p) {
+  return p->is_spread || p->owner < 0 ? 0 : p->owner;
+}
+
+static int32_t end_owner(const place *p) {
+  if (p->owner < 0) return 0;
+  return p->is_spread ? cv_plan_owner_count(p->run) : p->owner + 1;
+}
+
 static bool is_worker(const cv_plan_run *run, int32_t rank) {
   return rank < run->n_workers;
 }
@@ -50,7 +56,7 @@ static int64_t mine(const place *p, int32_t owner) {
 
 /* Steps of n_steps in which something of this interval is due: 0, interval, 2 interval, ... */
 static int64_t times(int64_t n_steps, int64_t interval) {
-  return divide_up(n_steps, interval);
+  return cv_divide_up(n_steps, interval);
 }
 
 static int64_t common(int64_t x, int64_t y) {
@@ -73,8 +79,7 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
   bool is_riding = p->choice->route == CV_PLAN_WITH_GRADIENTS;
   int64_t floats = 0;
-  for (int32_t o = 0; o < cv_plan_owner_count(run); o++) {
-    if (!holds(p, o)) continue;
+  for (int32_t o = first_owner(p); o < end_owner(p); o++) {
     cv_plan_up up = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, o);
     int64_t reduced = (int64_t)up.reduced, summed = (int64_t)up.summed, columns = (int64_t)up.columns;
     if (owner_of(run, rank) != o) floats += reduced + columns;
@@ -99,6 +104,29 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
     bytes += is_held ? l->run->header_bytes : 0;
   }
   return bytes > 0 ? bytes + l->run->event_bytes : 0;
+}
+
+static bool is_any_spread(const cv_plan_layout *l) {
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+    if (p.owner >= 0 && p.is_spread) return true;
+  }
+  return false;
+}
+
+/* Largest of all owners together; owners without a layer send nothing, unless they have a part of a spread factor. */
+static int64_t all_parcel_bytes(const cv_plan_layout *l) {
+  int64_t bytes = 0;
+  if (is_any_spread(l)) {
+    for (int32_t o = 0; o < cv_plan_owner_count(l->run); o++) bytes += parcel_bytes(l, o, true);
+    return bytes;
+  }
+  for (int32_t i = 0; i < l->n_layers; i++) {
+    bool is_first = true;
+    for (int32_t before = 0; before < i && is_first; before++) is_first = l->owner[before] != l->owner[i];
+    if (is_first) bytes += parcel_bytes(l, l->owner[i], true);
+  }
+  return bytes;
 }
 
 /* Of one step. A sharded gradient is scattered whole, and each worker gathers out the layers that it made. */
@@ -132,7 +160,7 @@ void cv_plan_traffic_of(const cv_plan_layout *l, int32_t rank, int64_t n_steps, 
 /* ---- memory ---- */
 
 static int64_t ring(const cv_plan_run *run, int64_t interval) {
-  return cv_larger(divide_up(run->staleness, interval), 1);
+  return cv_larger(cv_divide_up(run->staleness, interval), 1);
 }
 
 static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
@@ -194,16 +222,15 @@ static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
                          ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
                          : 1,
           down_slots = trains ? ring(run, run->inv_update_steps) : 1;
-  for (int32_t o = 0; o < cv_plan_owner_count(run); o++) {
-    if (!trains && o != owner_of(run, rank)) continue;
-    for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
-      place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
-      cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, o);
-      int64_t columns = (int64_t)up.columns * (trains ? 1 : run->n_workers); /* an owner has those of every worker */
-      if (holds(&p, o)) bytes[CV_MEMORY_TRANSFER] += up_slots * (p.is_spread ? 0 : (int64_t)up.reduced + columns);
-    }
-    bytes[CV_MEMORY_TRANSFER] += down_slots * parcel_bytes(l, o, true);
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+    if (p.is_spread || p.owner < 0 || (!trains && p.owner != owner_of(run, rank))) continue;
+    cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, p.owner);
+    int64_t columns = (int64_t)up.columns * (trains ? 1 : run->n_workers); /* an owner has those of every worker */
+    bytes[CV_MEMORY_TRANSFER] += up_slots * ((int64_t)up.reduced + columns);
   }
+  int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
+  bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;
 }
 
 /* The largest solver: LAPACK's 3 n n of an exact one, the products of a randomized one; a spread factor is mirrored in

@@ -1,5 +1,6 @@
 /* Owners and memory: everything that a run will need, sized once. */
 #include "base/order.h"
+#include "curvature/factor_plan.h"
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
@@ -10,28 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Does pattern match name? '*' stands for any characters. */
-static bool matches(const char *pattern, size_t length, const char *name) {
-  if (length == 0) return *name == '\0';
-  if (*pattern == '*') {
-    for (const char *rest = name;; rest++) {
-      if (matches(pattern + 1, length - 1, rest)) return true;
-      if (!*rest) return false;
-    }
-  }
-  return *pattern == *name && matches(pattern + 1, length - 1, name + 1);
-}
-
-static bool is_skipped(const char *list, const char *name) {
-  while (*list) {
-    size_t length = strcspn(list, ", ");
-    if (length > 0 && matches(list, length, name)) return true;
-    list += length;
-    list += strspn(list, ", ");
-  }
-  return false;
-}
-
 static void choose_methods(curvd_ctx *ctx) {
   const cv_settings *s = cv_settings_of(ctx);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
@@ -40,7 +19,7 @@ static void choose_methods(curvd_ctx *ctx) {
     layer->method = cv_method_find((cv_method_kind)s->method);
     if (!layer->method) {
       snprintf(layer->reason, sizeof layer->reason, "method none");
-    } else if (is_skipped(s->skip, layer->name)) {
+    } else if (cv_is_skipped(s->skip, layer->name)) {
       snprintf(layer->reason, sizeof layer->reason, "skip list");
       layer->method = NULL;
     } else {

@@ -67,16 +67,17 @@ cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
 
 /* ---- owners ---- */
 
-/* Flops of a refresh of what the layer's owner holds alone, as in plan.c. */
+/* Flops of a refresh of what the layer's owner holds alone, as the service counts them (factor_plan.c). */
 static double alone_flops(const prediction *p, int32_t i) {
-  const cv_prediction *out = p->out;
+  const cv_plan_run *run = &p->out->run;
   double flops = 0;
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
-    cv_plan_cost cost[CV_PLAN_STAGES];
-    int64_t n = size_of(&out->layer[i], f);
-    if (cv_plan_is_spread(&out->run, n, out->choice[i].carrier[f])) continue;
-    cv_plan_factor_costs(p->given->machine, &out->run, n, out->choice[i].carrier[f], cost);
-    flops += cost[CV_PLAN_REFRESH].flops;
+    int64_t n = size_of(&p->out->layer[i], f);
+    cv_plan_carrier carrier = p->out->choice[i].carrier[f];
+    bool has_products = carrier == CV_PLAN_TRIANGLE || carrier == CV_PLAN_LOCAL;
+    if (cv_plan_is_spread(run, n, carrier)) continue;
+    flops += cv_plan_refresh_flops(n, cv_plan_basis(run, n, carrier), has_products ? run->products - 1 : -1,
+                                   cv_plan_is_full(run, n, carrier));
   }
   return flops;
 }
@@ -199,7 +200,7 @@ static void fill_table(prediction *p) {
   t->staleness = run->staleness;
   t->has_curvature = run->n_curvature > 0;
   t->compute_s = out->stage_s[CV_PLAN_TRAIN];
-  t->capture_s = out->stage_s[CV_PLAN_CAPTURE];
+  t->capture_s = out->stage_s[CV_PLAN_CAPTURE] + run->capture_train_s;
   t->finish_s = out->stage_s[CV_PLAN_MOMENTUM] + out->stage_s[CV_PLAN_PROJECT] + out->stage_s[CV_PLAN_APPLY];
   if (t->has_curvature)
     t->command_s = cv_plan_transfer_s(p->given->machine, CV_PLAN_SEND, run->n_workers + run->n_curvature, 0);
@@ -230,8 +231,9 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
                    "a prediction with intervals %lld and %lld, staleness %lld, eig_rank %lld: one is out of its range",
                    (long long)r->factor_update_steps, (long long)r->inv_update_steps, (long long)r->staleness,
                    (long long)r->eig_rank);
-  if (!isfinite(r->train_s) || r->train_s < 0)
-    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with %g seconds of training in a step", r->train_s);
+  if (!isfinite(r->train_s) || r->train_s < 0 || !isfinite(r->capture_train_s) || r->capture_train_s < 0)
+    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with %g and %g seconds of training in a step", r->train_s,
+                   r->capture_train_s);
   if (!is_machine(given->machine))
     return cv_fail(err, CURVD_ERR_ARGUMENT,
                    "a machine whose speeds are not above 0, or whose overlap is not in [0, 1]");
@@ -246,8 +248,9 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
 static curvd_status predict(prediction *p, cv_error *err) {
   cv_prediction *out = p->out;
   CV_TRY(make(p, err));
-  for (int32_t i = 0; i < out->n_layers; i++)
+  for (int32_t i = 0; i < out->n_layers && !p->given->choose; i++)
     out->choice[i] = cv_plan_choose(p->given->machine, &out->run, &out->layer[i], &p->given->allowed);
+  if (p->given->choose) p->given->choose(p->given->user, &out->run, out->n_layers, out->layer, out->choice);
   assign_owners(p);
   time_owners(p);
   time_workers(p);

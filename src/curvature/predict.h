@@ -14,6 +14,10 @@ typedef struct cv_predict_case {
   const cv_plan_layer *layer; /* [n_layers] borrowed, as long as the prediction is used */
   cv_plan_allowed allowed;
   int64_t owner_room_bytes; /* that an owner has for factors; 0: no limit */
+  /* Fills choice[n_layers] as the service would of this run (forecast.c); NULL: the cheapest of what is allowed. */
+  void (*choose)(const void *user, const cv_plan_run *run, int32_t n_layers, const cv_plan_layer *layer,
+                 cv_plan_choice *choice);
+  const void *user;
 } cv_predict_case;
 
 typedef struct cv_prediction {
@@ -36,6 +40,9 @@ void cv_prediction_free(cv_prediction *p, cv_memory *memory);
 
 /* For cv_plan_traffic_of and cv_plan_memory_of; as long as the prediction lives. */
 cv_plan_layout cv_prediction_layout(const cv_prediction *p);
+
+/* From rows and seconds of all workers together to those of one of n_workers. */
+void cv_plan_share(cv_plan_run *run, int32_t n_workers);
 
 /* One run that was looked at. */
 typedef struct cv_tune_trial {

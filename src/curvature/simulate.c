@@ -30,10 +30,6 @@ typedef struct simulation {
   int64_t n_ages, n_without;
 } simulation;
 
-static int64_t divide_up(int64_t x, int64_t by) {
-  return x / by + (x % by > 0);
-}
-
 static bool is_due(const simulation *s, int64_t interval) {
   return s->step % interval == 0;
 }
@@ -193,7 +189,7 @@ static void tell_ages(simulation *s, cv_simulation *out) {
   if (s->n_ages == 0) return;
   qsort(s->age, (size_t)s->n_ages, sizeof *s->age, by_size);
   for (int64_t i = 0; i < s->n_ages; i++) out->age_mean += s->age[i] / (double)s->n_ages;
-  out->age_p99 = (int64_t)s->age[divide_up(99 * s->n_ages, 100) - 1];
+  out->age_p99 = (int64_t)s->age[cv_divide_up(99 * s->n_ages, 100) - 1];
   out->age_max = (int64_t)s->age[s->n_ages - 1];
 }
 
@@ -255,8 +251,9 @@ curvd_status cv_simulate(const cv_timetable *table, cv_memory *memory, cv_simula
                          cv_error *err) {
   CV_TRY(check(table, err));
   simulation s = {.table = table, .in_force = -1};
-  int64_t refreshes = divide_up(table->n_steps, table->inv_update_steps);
-  s.n_slots = cv_larger(cv_smaller(divide_up(table->staleness, table->factor_update_steps), CV_PLAN_UP_SLOTS_MAX), 1);
+  int64_t refreshes = cv_divide_up(table->n_steps, table->inv_update_steps);
+  s.n_slots =
+      cv_larger(cv_smaller(cv_divide_up(table->staleness, table->factor_update_steps), CV_PLAN_UP_SLOTS_MAX), 1);
   s.ring_size = cv_smaller(table->staleness / table->inv_update_steps + 2, refreshes + 1);
   curvd_status status = make(&s, memory, err);
   for (; status == CURVD_OK && s.step < table->n_steps; s.step++) {

@@ -32,8 +32,11 @@ static int32_t next_count(int32_t c) {
   return is_power ? c / 2 * 3 : c / 3 * 4;
 }
 
-static int64_t share_of(int64_t rows, int32_t workers) {
-  return rows / workers + (rows % workers > 0);
+void cv_plan_share(cv_plan_run *run, int32_t n_workers) {
+  run->batch_rows = cv_divide_up(run->batch_rows, n_workers);
+  run->statistics_rows = cv_divide_up(run->statistics_rows, n_workers);
+  run->train_s /= n_workers;
+  run->capture_train_s /= n_workers;
 }
 
 /* The run that a trial stands for: its rows are a worker's. */
@@ -41,9 +44,7 @@ static cv_plan_run run_of(const cv_predict_case *given, int32_t n_ranks, const c
   cv_plan_run run = given->run;
   run.n_curvature = trial->n_curvature;
   run.n_workers = n_ranks - trial->n_curvature;
-  run.batch_rows = share_of(run.batch_rows, run.n_workers);
-  run.statistics_rows = share_of(run.statistics_rows, run.n_workers);
-  run.train_s /= run.n_workers;
+  cv_plan_share(&run, run.n_workers);
   run.factor_update_steps = trial->factor_update_steps;
   run.inv_update_steps = trial->inv_update_steps;
   run.staleness = trial->staleness;

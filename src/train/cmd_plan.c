@@ -1,8 +1,12 @@
-/* curvd plan: what a run under this mpirun would take, before it takes it. Rank 0 speaks. */
+/* curvd plan: what a run under this mpirun would take, before it takes it (rank 0 speaks); or, with --ranks, what a run
+ * on any number of ranks would be like, from a model and without MPI. */
 #include "train/commands.h"
+#include "train/plan_report.h"
 #include "train/trainer.h"
+#include "train/words.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static void print_factor(const char *layer, const char *which, const curvd_factor_metrics *f, int owner) {
   char place[48];
@@ -59,6 +63,39 @@ static curvd_status plan(config *c, cv_error *err) {
   return CURVD_OK;
 }
 
+/* ---- without ranks ---- */
+
+static curvd_status predict(const config *c, run_shape *run, bool is_json, cv_error *err) {
+  curvd_prediction *p = NULL;
+  char message[sizeof err->text] = "";
+  curvd_status status = curvd_predict(&run->shape, &p, message, sizeof message);
+  if (status != CURVD_OK) return cv_fail(err, status, "%s", message);
+  if (is_json) status = plan_report_json(c, run, p, err);
+  if (!is_json) plan_report_lines(c, run, p);
+  curvd_prediction_free(&p);
+  return status;
+}
+
+static curvd_status predict_for(const words *w, int64_t n_ranks, bool is_json, cv_error *err) {
+  config c;
+  run_shape *run = NULL;
+  CV_TRY(config_load(w->argc, w->argv, &c, err));
+  curvd_status status = run_shape_make(&c, (int)n_ranks, &run, err);
+  if (status == CURVD_OK) status = predict(&c, run, is_json, err);
+  free(run);
+  config_free(&c);
+  return status;
+}
+
 int cmd_plan(int argc, char **argv) {
-  return command_under_mpi(argc, argv, plan);
+  words w = {argc, argv};
+  cv_error err = {.code = CURVD_OK};
+  int64_t n_ranks = 0;
+  bool is_json = words_take_switch(&w, "--json");
+  curvd_status status = words_take_integer(&w, "--ranks", 1, CURVD_PREDICTED_RANKS_MAX, &n_ranks, &err);
+  if (status == CURVD_OK && is_json && n_ranks == 0)
+    status = cv_fail(&err, CURVD_ERR_OPTION, "--json tells of predicted ranks: add --ranks N");
+  if (status == CURVD_OK && n_ranks == 0) return command_under_mpi(w.argc, w.argv, plan);
+  if (status == CURVD_OK) status = predict_for(&w, n_ranks, is_json, &err);
+  return status == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
 }

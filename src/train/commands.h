@@ -35,7 +35,8 @@ int command_under_mpi(int argc, char **argv, curvd_status (*run)(config *c, cv_e
 
 /* Commands: argv are the words after the command; they return an exit code. */
 int cmd_train(int argc, char **argv);   /* under MPI */
-int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run, without making it */
+int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run, without making it; or predicts one */
+int cmd_tune(int argc, char **argv);    /* measures, and names the best split of the ranks; MPI only under mpirun */
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
 

@@ -17,7 +17,10 @@ static const cv_option table[] = {
      AT(validation_images)},
 
     {"network", CV_OPTION_TEXT, "model", "", 0, 0, NULL, "784-1000-1000-10",
-     "widths from input to output, each with an optional :activation (784-500:tanh-10), or autoencoder", AT(network)},
+     "widths from input to output, each with an optional :activation (784-500:tanh-10), repeated by xTIMES "
+     "(784-500x3-10), "
+     "or autoencoder",
+     AT(network)},
     {"activation", CV_OPTION_CHOICE, "model", "", 0, 0, "linear|relu|tanh|sigmoid|gelu", "relu",
      "activation of the hidden layers", AT(activation)},
     {"loss", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|softmax|sigmoid|squared", "auto",

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-enum { MODEL_LAYERS_MAX = 64 };
+enum { MODEL_LAYERS_MAX = 256 };
 
 /* What the words of --network mean, without memory: widths and activations. */
 typedef struct model_spec {
@@ -17,8 +17,9 @@ typedef struct model_spec {
   bool is_autoencoder; /* target = input */
 } model_spec;
 
-/* "784-1000-1000-10", "784-500:tanh-10", or "autoencoder" = 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid
- * units, sigmoid cross-entropy against its input. CURVD_ERR_OPTION says which word is wrong. */
+/* "784-1000-1000-10", "784-500:tanh-10", "784-1000x199-10" with 199 widths of 1000, or "autoencoder" =
+ * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input.
+ * CURVD_ERR_OPTION says which word is wrong. */
 curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                               cv_error *err);
 

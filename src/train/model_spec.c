@@ -1,4 +1,4 @@
-/* The words of --network: WIDTH-WIDTH[:ACTIVATION]-...-WIDTH. */
+/* The words of --network: WIDTH-WIDTH[xTIMES][:ACTIVATION]-...-WIDTH. */
 #include "base/number.h"
 #include "base/options.h"
 #include "train/model.h"
@@ -29,15 +29,32 @@ static curvd_status parse_activation(const char *name, const char *text, nn_acti
                  nearest == NULL ? "" : "\"?");
 }
 
-/* One word: "500" or "500:tanh"; *activation stays as it is when the word names none. */
-static curvd_status parse_word(char *word, const char *text, int64_t *width, nn_activation_kind *activation,
-                               cv_error *err) {
+/* One word: "500", "500:tanh", "500x3". */
+typedef struct network_word {
+  int64_t width, times;
+  bool has_activation;
+  nn_activation_kind activation;
+} network_word;
+
+static curvd_status parse_times(const char *number, const char *text, int64_t *times, cv_error *err) {
+  if (cv_integer_parse(number, times) && *times >= 1 && *times <= MODEL_LAYERS_MAX + 1) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: a width cannot be repeated \"%s\" times; use 1 to %d", text,
+                 number, (int)MODEL_LAYERS_MAX + 1);
+}
+
+static curvd_status parse_word(char *word, const char *text, network_word *parsed, cv_error *err) {
   char *colon = strchr(word, ':');
+  int64_t *width = &parsed->width;
   if (colon != NULL) *colon = '\0';
+  char *times = strchr(word, 'x');
+  if (times != NULL) *times = '\0';
+  parsed->times = 1;
+  parsed->has_activation = colon != NULL;
+  if (times != NULL) CV_TRY(parse_times(times + 1, text, &parsed->times, err));
   if (!cv_integer_parse(word, width) || *width < 1 || *width > WIDTH_MAX)
     return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: \"%s\" is no width; use an integer from 1 to %d", text, word,
                    (int)WIDTH_MAX);
-  return colon == NULL ? CURVD_OK : parse_activation(colon + 1, text, activation, err);
+  return colon == NULL ? CURVD_OK : parse_activation(colon + 1, text, &parsed->activation, err);
 }
 
 /* Copies the word at *cursor and moves *cursor behind its '-', or to NULL after the last word. */
@@ -52,24 +69,31 @@ static curvd_status next_word(const char **cursor, const char *text, char word[W
   return CURVD_OK;
 }
 
+static void add_width(model_spec *spec, int at, const network_word *word, nn_activation_kind hidden) {
+  spec->width[at] = word->width;
+  if (at > 0) spec->activation[at - 1] = word->has_activation ? word->activation : hidden;
+}
+
 static curvd_status parse_chain(const char *text, nn_activation_kind hidden, model_spec *spec, cv_error *err) {
   const char *cursor = text;
   int n_words = 0;
+  bool is_named = false; /* the last activation, by its word */
   while (cursor != NULL) {
-    if (n_words > MODEL_LAYERS_MAX)
-      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s...: more than %d layers", text, (int)MODEL_LAYERS_MAX);
     char word[WORD_MAX];
+    network_word parsed;
     CV_TRY(next_word(&cursor, text, word, err));
-    nn_activation_kind activation = cursor == NULL ? NN_LINEAR : hidden;
     if (n_words == 0 && strchr(word, ':') != NULL)
       return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: the input \"%s\" takes no activation", text, word);
-    CV_TRY(parse_word(word, text, &spec->width[n_words], &activation, err));
-    if (n_words > 0) spec->activation[n_words - 1] = activation;
-    n_words++;
+    CV_TRY(parse_word(word, text, &parsed, err));
+    if (n_words + parsed.times > MODEL_LAYERS_MAX + 1)
+      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s...: more than %d layers", text, (int)MODEL_LAYERS_MAX);
+    for (int64_t i = 0; i < parsed.times; i++) add_width(spec, n_words++, &parsed, hidden);
+    is_named = parsed.has_activation;
   }
   spec->n_layers = n_words - 1;
   if (spec->n_layers < 1)
     return cv_fail(err, CURVD_ERR_OPTION, "network \"%.100s\" has one width; use at least two, as in 784-10", text);
+  if (!is_named) spec->activation[spec->n_layers - 1] = NN_LINEAR;
   if (spec->activation[spec->n_layers - 1] != NN_LINEAR)
     return cv_fail(err, CURVD_ERR_OPTION,
                    "network %.100s: the last width takes no activation, as the loss takes logits", text);

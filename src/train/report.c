@@ -1,5 +1,6 @@
 #include "train/report.h"
 
+#include "train/report_prediction.h"
 #include "train/report_service.h"
 
 #include <math.h>
@@ -330,6 +331,22 @@ static service_load load_of(const trainer *t, const rank_numbers *rank) {
   return load;
 }
 
+/* Of the workers; program's own seconds per step, as a prediction takes them. */
+static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
+  enum { LIBRARY = TRAINER_STAGES };
+  run_measured m = {.steps = t->step, .step_s = rank[0].wall_s / (double)t->step};
+  for (int r = 0; r < t->n_workers; r++) {
+    const double *s = rank[r].stage_wall_s, share = 1.0 / t->n_workers / (double)t->step;
+    m.train_s += share * (s[TRAINER_BATCH] + s[TRAINER_FORWARD] + s[TRAINER_BACKWARD] + s[TRAINER_UPDATE]);
+    m.sampled_s += share * s[TRAINER_SAMPLED];
+    for (int i = 0; i < CURVD_STAGES; i++) m.worker_s[i] += share * s[LIBRARY + i];
+  }
+  for (int r = 0; r < t->n_ranks; r++)
+    for (int i = 0; i < CURVD_STAGES; i++)
+      m.most_s[i] = fmax(m.most_s[i], rank[r].stage_wall_s[LIBRARY + i] / (double)t->step);
+  return m;
+}
+
 static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
                       const train_goal *goal) {
   double cpu = 0;
@@ -342,6 +359,8 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   event_lines(t, out, record);
   service_load load = load_of(t, rank);
   report_service(t, &load, out, record);
+  run_measured measured = measured_of(t, rank);
+  if (t->step > 0) report_prediction(t, &measured, out, record);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);

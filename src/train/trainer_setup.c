@@ -1,4 +1,6 @@
 /* From a configuration to a run that can take its first step. */
+#include "train/run_options.h"
+#include "train/run_shape.h"
 #include "train/trainer.h"
 
 #include <math.h>
@@ -16,60 +18,6 @@ curvd_status trainer_agree(MPI_Comm comm, curvd_status mine, cv_error *err) {
   if (out.code == CURVD_OK) return mine;
   MPI_Bcast(err, sizeof *err, MPI_BYTE, out.rank, comm);
   return (curvd_status)out.code;
-}
-
-static bool is_first_order(const config *c) {
-  return c->values.method == TRAIN_METHOD_SGD || c->values.method == TRAIN_METHOD_ADAMW;
-}
-
-static bool is_published(const config *c) {
-  return strcmp(config_text(c, "recipe"), "published") == 0;
-}
-
-/* Automatic values: what the recipe's authors use, else the field's common choice. */
-static double auto_lr(const config *c, const model_spec *spec) {
-  bool is_smooth = spec->activation[0] == NN_SIGMOID || spec->activation[0] == NN_TANH;
-  if (c->values.method == TRAIN_METHOD_SGD) return 0.1;
-  if (c->values.method == TRAIN_METHOD_ADAMW) return 1e-3;
-  if (is_published(c)) return 0.1;
-  return is_smooth ? 4e-3 : 1e-3;
-}
-
-static double auto_momentum(const config *c) {
-  bool is_kfac = c->values.method == TRAIN_METHOD_KFAC;
-  return c->values.method == TRAIN_METHOD_SGD || (is_kfac && is_published(c)) ? 0.9 : 0;
-}
-
-/* The normalised step never shrinks weights by itself; classifiers grow over-confident within a few epochs without
- * decay. */
-static double auto_weight_decay(const config *c, const model_spec *spec) {
-  return !is_first_order(c) && !is_published(c) && spec->loss == NN_SOFTMAX_CE ? 2 : 0;
-}
-
-static curvd_status resolve_number(config *c, const char *name, double value, cv_error *err) {
-  char text[40];
-  snprintf(text, sizeof text, "%.9g", value);
-  return strcmp(config_text(c, name), "auto") == 0 ? config_resolve(c, name, text, err) : CURVD_OK;
-}
-
-static curvd_status resolve(config *c, const model_spec *spec, int n_ranks, cv_error *err) {
-  CV_TRY(resolve_number(c, "lr", auto_lr(c, spec), err));
-  CV_TRY(resolve_number(c, "sgd_momentum", auto_momentum(c), err));
-  CV_TRY(resolve_number(c, "weight_decay", auto_weight_decay(c, spec), err));
-  CV_TRY(resolve_number(c, "curvature_ranks", !is_first_order(c) && n_ranks > 1, err));
-  if (strcmp(config_text(c, "optimizer"), "auto") == 0)
-    CV_TRY(config_resolve(c, "optimizer", c->values.method == TRAIN_METHOD_ADAMW ? "adamw" : "sgd", err));
-  return CURVD_OK;
-}
-
-/* Rows are preconditioned before they make a gradient, so there is none that coupled decay could be added to. */
-static curvd_status check_factored(const config *c, cv_error *err) {
-  const train_config *v = &c->values;
-  bool is_factored = !is_first_order(c) && strcmp(config_text(c, "apply"), "factored") == 0;
-  if (!is_factored || v->weight_decay == 0 || v->weight_decay_kind != OPTIM_COUPLED_BEFORE) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_OPTION,
-                 "apply factored makes no gradient that weight_decay_kind coupled could be added to: use decoupled, "
-                 "coupled-after, or apply replicated");
 }
 
 /* ---- data: rank 0 reads, everyone gets the bytes ---- */
@@ -139,51 +87,17 @@ static curvd_status from_library(trainer *t, curvd_status status, cv_error *err)
   return status;
 }
 
-static curvd_status set_number(trainer *t, const char *key, double value, cv_error *err) {
-  char text[40];
-  snprintf(text, sizeof text, "%.17g", value);
-  return from_library(t, curvd_set(t->ctx, key, text), err);
-}
-
-/* Can gradients be added into their own decayed average by the products that make them? Not where coupled decay would
- * enter the average, nor where an optimizer needs the direction in the gradient's place. */
-static bool averages_gradients(const train_config *v) {
-  bool is_decay_apart = v->weight_decay == 0 || v->weight_decay_kind == OPTIM_DECOUPLED;
-  bool is_subtracted = v->optimizer == TRAIN_SGD && v->sgd_momentum == 0;
-  return is_decay_apart && (v->method == TRAIN_METHOD_SGD || (v->method != TRAIN_METHOD_ADAMW && is_subtracted));
+static curvd_status set_option(void *user, const char *key, const char *value, cv_error *err) {
+  trainer *t = user;
+  return from_library(t, curvd_set(t->ctx, key, value), err);
 }
 
 /* SGD's own momentum needs the sum over the workers first. */
 static double momentum_in_gradient(const trainer *t) {
   const train_config *v = &t->config->values;
-  if (!averages_gradients(v)) return 0;
+  if (!run_averages_gradients(v)) return 0;
   if (v->method == TRAIN_METHOD_SGD) return t->n_workers == 1 ? v->sgd_momentum : 0;
   return strtod(curvd_get(t->ctx, "momentum"), NULL);
-}
-
-/* A worker's share of the batch, which it captures in one step; unless the user says otherwise. */
-static curvd_status set_capture_rows(trainer *t, cv_error *err) {
-  const train_config *v = &t->config->values;
-  int64_t workers = t->n_ranks - v->curvature_ranks;
-  return set_number(t, "capture_rows", (double)(workers > 1 ? (v->batch + workers - 1) / workers : v->batch), err);
-}
-
-static curvd_status set_options(trainer *t, cv_error *err) {
-  const config *c = t->config;
-  CV_TRY(set_capture_rows(t, err));
-  for (int i = 0; i < c->n; i++) {
-    const config_entry *entry = &c->entry[i];
-    if (!entry->is_library || !entry->is_set) continue;
-    CV_TRY(from_library(t, curvd_set(t->ctx, entry->name, entry->text), err));
-  }
-  CV_TRY(from_library(t, curvd_set(t->ctx, "method", is_first_order(c) ? "none" : c->method), err));
-  CV_TRY(from_library(t, curvd_set(t->ctx, "grad_reduction", "sum"), err));
-  CV_TRY(from_library(t, curvd_set(t->ctx, "loss_reduction", "sum"), err));
-  CV_TRY(from_library(t, curvd_set(t->ctx, "momentum_place", averages_gradients(&c->values) ? "caller" : "step"), err));
-  if (t->is_dry) CV_TRY(from_library(t, curvd_set(t->ctx, "dry_run", "true"), err));
-  CV_TRY(set_number(t, "seed", (double)c->values.seed, err));
-  CV_TRY(set_number(t, "curvature_ranks", (double)c->values.curvature_ranks, err));
-  return set_number(t, "steps_per_epoch", (double)t->steps_per_epoch, err);
 }
 
 /* What recipe and method made of the options that nobody set. */
@@ -199,10 +113,11 @@ static curvd_status read_back(trainer *t, cv_error *err) {
 static curvd_status plan_options(trainer *t, const model_spec *spec, cv_error *err) {
   curvd_status status = curvd_create(t->world, &t->ctx);
   if (status != CURVD_OK) return cv_fail(err, status, "curvd_create: %s", cv_status_text(status));
-  CV_TRY(set_options(t, err));
+  if (t->is_dry) CV_TRY(set_option(t, "dry_run", "true", err));
+  CV_TRY(run_options(t->config, t->n_ranks, t->steps_per_epoch, set_option, t, err));
   for (int i = 0; i < spec->n_layers; i++) {
-    char name[CV_OPTION_TEXT_MAX];
-    snprintf(name, sizeof name, "fc%d", i + 1);
+    char name[16];
+    run_layer_name(i, name, sizeof name);
     CV_TRY(from_library(t, curvd_layer_add(t->ctx, name, spec->width[i], spec->width[i + 1], true, NULL), err));
   }
   return CURVD_OK;
@@ -273,8 +188,7 @@ static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *er
 static curvd_status parse(trainer *t, model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
   CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, spec, err));
-  CV_TRY(resolve(t->config, spec, t->n_ranks, err));
-  return check_factored(t->config, err);
+  return run_resolve(t->config, spec, t->n_ranks, err);
 }
 
 static curvd_status create(trainer *t, cv_error *err) {

@@ -24,7 +24,7 @@ static void check_near(double x, double expected) {
 
 /* A factor of 10 is full, one of 100 gets 20 pairs of 25. */
 static cv_predict_case case_of(const cv_plan_machine *machine, int32_t n_layers, const cv_plan_layer *layer) {
-  cv_predict_case given = {machine, cv_plan_run_default, n_layers, layer, cv_plan_allowed_today, 0};
+  cv_predict_case given = {machine, cv_plan_run_default, n_layers, layer, cv_plan_allowed_today, 0, NULL, NULL};
   given.run.eig_rank = 20;
   given.run.oversampling = 5;
   given.run.batch_rows = 50;

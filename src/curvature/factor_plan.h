@@ -1,0 +1,34 @@
+/* How the service treats a factor: one rule, for the run itself (method_kfac.c) and for what is said of it before
+ * (forecast.c). Pure: no MPI, no matrices. */
+#ifndef CV_CURVATURE_FACTOR_PLAN_H
+#define CV_CURVATURE_FACTOR_PLAN_H
+
+#include "curvature/model.h"
+#include "curvature/settings.h"
+
+/* What an owner keeps of a factor, as in store.h. */
+typedef enum cv_plan_store { CV_PLAN_FULL, CV_PLAN_STREAM, CV_PLAN_ONLINE } cv_plan_store;
+
+typedef struct cv_factor_plan {
+  int64_t k_max; /* rows of its basis; n where it is full */
+  bool is_full, is_spread;
+  cv_plan_carrier carrier; /* of a spread factor: triangle, block by block */
+  cv_plan_store store;
+} cv_factor_plan;
+
+cv_factor_plan cv_factor_plan_of(const cv_settings *s, int64_t n, int64_t n_owners);
+
+/* Are sketches of this run as large as those of streams? */
+bool cv_has_stream_ranks(const cv_settings *s);
+
+/* Largest eig_rank of the run, and products with a factor by one of its later refreshes. */
+int64_t cv_largest_rank(const cv_settings *s);
+int64_t cv_refresh_products(const cv_settings *s);
+
+/* Flops by which owners are chosen. */
+double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_plan *plan);
+
+/* Is the layer's name in the option `skip`? */
+bool cv_is_skipped(const char *list, const char *name);
+
+#endif

@@ -1,0 +1,197 @@
+#include "curvature/forecast.h"
+
+#include "base/order.h"
+#include "curvature/factor_plan.h"
+#include "curvature/internal.h"
+#include "curvature/link.h"
+#include "curvature/wire.h"
+#include "linalg/dense.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- options ---- */
+
+static curvd_status read_options(const curvd_run_shape *shape, cv_settings_book *book, cv_error *err) {
+  cv_settings_init(book);
+  for (int32_t i = 0; i < shape->n_options; i++) {
+    int row = 0;
+    CV_TRY(cv_settings_row(shape->options[i].key, &row, err));
+    CV_TRY(cv_settings_set(book, row, shape->options[i].value, err));
+    book->is_set[row] = true;
+  }
+  CV_TRY(cv_settings_resolve(book, err));
+  if (book->values.curvature_ranks < shape->n_ranks) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_LAYOUT, "curvature_ranks %lld of %d ranks leave no worker: use at most %d",
+                 (long long)book->values.curvature_ranks, (int)shape->n_ranks, (int)shape->n_ranks - 1);
+}
+
+bool cv_forecast_is_rough(const cv_settings *s) {
+  bool is_renewed = s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC,
+       is_stored = s->carrier == CV_CARRY_COLUMNS && !cv_is_online(s),
+       is_local = s->carrier == CV_CARRY_LOCAL && s->store == CV_STORE_STREAM;
+  return is_renewed || is_stored || is_local || s->form == CV_FORM_CHOLESKY || s->missing_trace > 0 ||
+         s->staleness == CV_STALENESS_FREE;
+}
+
+/* ---- the machine ---- */
+
+static cv_plan_machine machine_of(const curvd_machine *m) {
+  return (cv_plan_machine){.gemm_flops_s = m->gemm_flops_s,
+                           .syrk_flops_s = m->syrk_flops_s,
+                           .copy_bytes_s = m->copy_bytes_s,
+                           .eig_f32 = {m->eig32_square_s, m->eig32_cube_s},
+                           .eig_f64 = {m->eig64_square_s, m->eig64_cube_s},
+                           .within = {m->within_latency_s, m->within_bytes_s},
+                           .between = {m->between_latency_s, m->between_bytes_s},
+                           .ranks_per_node = m->ranks_per_node,
+                           .overlap = m->overlap};
+}
+
+void curvd_machine_default(curvd_machine *out) {
+  const cv_plan_machine *m = &cv_plan_machine_default;
+  if (!out) return;
+  *out = (curvd_machine){.gemm_flops_s = m->gemm_flops_s,
+                         .syrk_flops_s = m->syrk_flops_s,
+                         .copy_bytes_s = m->copy_bytes_s,
+                         .eig32_square_s = m->eig_f32.square_s,
+                         .eig32_cube_s = m->eig_f32.cube_s,
+                         .eig64_square_s = m->eig_f64.square_s,
+                         .eig64_cube_s = m->eig_f64.cube_s,
+                         .within_latency_s = m->within.latency_s,
+                         .within_bytes_s = m->within.bytes_s,
+                         .between_latency_s = m->between.latency_s,
+                         .between_bytes_s = m->between.bytes_s,
+                         .ranks_per_node = m->ranks_per_node,
+                         .overlap = m->overlap};
+}
+
+/* ---- the run ---- */
+
+static int64_t first_value(const cv_schedule *schedule) {
+  return (int64_t)schedule->piece[0].value;
+}
+
+/* Free-running workers use a refresh when all have it: mostly before the next one begins. */
+static int64_t staleness_of(const cv_settings *s) {
+  if (s->staleness != CV_STALENESS_FREE) return s->staleness;
+  return cv_smaller(s->staleness_max, cv_larger(first_value(&s->inv_update_steps) - 1, 1));
+}
+
+/* Streams of small factors are full up to a larger size than other factors are. */
+static int64_t largest_full(const cv_settings *s, int64_t rows) {
+  bool takes_all = s->carrier == CV_CARRY_SKETCH || s->store == CV_STORE_STREAM;
+  return takes_all && s->full_share > 0 ? (int64_t)((double)rows / s->full_share) : 0;
+}
+
+static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
+  cv_plan_run run = cv_plan_run_default;
+  double oversampling = cv_schedule_max(&s->oversampling);
+  int64_t captured = shape->statistics_rows > 0 ? shape->statistics_rows : shape->batch_rows;
+  run.n_curvature = (int32_t)s->curvature_ranks;
+  run.n_workers = shape->n_ranks - run.n_curvature;
+  run.batch_rows = shape->batch_rows;
+  run.statistics_rows = s->sample_rows > 0 ? cv_smaller(captured, s->sample_rows * run.n_workers) : captured;
+  run.factor_update_steps = first_value(&s->factor_update_steps);
+  run.inv_update_steps = first_value(&s->inv_update_steps);
+  run.staleness = staleness_of(s);
+  run.is_exact = s->method == CV_METHOD_KFAC;
+  run.eig_rank = cv_largest_rank(s);
+  run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
+  run.stream_oversampling = cv_oversampling(oversampling, run.eig_rank, cv_has_stream_ranks(s));
+  run.full_n = largest_full(s, run.eig_rank + run.stream_oversampling);
+  run.products = cv_refresh_products(s);
+  run.full_share = s->full_share;
+  run.grid_min_n = s->form == CV_FORM_EIGEN ? s->grid_min_n : 0;
+  run.capture_rows = s->capture_rows;
+  run.train_s = shape->train_s;
+  run.capture_train_s = shape->capture_train_s;
+  run.momentum_is_callers = cv_momentum_here(s) == 0;
+  run.follows = shape->captures_gradients && s->apply != CV_APPLY_FACTORED;
+  run.header_bytes = CV_WIRE_HEADER_BYTES;
+  run.event_bytes = sizeof((cv_downlink *)NULL)->events;
+  return run;
+}
+
+/* ---- the service's choices ---- */
+
+static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
+  if (s->apply == CV_APPLY_FACTORED) return CV_PLAN_FACTORED;
+  return s->apply == CV_APPLY_SHARDED && run->n_workers > 1 ? CV_PLAN_SHARDED : CV_PLAN_REPLICATED;
+}
+
+/* user: the settings, but for what the run says of ranks, intervals and staleness. */
+static void choose(const void *user, const cv_plan_run *run, int32_t n_layers, const cv_plan_layer *layer,
+                   cv_plan_choice *choice) {
+  cv_settings s = *(const cv_settings *)user;
+  s.staleness = run->staleness;
+  s.inv_update_steps = cv_schedule_constant((double)run->inv_update_steps);
+  bool rides = s.route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
+  for (int32_t i = 0; i < n_layers; i++) {
+    const int64_t n[CV_PLAN_FACTORS] = {[CV_PLAN_A] = layer[i].n, [CV_PLAN_G] = layer[i].m};
+    choice[i] =
+        (cv_plan_choice){.apply = apply_of(&s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};
+    for (int f = 0; f < CV_PLAN_FACTORS && !layer[i].is_skipped; f++)
+      choice[i].carrier[f] = cv_factor_plan_of(&s, n[f], cv_plan_owner_count(run)).carrier;
+  }
+}
+
+/* ---- together ---- */
+
+static curvd_status check(const curvd_run_shape *shape, cv_error *err) {
+  if (shape->n_ranks < 1 || shape->n_ranks > CURVD_PREDICTED_RANKS_MAX)
+    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction for %d ranks: use 1 to %d", (int)shape->n_ranks,
+                   CURVD_PREDICTED_RANKS_MAX);
+  if (shape->n_layers < 0 || shape->n_options < 0 || shape->batch_rows < 0 || shape->statistics_rows < 0)
+    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with a negative count");
+  for (int32_t i = 0; i < shape->n_layers; i++) {
+    const curvd_layer_shape *layer = &shape->layers[i];
+    bool is_size = layer->d_in >= 1 && layer->d_out >= 1 && layer->d_in < CV_DENSE_MAX && layer->d_out < CV_DENSE_MAX;
+    if (!layer->name || !is_size)
+      return cv_fail(err, CURVD_ERR_ARGUMENT, "layer %d of a prediction, %lld x %lld: a name and sizes of 1 .. %lld",
+                     (int)i, (long long)layer->d_out, (long long)layer->d_in, (long long)CV_DENSE_MAX - 1);
+  }
+  return CURVD_OK;
+}
+
+static curvd_status make(const curvd_run_shape *shape, cv_forecast *out, cv_error *err) {
+  void *layers = NULL;
+  CV_TRY(check(shape, err));
+  CV_TRY(read_options(shape, &out->book, err));
+  const cv_settings *s = &out->book.values;
+  CV_TRY(cv_memory_new(&out->memory, CV_MEMORY_WORKSPACE, shape->n_layers, sizeof *out->layer, "the prediction",
+                       &layers, err));
+  out->layer = layers;
+  for (int32_t i = 0; i < shape->n_layers; i++) {
+    const curvd_layer_shape *layer = &shape->layers[i];
+    out->layer[i] = (cv_plan_layer){.m = layer->d_out,
+                                    .n = layer->d_in + layer->has_bias,
+                                    .is_skipped = s->method == CV_METHOD_NONE || cv_is_skipped(s->skip, layer->name)};
+  }
+  out->machine = shape->machine ? machine_of(shape->machine) : cv_plan_machine_default;
+  out->given = (cv_predict_case){.machine = &out->machine,
+                                 .run = run_of(shape, s),
+                                 .n_layers = shape->n_layers,
+                                 .layer = out->layer,
+                                 .choose = choose,
+                                 .user = s};
+  return CURVD_OK;
+}
+
+curvd_status cv_forecast_make(const curvd_run_shape *shape, cv_forecast *out, cv_error *err) {
+  *out = (cv_forecast){.layer = NULL};
+  curvd_status status = make(shape, out, err);
+  if (status != CURVD_OK) cv_forecast_free(out);
+  return status;
+}
+
+void cv_forecast_free(cv_forecast *f) {
+  void *layers = f->layer;
+  cv_memory_free(&f->memory, &layers);
+  f->layer = NULL;
+}
+
+curvd_status cv_forecast_fail(const cv_error *err, curvd_status status, char *message, size_t size) {
+  if (message && size > 0) snprintf(message, size, "%s", err->text);
+  return status;
+}

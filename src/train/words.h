@@ -1,0 +1,22 @@
+/* Words of the command line that belong to one command alone, taken out before the configuration reads the rest. */
+#ifndef TRAIN_WORDS_H
+#define TRAIN_WORDS_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct words {
+  int argc;
+  char **argv;
+} words;
+
+/* "--name": is it there? */
+bool words_take_switch(words *w, const char *name);
+
+/* "--name VALUE" or "--name=VALUE": an integer of [least, most]; *value stays as it is without. OPTION: anything else.
+ */
+curvd_status words_take_integer(words *w, const char *name, int64_t least, int64_t most, int64_t *value, cv_error *err);
+
+#endif
