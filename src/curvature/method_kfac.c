@@ -139,21 +139,27 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
 static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, int64_t rows) {
   const cv_settings *s = cv_settings_of(ctx);
   int64_t room = s->capture_rows, kept = s->sample_rows > 0 ? cv_smaller(rows, s->sample_rows) : rows;
-  bool fits = !factor->carrier->keeps_rows || kept <= room - factor->rows;
-  if (fits && (s->sample_rows == 0 || rows <= room)) return CURVD_OK;
+  if (s->sample_rows > 0 && rows > room)
+    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
+                   "layer %s, rank %d: %lld rows captured at once in step %lld, sample_rows can draw from %lld: raise "
+                   "capture_rows, or capture the rows piece by piece",
+                   layer->name, ctx->comm.rank, (long long)rows, (long long)ctx->step, (long long)room);
+  if (!factor->carrier->keeps_rows || kept <= room - factor->rows) return CURVD_OK;
   return cv_fail(
       &ctx->error, CURVD_ERR_SIZE,
       "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
       "for %lld: raise capture_rows, or %s",
-      layer->name, ctx->comm.rank, (long long)(factor->rows + rows), (long long)ctx->step, factor->carrier->name,
+      layer->name, ctx->comm.rank, (long long)(factor->rows + kept), (long long)ctx->step, factor->carrier->name,
       (long long)factor->n, (long long)room, factor->is_spread ? "grid_min_n" : "choose another carrier");
 }
 
-/* Rows drawn by their squared length stand for all. Every worker draws by its own key. */
+/* Rows drawn by their squared length stand for all. Every worker draws by its own key, and every piece of a step's
+ * capture by another, or their errors would add up. */
 static cv_rows sample(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
   const cv_settings *s = cv_settings_of(ctx);
   int64_t c = s->sample_rows, worker = ctx->comm.rank;
-  uint32_t number = (uint32_t)(2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]));
+  int64_t which = 2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]);
+  uint32_t number = (uint32_t)(which + 2 * ctx->n_layers * factor->examples);
   cv_rng key = {(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
   double *weight = ctx->row_norms + s->capture_rows;
   cv_error why = {0};

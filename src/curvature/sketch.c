@@ -183,6 +183,19 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
   return CURVD_OK;
 }
 
+/* A repair that fails spoils the pairs, so they are found once more. */
+static curvd_status repair(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem,
+                           cv_error *why) {
+  if (cv_window_repair(ctx, factor, problem, why) == CURVD_OK) {
+    cv_count(ctx, layer, CURVD_EVENT_REPAIRED);
+    return CURVD_OK;
+  }
+  cv_solve_tell(ctx, layer, factor, "window", why);
+  *why = (cv_error){0};
+  return cv_stream_solve(&factor->stream, problem, &ctx->eig_work, factor->basis, factor->own_ld, factor->eigenvalues,
+                         &factor->last, why);
+}
+
 /* The last seed has landed everywhere by now, and basis is needed for the next one.
  * The pairs, and below them rows that make up a whole seed: those are sent, too, since workers sketch with them. */
 static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
@@ -195,10 +208,8 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
     status = cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, factor->basis, factor->own_ld,
                              factor->eigenvalues, &factor->last, &why);
   }
-  if (status == CURVD_OK && cv_window_is_wanted(&factor->window, before, factor->last.missing_trace)) {
-    status = cv_window_repair(ctx, factor, &problem, &why);
-    cv_count(ctx, layer, CURVD_EVENT_REPAIRED);
-  }
+  if (status == CURVD_OK && cv_window_is_wanted(&factor->window, before, factor->last.missing_trace))
+    status = repair(ctx, layer, factor, &problem, &why);
   if (status == CURVD_OK) status = cv_solve_check(factor, &factor->last, &why);
   if (status == CURVD_OK)
     status = cv_stream_complete(factor->n, factor->k_max, factor->last.found, factor->basis, factor->own_ld,

@@ -8,6 +8,11 @@
 /* A share of the missing trace that has grown by so much was a jump: its directions are new to the seed. */
 static const double JUMP = 1.2;
 
+/* Of a history with less than this share of the trace, what the difference of two fp32 sums leaves of its directions is
+ * noise, which a solve would refuse: they leave about FLT_EPSILON of the trace, and a solve forgives a thousandfold of
+ * that of its own. */
+static const double NOISE = 1e-3;
+
 static int64_t stream_floats(const cv_factor *factor) {
   return (factor->k_max + CV_EIG_PROBES) * factor->ld;
 }
@@ -56,7 +61,7 @@ bool cv_window_is_wanted(const cv_window *window, double before, double now) {
   return window->is_whole && window->rows > 0 && (before < 0 || now > JUMP * before);
 }
 
-/* The stream without the window's rows. */
+/* The stream without the window's rows; a history of noise counts as isotropic. Products of the probes stay exact. */
 static void make_history(curvd_ctx *ctx, const cv_factor *factor, cv_stream_rows rows, cv_stream *history) {
   int64_t k = factor->k_max + CV_EIG_PROBES;
   memcpy(history->Omega, factor->stream.Omega, (size_t)stream_floats(factor) * sizeof(float));
@@ -64,6 +69,8 @@ static void make_history(curvd_ctx *ctx, const cv_factor *factor, cv_stream_rows
   rows.weight = -rows.weight;
   cv_stream_add(k, factor->n, history->Omega, history->ld, &rows, 1, history->Y, history->ld, ctx->sketched);
   history->trace = fmax(0, factor->stream.trace + cv_stream_trace(&rows, factor->n));
+  if (history->trace <= NOISE * factor->stream.trace)
+    memset(history->Y, 0, (size_t)(factor->k_max * history->ld) * sizeof(float));
 }
 
 curvd_status cv_window_repair(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem, cv_error *why) {
