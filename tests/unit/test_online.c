@@ -280,6 +280,24 @@ START_TEST(error_bounds_hold) {
 }
 END_TEST
 
+/* A renewal that is skipped, as the pairs still fit, brings the workers what updates have made of them meanwhile. */
+START_TEST(skipped_renewals_publish_the_updated_pairs) {
+  curvd_ctx *ctx = open_method(&plain, "b-r-kfac", "online_renew=1 skip_error=1");
+  twin t = twin_new(&plain);
+  for (int step = 0; step < STEPS; step++) {
+    int64_t before = service_metrics(ctx).events[CURVD_EVENT_SKIPPED];
+    dense direction = step_of(ctx, step);
+    twin_update(&t, step);
+    ck_assert_int_eq(service_factor(ctx, 0, CV_A).statistics_step, step);
+    ck_assert_int_eq(service_factor(ctx, 0, CV_G).statistics_step, step);
+    if (service_metrics(ctx).events[CURVD_EVENT_SKIPPED] == before + 2) check(direction, &t, step, "mean", "skipped");
+    twin_follow(&t, ctx);
+  }
+  ck_assert_int_gt(service_metrics(ctx).events[CURVD_EVENT_SKIPPED], STEPS);
+  service_close(&ctx);
+}
+END_TEST
+
 /* ---- bad rows and small layers ---- */
 
 START_TEST(rows_that_are_not_finite_are_refused) {
@@ -343,6 +361,7 @@ static Suite *make_suite(void) {
                                 corrections_of_all_pairs_are_rayleigh_ritz,
                                 corrections_never_worsen_the_error,
                                 error_bounds_hold,
+                                skipped_renewals_publish_the_updated_pairs,
                                 rows_that_are_not_finite_are_refused,
                                 small_layers_are_exact,
                                 carriers_without_rows_are_refused};

@@ -185,11 +185,19 @@ START_TEST(window_that_is_too_small_is_not_used) {
 }
 END_TEST
 
+static int64_t factor_bytes(const char *options) {
+  curvd_ctx *ctx = service_open(MPI_COMM_SELF, options, 1, &fc);
+  int64_t bytes = service_metrics(ctx).memory_bytes[CURVD_MEMORY_FACTORS];
+  service_close(&ctx);
+  return bytes;
+}
+
 START_TEST(sketches_of_workers_are_never_repaired) {
   tell("carrier=sketch window_rows=80", false, &with);
   tell("carrier=sketch", false, &without);
   ck_assert_int_eq(with.repaired[STEPS - 1], 0);
   ck_assert(memcmp(with.direction, without.direction, sizeof with.direction) == 0);
+  ck_assert_int_eq(factor_bytes("eig_rank=8 carrier=sketch window_rows=80"), factor_bytes("eig_rank=8 carrier=sketch"));
 }
 END_TEST
 
