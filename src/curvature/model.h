@@ -142,8 +142,8 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
 typedef enum cv_plan_transfer { CV_PLAN_SUM, CV_PLAN_REDUCE, CV_PLAN_BROADCAST, CV_PLAN_SEND } cv_plan_transfer;
 
 /* Seconds of a transfer of so many bytes from (or to) each of the ranks: sums by halves and doubles (2 (p - 1) / p of
- * the bytes, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2 p messages). Over the links
- * within a node when so many ranks fit on one. 0 with one rank. */
+ * the bytes, half of them added on arrival, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2
+ * p messages). Over the links within a node when so many ranks fit on one. 0 with one rank. */
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes);
 
 /* Seconds until one owner has a statistic: bytes that are reduced straight to it, bytes that ride on the gradients' sum
