@@ -392,7 +392,7 @@ START_TEST(memory_of_other_carriers) {
   const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
   int64_t bytes[CV_MEMORY_KINDS];
   cv_plan_memory_of(&layout, 0, bytes);
-  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (80 * 5000 + 40 * 60)); /* sketch and its seed; rows */
+  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 40 * 60)); /* sketch and its seed; rows */
   ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], 0);
   ck_assert_int_eq(bytes[CV_MEMORY_MOMENTUM], 4 * 300000);
   ck_assert_int_eq(bytes[CV_MEMORY_PRECONDITIONER], 4 * (60 * 5000 + 60 * 60 + 60 + 31 * 31));
