@@ -93,6 +93,11 @@ def lines_of(words):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def lines_of_file(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 @dataclasses.dataclass
 class Measured:
     values: list  # one a run

@@ -70,6 +70,20 @@ class Step(unittest.TestCase):
         self.assertIn("inv_update_steps", done.stderr)
 
 
+class Predict(unittest.TestCase):
+    def test_lines(self):
+        done = run(os.path.join(BENCH, "predict"), "--build", BUILD, "--steps", "12", "--repeats", "1", "--networks", "20-32-10")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual([(line["workers"], line["curvature_ranks"]) for line in lines], [(1, 0), (2, 0), (1, 1)])
+        for line in lines:
+            self.assertAlmostEqual(line["error"], abs(line["predicted_ms"] / line["measured_ms"] - 1), delta=0.02)
+            self.assertGreater(line["stages_ms"]["refresh"][1], 0)
+
+    def test_wrong_words(self):
+        self.assertEqual(run(os.path.join(BENCH, "predict"), "--steps", "0").returncode, 2)
+
+
 class Eig(unittest.TestCase):
     eig = os.path.join(ROOT, BUILD, "bench_eig")
     tiny = ["--n", "96", "--eig-rank", "8,16", "--rounds", "2", "--repeats", "2"]

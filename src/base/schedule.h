@@ -33,8 +33,9 @@ cv_schedule cv_schedule_constant(double value);
 double cv_schedule_max(const cv_schedule *schedule);
 double cv_schedule_min(const cv_schedule *schedule);
 
-/* Of a schedule of intervals, integers >= 1: something is due in every step that is a multiple of the step's value, step
- * 0 included. Least distance of two steps in which it is due: where the interval changes, that may be below both. */
+/* Of a schedule of intervals, integers >= 1: something is due in every step that is a multiple of the step's value,
+ * step 0 included. Least distance of two steps in which it is due: where the interval changes, that may be below both.
+ */
 int64_t cv_schedule_least_gap(const cv_schedule *schedule, double steps_per_epoch);
 
 #endif

@@ -98,6 +98,7 @@ static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
   run.is_exact = s->method == CV_METHOD_KFAC;
   run.eig_rank = cv_largest_rank(s);
   run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
+  run.spreads_rows = s->carrier == CV_CARRY_COLUMNS && s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;
   run.stream_oversampling = cv_oversampling(oversampling, run.eig_rank, cv_has_stream_ranks(s));
   run.full_n = largest_full(s, run.eig_rank + run.stream_oversampling);
   run.products = cv_refresh_products(s);
@@ -121,19 +122,20 @@ static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
 }
 
 /* user: the settings, but for what the run says of ranks, intervals and staleness. */
-static void choose(const void *user, const cv_plan_run *run, int32_t n_layers, const cv_plan_layer *layer,
-                   cv_plan_choice *choice) {
+static cv_plan_choice choose(const void *user, const cv_plan_run *run, const cv_plan_layer *layer, double *flops) {
   cv_settings s = *(const cv_settings *)user;
   s.staleness = run->staleness;
   s.inv_update_steps = cv_schedule_constant((double)run->inv_update_steps);
   bool rides = s.route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
-  for (int32_t i = 0; i < n_layers; i++) {
-    const int64_t n[CV_PLAN_FACTORS] = {[CV_PLAN_A] = layer[i].n, [CV_PLAN_G] = layer[i].m};
-    choice[i] =
-        (cv_plan_choice){.apply = apply_of(&s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};
-    for (int f = 0; f < CV_PLAN_FACTORS && !layer[i].is_skipped; f++)
-      choice[i].carrier[f] = cv_factor_plan_of(&s, n[f], cv_plan_owner_count(run)).carrier;
+  cv_plan_choice choice = {.apply = apply_of(&s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};
+  *flops = 0;
+  for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
+    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
+    cv_factor_plan plan = cv_factor_plan_of(&s, n, cv_plan_owner_count(run));
+    choice.carrier[f] = plan.carrier;
+    *flops += cv_factor_plan_flops(&s, n, &plan);
   }
+  return choice;
 }
 
 /* ---- together ---- */

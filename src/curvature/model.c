@@ -8,6 +8,9 @@
 enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
 
 static const double FLOAT = sizeof(float);
+/* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
+ * bench/eig, n 1000 and 2048, rank 64. */
+static const double THIN = 1.7;
 static const double PASS = 1.5; /* of a copy's traffic: x <- a x + b y reads twice and writes once */
 
 const cv_plan_allowed cv_plan_allowed_today = {1u << CV_PLAN_TRIANGLE, 1u << CV_PLAN_REPLICATED,
@@ -57,7 +60,8 @@ int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 }
 
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  return carrier == CV_PLAN_TRIANGLE && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
+  bool may_be = carrier == CV_PLAN_TRIANGLE || (carrier == CV_PLAN_COLUMNS && run->spreads_rows);
+  return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
 }
 
 /* Blocks of the owner's columns, each from row 0 down to its last column. */
@@ -106,7 +110,9 @@ double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind,
   double p = (double)ranks, messages = ceil(log2(p));
   if (ranks <= 1) return 0;
   if (kind == CV_PLAN_SEND) return link->latency_s + bytes / link->bytes_s;
-  if (kind == CV_PLAN_SUM) return 2 * messages * link->latency_s + 2 * (p - 1) / p * bytes / link->bytes_s;
+  double part = (p - 1) / p * bytes;
+  if (kind == CV_PLAN_SUM)
+    return 2 * messages * link->latency_s + 2 * part / link->bytes_s + PASS * part / machine->copy_bytes_s;
   return messages * link->latency_s + bytes / link->bytes_s;
 }
 
@@ -178,7 +184,9 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
                                cv_plan_carrier carrier) {
   bool is_spread = cv_plan_is_spread(run, n, carrier);
   double floats = all_floats(run, n, carrier), owners = is_spread ? cv_plan_owner_count(run) : 1;
-  cv_plan_cost cost = is_spread ? product(machine, 2 * (double)run->statistics_rows * floats) : copy(machine, floats);
+  cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
+                          ? product(machine, 2 * (double)run->statistics_rows * floats)
+                          : copy(machine, floats);
   cost.bytes = FLOAT * (floats + owners * EXTRA_FLOATS);
   return cost;
 }
@@ -211,6 +219,12 @@ static cv_plan_cost products(const cv_plan_machine *machine, const cv_plan_run *
   return times((double)run->products, one);
 }
 
+/* Beyond the flops that owners are chosen by: the certificate's probes, and the lower triangle mirrored. */
+static double certificate_s(const cv_plan_machine *machine, double n, double owners) {
+  double probes = 2 * n * n * CV_PLAN_PROBES / owners;
+  return probes / machine->gemm_flops_s + copy(machine, n * n / 2 / owners).seconds;
+}
+
 /* A sketch has its product already; expressing it on the new seed takes two of k k n. */
 static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
@@ -220,8 +234,10 @@ static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *r
   if (carrier == CV_PLAN_COLUMNS) return (cv_plan_cost){0};
   if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
   cv_plan_cost finish = product(machine, 10 * N * K * K / (double)owners);
+  finish.seconds *= THIN;
   finish = plus(finish, eigenproblem(&machine->eig_f64, K));
   if (carrier == CV_PLAN_SKETCH) return plus(finish, product(machine, 4 * N * K * K));
+  finish.seconds += certificate_s(machine, N, (double)owners);
   return plus(finish, products(machine, run, n, k, owners));
 }
 

@@ -78,6 +78,7 @@ typedef struct cv_plan_run {
   double full_share;           /* as the option */
   int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
   int64_t capture_rows;        /* most rows of a spread factor, as the option */
+  bool spreads_rows;           /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
   double capture_train_s; /* further ones in a step with statistics: a second backward pass */
   bool momentum_is_callers; /* the step only looks at gradients, and averages none */
@@ -142,8 +143,8 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
 typedef enum cv_plan_transfer { CV_PLAN_SUM, CV_PLAN_REDUCE, CV_PLAN_BROADCAST, CV_PLAN_SEND } cv_plan_transfer;
 
 /* Seconds of a transfer of so many bytes from (or to) each of the ranks: sums by halves and doubles (2 (p - 1) / p of
- * the bytes, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2 p messages). Over the links
- * within a node when so many ranks fit on one. 0 with one rank. */
+ * the bytes, half of them added on arrival, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2
+ * p messages). Over the links within a node when so many ranks fit on one. 0 with one rank. */
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes);
 
 /* Seconds until one owner has a statistic: bytes that are reduced straight to it, bytes that ride on the gradients' sum

@@ -168,7 +168,7 @@ static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
   if (p->is_spread) rows = p->run->capture_rows;
   if (p->carrier == CV_PLAN_COLUMNS) rows = p->run->statistics_rows;
   if (p->carrier == CV_PLAN_SKETCH)
-    rows = 2 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seed */
+    rows = 3 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seeds */
   if (p->carrier == CV_PLAN_LOCAL && !holds(p, owner_of(p->run, rank))) rows = 0;
   bytes[CV_MEMORY_STATISTICS] += FLOAT * rows * p->n;
 }

@@ -67,19 +67,33 @@ cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
 
 /* ---- owners ---- */
 
-/* Flops of a refresh of what the layer's owner holds alone, as the service counts them (factor_plan.c). */
-static double alone_flops(const prediction *p, int32_t i) {
+/* Flops of a refresh of what the layer's owner would hold alone. */
+static double alone_flops(const prediction *p, const cv_plan_layer *layer, const cv_plan_choice *choice) {
   const cv_plan_run *run = &p->out->run;
   double flops = 0;
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
-    int64_t n = size_of(&p->out->layer[i], f);
-    cv_plan_carrier carrier = p->out->choice[i].carrier[f];
+    int64_t n = size_of(layer, f);
+    cv_plan_carrier carrier = choice->carrier[f];
     bool has_products = carrier == CV_PLAN_TRIANGLE || carrier == CV_PLAN_LOCAL;
     if (cv_plan_is_spread(run, n, carrier)) continue;
     flops += cv_plan_refresh_flops(n, cv_plan_basis(run, n, carrier), has_products ? run->products - 1 : -1,
                                    cv_plan_is_full(run, n, carrier));
   }
   return flops;
+}
+
+/* Each layer's choice, and in number[] its flops. */
+static void choose(prediction *p) {
+  const cv_predict_case *given = p->given;
+  for (int32_t i = 0; i < p->out->n_layers; i++) {
+    const cv_plan_layer *layer = &p->out->layer[i];
+    if (given->choose) {
+      p->out->choice[i] = given->choose(given->user, &p->out->run, layer, &p->number[i]);
+    } else {
+      p->out->choice[i] = cv_plan_choose(given->machine, &p->out->run, layer, &given->allowed);
+      p->number[i] = alone_flops(p, layer, &p->out->choice[i]);
+    }
+  }
 }
 
 static void assign_owners(prediction *p) {
@@ -89,7 +103,7 @@ static void assign_owners(prediction *p) {
   for (int32_t i = 0; i < out->n_layers; i++) {
     out->owner[i] = -1;
     if (out->layer[i].is_skipped) continue;
-    cost[used] = alone_flops(p, i);
+    cost[used] = cost[i]; /* used <= i */
     which[used++] = i;
   }
   cv_plan_owners(cost, used, out->n_owners, owner, load, owner + out->n_layers);
@@ -248,9 +262,7 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
 static curvd_status predict(prediction *p, cv_error *err) {
   cv_prediction *out = p->out;
   CV_TRY(make(p, err));
-  for (int32_t i = 0; i < out->n_layers && !p->given->choose; i++)
-    out->choice[i] = cv_plan_choose(p->given->machine, &out->run, &out->layer[i], &p->given->allowed);
-  if (p->given->choose) p->given->choose(p->given->user, &out->run, out->n_layers, out->layer, out->choice);
+  choose(p);
   assign_owners(p);
   time_owners(p);
   time_workers(p);

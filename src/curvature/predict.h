@@ -14,9 +14,9 @@ typedef struct cv_predict_case {
   const cv_plan_layer *layer; /* [n_layers] borrowed, as long as the prediction is used */
   cv_plan_allowed allowed;
   int64_t owner_room_bytes; /* that an owner has for factors; 0: no limit */
-  /* Fills choice[n_layers] as the service would of this run (forecast.c); NULL: the cheapest of what is allowed. */
-  void (*choose)(const void *user, const cv_plan_run *run, int32_t n_layers, const cv_plan_layer *layer,
-                 cv_plan_choice *choice);
+  /* What the service would choose for a layer in this run, and the flops by which it deals out what an owner holds
+   * alone (forecast.c); NULL: the cheapest of what is allowed, and its refresh. */
+  cv_plan_choice (*choose)(const void *user, const cv_plan_run *run, const cv_plan_layer *layer, double *alone_flops);
   const void *user;
 } cv_predict_case;
 

@@ -17,11 +17,12 @@ static const command commands[] = {
      "Trains a network. Under mpirun every rank runs the same command; without, there is one rank.", cmd_train, true},
     {"plan", "curvd plan [--ranks N [--json]] [--config FILE] [--name value ...]",
      "Tells owners, and the service's memory on a rank, without taking it and without data.\n"
-     "      With --ranks N (up to 4096, no MPI): predicts seconds, traffic, memory and ages of a run on N ranks.",
+     "      With --ranks N (up to 4096, no MPI): predicts seconds, traffic, memory and ages.",
      cmd_plan, false},
     {"tune", "curvd tune [--ranks N] [--age-max STEPS] [--json] [--config FILE] [--name value ...]",
-     "Measures this machine for some seconds and names the number of curvature ranks and the intervals with the\n"
-     "      shortest step, of preconditioners at most STEPS old (20). Under mpirun transfers are measured, too.",
+     "Measures this machine for some seconds, and names the number of curvature ranks and the\n"
+     "      intervals with the shortest step, of preconditioners at most STEPS (20) old. Under\n"
+     "      mpirun transfers are measured, too.",
      cmd_tune, false},
     {"options", "curvd options [--origins [--config FILE] [--name value ...]]",
      "Lists every option; with --origins the value of each one and where it comes from.", cmd_options, false},

@@ -2,8 +2,10 @@
 
 #include "train/report_service.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { LAYERS_SHOWN = 8 };
 
@@ -70,15 +72,33 @@ static void most_lines(const curvd_prediction *p) {
   printf("%-30s %14.1f %14.1f\n", "MB in all", held[0] / 1e6, held[1] / 1e6);
 }
 
-static void advice_line(const curvd_prediction_summary *s) {
+/* What takes most of a step for nothing but curvature, and what would lower it. */
+static const char *costly(const curvd_prediction_summary *s, const char *apply) {
+  const double noticed = 0.1;
+  double capture = s->stage_s[CURVD_PREDICTED_CAPTURE] / (double)s->factor_update_steps,
+         preconditioning = s->stage_s[CURVD_PREDICTED_PROJECT] + s->stage_s[CURVD_PREDICTED_APPLY],
+         own = s->n_curvature > 0 ? 0 : s->load_max * s->step_s;
+  if (fmax(fmax(capture, preconditioning), own) < noticed * s->step_s) return "";
+  if (own > fmax(capture, preconditioning))
+    return s->n_workers > 1 ? "the owners' work costs most: refresh less often (inv_update_steps), or let ranks serve "
+                              "(curvature_ranks)"
+                            : "refreshes and averages cost most: raise inv_update_steps";
+  if (capture > preconditioning) return "statistics cost most: raise factor_update_steps or fisher_stride";
+  if (s->n_workers > 1 && strcmp(apply, "replicated") == 0)
+    return "preconditioning costs most, and every worker does the same: apply sharded shares it";
+  return "preconditioning costs most: a smaller eig_rank makes it cheaper";
+}
+
+static void advice_lines(const curvd_prediction *p, const curvd_prediction_summary *s) {
+  curvd_predicted_layer first = {.apply = ""};
   service_load load = {.n_curvature = s->n_curvature,
                        .is_stale = s->staleness != 0,
                        .waited = s->step_s > 0 ? s->wait_s / s->step_s : 0,
                        .busy_max = s->load_max};
-  const char *advice = service_advice(&load);
-  if (s->n_curvature == 0 && s->n_workers > 1)
-    advice = "workers do the owners' work themselves: `curvd tune` tells whether ranks that only serve would pay";
-  if (advice[0] != '\0') printf("%s\n", advice);
+  curvd_prediction_layer(p, 0, &first);
+  const char *lines[] = {service_advice(&load), costly(s, first.apply)};
+  for (int i = 0; i < 2; i++)
+    if (lines[i][0] != '\0') printf("%s\n", lines[i]);
   if (s->is_rough) printf("rough: with these options some costs are not modelled (see curvd_experimental.h)\n");
 }
 
@@ -90,7 +110,7 @@ void plan_report_lines(const config *c, const run_shape *given, const curvd_pred
   layer_lines(given, p, &s);
   time_lines(&s);
   most_lines(p);
-  advice_line(&s);
+  advice_lines(p, &s);
 }
 
 /* ---- JSON ---- */

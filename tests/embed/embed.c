@@ -1,6 +1,7 @@
 /* A user's own trainer, in a few lines that are C and C++ alike: fits y = W x with the installed library and nothing
  * else. Exit 0 when the loss fell a hundredfold on every rank. */
 #include <curvd.h>
+#include <curvd_experimental.h>
 
 #include <math.h>
 #include <stdio.h>
@@ -58,7 +59,25 @@ static int train(curvd_ctx *ctx) {
   return loss < first / 100 ? 0 : 1;
 }
 
+/* What it will be like on 100 ranks; before MPI. */
+static int predict(void) {
+  curvd_layer_shape layer = {"only", D_IN, D_OUT, true};
+  curvd_option_value servers = {"curvature_ranks", "10"};
+  curvd_run_shape shape = {&layer, 1, &servers, 1, 100, 100 * ROWS, 0, 0, 0, false, NULL};
+  curvd_prediction *prediction = NULL;
+  curvd_prediction_summary summary;
+  char why[480];
+  if (curvd_predict(&shape, &prediction, why, sizeof why) != CURVD_OK) {
+    fprintf(stderr, "%s\n", why);
+    return 1;
+  }
+  curvd_prediction_read(prediction, &summary);
+  curvd_prediction_free(&prediction);
+  return summary.n_workers == 90 && summary.step_s > 0 ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
+  if (predict() != 0) return 1;
   curvd_ctx *ctx = NULL;
   int32_t layer = 0;
   int failed = 0, any = 0, n_ranks = 0;

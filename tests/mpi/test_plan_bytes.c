@@ -61,7 +61,8 @@ static curvd_ctx *service_of(const test_case *c, int n_curvature, const service_
 static cv_prediction prediction_of(const test_case *c, int n_curvature, const service_layer *layers,
                                    cv_memory *memory) {
   static cv_plan_layer layer[LAYERS];
-  cv_predict_case given = {&cv_plan_machine_default, cv_plan_run_default, LAYERS, layer, cv_plan_allowed_today, 0, NULL, NULL};
+  cv_predict_case given = {
+      &cv_plan_machine_default, cv_plan_run_default, LAYERS, layer, cv_plan_allowed_today, 0, NULL, NULL};
   cv_prediction p;
   cv_error err = {0};
   for (int i = 0; i < LAYERS; i++)

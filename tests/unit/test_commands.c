@@ -5,6 +5,7 @@
 #include "suite.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <mpi.h>
 #include <string.h>
 #include <unistd.h>
@@ -81,8 +82,14 @@ START_TEST(test_help_and_version) {
   ck_assert_int_eq(RUN("--help"), 0);
   ck_assert_str_eq(errors, "");
   assert_columns(100);
-  static const char *const words[] = {"curvd train", "curvd options", "curvd check",
-                                      "CURVD_",      "Exit codes",    "  7  MPI"};
+  static const char *const words[] = {"curvd train",
+                                      "curvd plan [--ranks N",
+                                      "curvd tune [--ranks N]",
+                                      "curvd options",
+                                      "curvd check",
+                                      "CURVD_",
+                                      "Exit codes",
+                                      "  7  MPI"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) ck_assert_ptr_nonnull(strstr(out, words[i]));
   ck_assert_int_eq(RUN("--version"), 0);
   ck_assert_ptr_nonnull(strstr(out, curvd_version()));
@@ -167,6 +174,77 @@ START_TEST(test_wrong_words) {
 }
 END_TEST
 
+/* 3 workers and a curvature rank by themselves; 200 layers; no MPI, no data. */
+START_TEST(test_plan_of_ranks_that_are_not_there) {
+  ck_assert_int_eq(RUN("plan", "--ranks", "4"), 0);
+  ck_assert_str_eq(errors, "");
+  assert_columns(140);
+  static const char *const words[] = {
+      "3 workers, 1 curvature rank", "\nfc3 ",    "rank 3",   "triangle", "replicated", "\nrefresh ", "\nstep ",
+      "preconditioners: age",        "MB in all", "KB a step"};
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+    ck_assert_msg(strstr(out, words[i]) != NULL, "no '%s' in %s", words[i], out);
+  ck_assert_int_eq(RUN("plan", "--network=16x201", "--ranks=4096", "--curvature-ranks", "96"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "4000 workers, 96 curvature ranks"));
+  ck_assert_ptr_nonnull(strstr(out, "... and 192 more layers"));
+  ck_assert_int_eq(RUN("plan", "--ranks", "2", "--method", "sgd"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "not preconditioned"));
+}
+END_TEST
+
+START_TEST(test_plan_as_json) {
+  json_error_t why;
+  ck_assert_int_eq(RUN("plan", "--ranks", "3", "--json", "--curvature-ranks", "1", "--staleness", "2"), 0);
+  json_t *plan = json_loads(out, 0, &why);
+  ck_assert_msg(plan != NULL, "%s: %s", why.text, out);
+  ck_assert_int_eq(json_integer_value(json_object_get(plan, "workers")), 2);
+  ck_assert_int_eq(json_integer_value(json_object_get(plan, "age_max")), 11); /* interval 10, 2 stale: 9 + 2 */
+  ck_assert(json_real_value(json_object_get(plan, "step_s")) > 0);
+  json_t *layer = json_array_get(json_object_get(plan, "layers"), 2), *G = json_object_get(layer, "G");
+  ck_assert_str_eq(json_string_value(json_object_get(layer, "layer")), "fc3");
+  ck_assert_int_eq(json_integer_value(json_object_get(layer, "owner")), 2);
+  ck_assert_int_eq(json_integer_value(json_object_get(G, "eig_rank")), 10);
+  /* gradients of 2 workers, 4 bytes each */
+  json_t *sent = json_object_get(json_object_get(plan, "worker_most"), "sent_bytes_per_step");
+  ck_assert(json_number_value(json_object_get(sent, "gradients")) == 4.0 * (1000 * 785 + 1000 * 1001 + 10 * 1001));
+  json_decref(plan);
+}
+END_TEST
+
+START_TEST(test_wrong_plans) {
+  assert_said(RUN("plan", "--ranks", "0"), 2, "curvd: --ranks: '0' is no integer of 1 to 4096\n");
+  assert_said(RUN("plan", "--ranks=4097"), 2, "curvd: --ranks: '4097' is no integer of 1 to 4096\n");
+  assert_said(RUN("plan", "--ranks"), 2, "curvd: --ranks: a value is missing\n");
+  assert_said(RUN("plan", "--json"), 2, "curvd: --json tells of predicted ranks: add --ranks N\n");
+  assert_said(RUN("plan", "--ranks", "4", "--dampng=1"), 2,
+              "curvd: unknown option --dampng; did you mean --damping?\n");
+  assert_said(RUN("plan", "--ranks", "2", "--curvature-ranks", "2"), 4,
+              "curvd: curvature_ranks 2 of 2 ranks leave no worker: use at most 1\n");
+  assert_said(RUN("tune", "--age-max", "-1"), 2, "curvd: --age-max: '-1' is no integer of 0 to 1000000\n");
+  assert_said(RUN("tune", "--method", "sgd"), 2, "curvd: method sgd has no curvature to tune\n");
+  ck_assert_int_eq(RUN("tune", "--ranks", "4", "--lrr", "1"), 2);
+  ck_assert_int_eq(RUN("tune", "--help"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "--age-max"));
+}
+END_TEST
+
+START_TEST(test_tune) {
+  ck_assert_int_eq(RUN("tune", "--ranks", "4", "--network", "20-30-10", "--batch", "40", "--age-max", "9"), 0);
+  static const char *const words[] = {"products ", "(default); of two nodes", "4 ranks", "at most 9 steps old",
+                                      "\nuse: --curvature-ranks "};
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+    ck_assert_msg(strstr(out, words[i]) != NULL, "no '%s' in %s", words[i], out);
+  ck_assert_ptr_nonnull(strstr(errors, "curvd tune: ")); /* progress */
+  ck_assert_int_eq(RUN("tune", "--json", "--ranks", "3", "--network", "20-30-10", "--batch", "40"), 0);
+  json_t *tuned = json_loads(out, 0, NULL), *best = json_array_get(json_object_get(tuned, "best"), 0);
+  ck_assert_msg(best != NULL, "%s", out);
+  ck_assert_int_le(json_integer_value(json_object_get(best, "age_max")), 20);
+  ck_assert(json_real_value(json_object_get(tuned, "train_s")) > 0);
+  ck_assert(json_is_false(json_object_get(json_object_get(tuned, "machine"), "within_is_measured")));
+  json_decref(tuned);
+}
+END_TEST
+
 START_TEST(test_full_disk_is_an_error) {
   FILE *full = fopen("/dev/full", "w"), *error_file = tmpfile();
   ck_assert(full != NULL && error_file != NULL);
@@ -195,8 +273,18 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {
-      test_exit_codes, test_help_and_version, test_options_are_listed,    test_origins,
-      test_check,      test_wrong_words,      test_full_disk_is_an_error, test_none_of_this_used_mpi,
+      test_exit_codes,
+      test_help_and_version,
+      test_options_are_listed,
+      test_origins,
+      test_check,
+      test_wrong_words,
+      test_plan_of_ranks_that_are_not_there,
+      test_plan_as_json,
+      test_wrong_plans,
+      test_tune,
+      test_full_disk_is_an_error,
+      test_none_of_this_used_mpi,
   };
   return suite_run("commands", tests, sizeof tests / sizeof tests[0], NULL);
 }

@@ -46,6 +46,20 @@ START_TEST(test_words_of_a_chain) {
 }
 END_TEST
 
+START_TEST(test_repeated_widths) {
+  model_spec once = spec_of("3-5:tanh-5:tanh-5:tanh-7-7-2", NN_GELU, NN_SQUARED),
+             spec = spec_of("3-5x3:tanh-7x2-2", NN_GELU, NN_SQUARED);
+  ck_assert_int_eq(spec.n_layers, once.n_layers);
+  for (int i = 0; i < once.n_layers; i++) {
+    ck_assert_int_eq(spec.width[i + 1], once.width[i + 1]);
+    ck_assert_int_eq(spec.activation[i], once.activation[i]);
+  }
+  spec = spec_of("4x201", NN_RELU, NN_SQUARED);
+  ck_assert(spec.n_layers == 200 && spec.width[200] == 4);
+  ck_assert(spec.activation[198] == NN_RELU && spec.activation[199] == NN_LINEAR);
+}
+END_TEST
+
 START_TEST(test_words_of_the_autoencoder) {
   model_spec spec = spec_of("autoencoder", NN_RELU, NN_LOSS_AUTO);
   const int64_t width[] = {784, 1000, 500, 250, 30, 250, 500, 1000, 784};
@@ -73,6 +87,11 @@ START_TEST(test_refused_words) {
       {"784-500:tahn-10", "did you mean \"tanh\""},
       {"784-500:-10", "unknown activation"},
       {"784-500:xyzzy-10", "use linear, relu"},
+      {"784-500x0-10", "repeated"},
+      {"784-500x-10", "repeated"},
+      {"784-500x2.5-10", "repeated"},
+      {"784-5x256-10", "more than 256 layers"},
+      {"784-10x2:relu", "takes no activation"},
       {"784-10:relu", "last width"},
       {"Autoencoder", "no width"},
   };
@@ -97,7 +116,7 @@ START_TEST(test_layer_limits) {
   cv_error err = {CURVD_OK, ""};
   strcat(text, "-2");
   ck_assert_int_eq(model_spec_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
-  ck_assert_ptr_nonnull(strstr(err.text, "more than 64 layers"));
+  ck_assert_ptr_nonnull(strstr(err.text, "more than 256 layers"));
   err = (cv_error){CURVD_OK, ""};
   memset(text, '1', 900);
   ck_assert_int_eq(model_spec_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
@@ -370,6 +389,7 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {test_words_of_a_chain,
+                                test_repeated_widths,
                                 test_words_of_the_autoencoder,
                                 test_refused_words,
                                 test_layer_limits,

@@ -55,7 +55,8 @@ START_TEST(one_rank_does_all) {
   given.run.factor_update_steps = 5;
   given.run.inv_update_steps = 10;
   double capture = 40 * (100 * 101 + 60 * 61) / 5e8, triangles = 4 * (5050 + 1830) / 1e9;
-  double refresh = (2e4 * 25 + 1000 * 625 + 2 * 3600 * 25 + 600 * 625) / 1e9 + 2 * 2e-9 * 15625;
+  double refresh = (2e4 * 25 + 1700 * 625 + 2 * 3600 * 25 + 1020 * 625) / 1e9 + 2 * 2e-9 * 15625 +
+                   (2e4 + 7200) * 10 / 1e9 + 2 * (10000 + 3600) / 1e9; /* and certificates */
   double pairs = 4 * 20 * (101 + 61) / 1e9, train = 6 * 50 * 6000 / 1e9, pass = 36e-6;
   double apply = (4 * 6000 * 40 + 2 * 400 * 160) / 1e9;
   for (int64_t staleness = 0; staleness <= 10; staleness += 10) {
