@@ -164,7 +164,10 @@ curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   *wire = slot_of(up);
   if (up->n_floats == 0) return CURVD_OK;
   if (!is_worker) CV_TRY(begin_taking(ctx, me, up));
-  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_worker ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
+  /* Workers that wait for this refresh look at the transfer all the time, and so must its other end: a sleep for each
+   * of Open MPI's pieces of 32 KiB would be most of its time. */
+  bool is_awaited = is_worker || cv_staleness_bound(cv_settings_of(ctx)) == 0;
+  CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_awaited ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
   return CURVD_OK;
 }
 
