@@ -125,9 +125,9 @@ typedef struct curvd_gradient {
   float *bias;           /* d_out numbers bias_stride apart; ignored when the layer has no bias.
                           * weight + d_in with stride ld: the bias as the last column of W (fastest) */
   int64_t bias_stride;   /* >= 1 */
-  float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does W <- (1 - shrink) W - lr *
-                          * direction, which      saves passes over memory, and leaves anything in weight and bias      (with
-                          * momentum_place caller, or momentum 0: leaves them as they are) */
+  float *parameter;      /* NULL; or W, laid out as weight is: then the step itself does
+                          * W <- (1 - shrink) W - lr * direction, which saves passes over memory, and leaves anything in
+                          * weight and bias (with momentum_place caller, or momentum 0: leaves them as they are) */
   float *parameter_bias; /* with parameter: the layer's bias, laid out as bias is */
   float shrink;          /* with parameter: decoupled weight decay, learning rate included */
 } curvd_gradient;
