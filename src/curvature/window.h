@@ -18,8 +18,9 @@ void cv_window_add(cv_window *window, int64_t n, cv_weights w, int64_t rows, con
 /* Does a solve that misses so much of the trace, after one that missed `before` (< 0: none), want repair? */
 bool cv_window_is_wanted(const cv_window *window, double before, double now);
 
-/* A better solve of factor->stream, whose pairs are in basis and eigenvalues, result: into the same places. The stream
- * goes over to a seed of its own, near the pairs. NUMERIC: as cv_stream_repair; nothing has changed but the pairs. */
+/* A better solve of factor->own.stream, whose pairs are in basis and eigenvalues, result: into the same places. The
+ * stream goes over to a seed of its own, near the pairs. NUMERIC: as cv_stream_repair; nothing has changed but the
+ * pairs. */
 curvd_status cv_window_repair(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem, cv_error *why);
 
 #endif
