@@ -166,7 +166,7 @@ typedef struct cv_uplink {
   /* rows of the factors that are carried as columns: of each their number, then the rows */
   int64_t row_bytes; /* most of one worker */
   char *rows;        /* (n_slots, row_bytes) */
-  char *inbox;       /* owner: (row_bytes) of another worker */
+  char *inbox;       /* owner: rows, or all n_floats, of another worker */
   cv_transfer *rows_way;
 } cv_uplink;
 
@@ -230,7 +230,7 @@ struct curvd_ctx {
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   bool has_grid;                 /* some factor is spread */
   cv_grid grid;                  /* owners only */
-  float *block;                  /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
+  float *block, *block_inbox;    /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
   float *sketched;               /* scratch of cv_stream_add */
   float *sampled;                /* (sample_rows, n) */
   double *row_norms;             /* (capture_rows) and (sample_rows) weights */

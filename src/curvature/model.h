@@ -30,6 +30,9 @@ enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
 /* Rows of the certificates behind a sketch (eig.h), and columns in a block of a spread factor (grid.h). */
 enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
 
+/* Up to so many workers send their statistics to a curvature rank as they are, and it adds them up (coll.h). */
+enum { CV_PLAN_PARTS_MAX = 3 };
+
 typedef enum cv_plan_carrier {
   CV_PLAN_TRIANGLE,
   CV_PLAN_SKETCH,

@@ -214,28 +214,38 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1);
 }
 
-/* Rings of both ways; a rank has those of the owners that it talks to. */
+/* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more. */
+static bool sums_parts(const cv_plan_run *run) {
+  return run->n_curvature > 0 && run->n_workers > 1 && run->n_workers <= CV_PLAN_PARTS_MAX;
+}
+
+/* Rings of both ways; a rank has those of the owners that it talks to. An owner has an inbox for one worker's. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
   bool trains = is_worker(run, rank);
   int64_t up_slots = trains && run->n_curvature > 0
                          ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
                          : 1,
-          down_slots = trains ? ring(run, run->inv_update_steps) : 1;
+          down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_columns = 0, inbox_sum = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
     if (p.is_spread || p.owner < 0 || (!trains && p.owner != owner_of(run, rank))) continue;
     cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, p.owner);
-    int64_t columns = (int64_t)up.columns * (trains ? 1 : run->n_workers); /* an owner has those of every worker */
-    bytes[CV_MEMORY_TRANSFER] += up_slots * ((int64_t)up.reduced + columns);
+    bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.reduced;
+    if (trains) bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.columns;
+    if (p.owner != owner_of(run, rank)) continue;
+    inbox_columns += (int64_t)up.columns;
+    if (sums_parts(run)) inbox_sum += (int64_t)up.reduced;
   }
+  if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_columns, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
   bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;
 }
 
 /* The largest solver: LAPACK's 3 n n of an exact one, the products of a randomized one; a spread factor is mirrored in
  * the same place, two blocks at a time. And a block on its way. */
-static void hold_solver(const cv_plan_layout *l, int32_t owner, int64_t *bytes) {
+static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+  int32_t owner = owner_of(l->run, rank);
   int64_t most = 0, block = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
@@ -247,7 +257,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t owner, int64_t *bytes) 
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
-  bytes[CV_MEMORY_TRANSFER] += FLOAT * block;
+  bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
 }
 
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
@@ -259,7 +269,7 @@ void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_M
     hold_factor(&p, owner, bytes);
   }
   hold_links(l, rank, bytes);
-  hold_solver(l, owner, bytes);
+  hold_solver(l, rank, bytes);
 }
 
 int64_t cv_plan_factor_bytes(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
