@@ -4,7 +4,7 @@
 #include <time.h>
 
 enum { PIECE_BYTES = 1 << 29, SPINS = 200, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 800000, SLEEP_GENTLE_NS = 100000 };
-enum { TAG_COMMAND = 1, TAG_ROWS = 2, TAG_SUM = 3 };
+enum { TAG_COMMAND = 1, TAG_ROWS = 2, TAG_SUM = 3, TAG_MOVE = 4 };
 
 /* A short spin for what is about to come, then sleeps that grow with the time waited: Open MPI's own waits keep a core
  * busy for ever. A sleep and a look take some 20 us of CPU, so an idle rank takes about 2 % of a core. */
@@ -210,4 +210,31 @@ curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err) {
 
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err) {
   return cv_comm_check(MPI_Allreduce(&x, least, 1, MPI_INT64_T, MPI_MIN, comm->workers), "MPI_Allreduce", err);
+}
+
+curvd_status cv_coll_share(const cv_comm *comm, int32_t *x, int count, cv_error *err) {
+  return cv_comm_check(MPI_Bcast(x, count, MPI_INT32_T, 0, comm->world), "MPI_Bcast of a plan", err);
+}
+
+static curvd_status move_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  int code = MPI_Isend(x, count, MPI_BYTE, owner, TAG_MOVE, comm->owners, request);
+  return cv_comm_check(code, "MPI_Isend of a factor", err);
+}
+
+static curvd_status move_in(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  int code = MPI_Irecv(x, count, MPI_BYTE, owner, TAG_MOVE, comm->owners, request);
+  return cv_comm_check(code, "MPI_Irecv of a factor", err);
+}
+
+curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_error *err) {
+  cv_transfer transfer;
+  void *from = (void *)(uintptr_t)x; /* MPI writes nothing there */
+  CV_TRY(begin(comm, owner, from, bytes, 1, move_out, &transfer, err));
+  return cv_coll_end(&transfer, CV_WAIT_ACTIVE, err);
+}
+
+curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err) {
+  cv_transfer transfer;
+  CV_TRY(begin(comm, owner, x, bytes, 1, move_in, &transfer, err));
+  return cv_coll_end(&transfer, CV_WAIT_GENTLY, err);
 }

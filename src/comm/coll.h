@@ -76,6 +76,13 @@ curvd_status cv_coll_tell(cv_comm *comm, int64_t word, cv_error *err);
 curvd_status cv_coll_told(cv_comm *comm, cv_error *err);
 curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err);
 
+/* [collective over all ranks] x (count) of worker 0 comes to all. */
+curvd_status cv_coll_share(const cv_comm *comm, int32_t *x, int count, cv_error *err);
+
+/* From one owner to another, both of which call; waits until the bytes have left, or are here. */
+curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_error *err);
+curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err);
+
 /* [collective over the workers] Smallest x over the workers. */
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err);
 

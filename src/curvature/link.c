@@ -4,7 +4,6 @@
 #include "base/order.h"
 #include "curvature/method.h"
 #include "curvature/model.h"
-#include "curvature/simulate.h"
 
 _Static_assert((int)CV_PLAN_PARTS_MAX == (int)CV_SUM_PARTS_MAX, "the model sums as coll.h does");
 

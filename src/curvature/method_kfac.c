@@ -45,17 +45,6 @@ static bool is_inverse(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->form == CV_FORM_CHOLESKY;
 }
 
-static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
-  factor->own.cols = cv_cyclic_count(&piece);
-  factor->own.ld = cv_dense_ld(factor->own.cols);
-  CV_TRY(factor->store->allocate(ctx, factor, index));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, (factor->k_max + CV_EIG_PROBES) * factor->own.ld, "a basis",
-                       &factor->own.basis, &ctx->error));
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->own.eigenvalues,
-                       &ctx->error);
-}
-
 static curvd_status allocate_worker(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
   int32_t index = (int32_t)(layer - ctx->layer);
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->carrier->room(ctx, factor), "a statistic",
@@ -114,7 +103,7 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   int32_t index = (int32_t)(layer - ctx->layer);
   for (int f = 0; f < CV_FACTORS; f++) {
     if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
-      CV_TRY(allocate_owner(ctx, &layer->factor[f], index));
+      CV_TRY(cv_owned_allocate(ctx, &layer->factor[f], index));
     if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, layer, &layer->factor[f]));
   }
   layer->table_is_due = true;
@@ -127,10 +116,9 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->own.basis,       &factor->own.eigenvalues,    &factor->captured.statistic,
-                       &factor->captured.seed,   &factor->captured.seed_next, &factor->applied.side.D,
-                       &factor->applied.inverse, &factor->applied.kept};
-    if (factor->store) factor->store->release(ctx, factor);
+    float **block[] = {&factor->captured.statistic, &factor->captured.seed,   &factor->captured.seed_next,
+                       &factor->applied.side.D,     &factor->applied.inverse, &factor->applied.kept};
+    if (factor->store) cv_owned_release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }
   cv_floats_free(&ctx->memory, &layer->rows_n);

@@ -185,6 +185,7 @@ typedef enum cv_plan_traffic {
   CV_PLAN_TRAFFIC_STATISTICS,
   CV_PLAN_TRAFFIC_PRECONDITIONERS,
   CV_PLAN_TRAFFIC_CONTROL,
+  CV_PLAN_TRAFFIC_MOVES, /* not predicted: 0 */
   CV_PLAN_TRAFFICS
 } cv_plan_traffic;
 

@@ -15,13 +15,13 @@ static bool has_average(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->method != CV_METHOD_B;
 }
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  (void)ctx;
   factor->own.online = (cv_brand){.n = factor->n, .r_max = factor->k_max, .ld = factor->own.ld};
-  return has_average(ctx) ? cv_store_full.allocate(ctx, factor, index) : CURVD_OK;
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_store_full.release(ctx, factor);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  return has_average(ctx) ? cv_store_full.arrays(ctx, factor, list) : 0;
 }
 
 static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
@@ -154,4 +154,4 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   return false;
 }
 
-const cv_store cv_store_online = {"online", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_online = {"online", size, arrays, NULL, scratch, begin_with_identity, mix, add_rows, solve};

@@ -110,14 +110,14 @@ static bool still_fits(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *
 
 /* ---- the store of whole averages: (n, mine), lower triangle (spread: upper) ---- */
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  (void)index;
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->own.ld, "a running average",
-                       &factor->own.average, &ctx->error);
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  (void)ctx, (void)factor;
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_floats_free(&ctx->memory, &factor->own.average);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  (void)ctx;
+  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "a running average"};
+  return 1;
 }
 
 /* A spread average is mirrored in the solver's floats. */
@@ -191,7 +191,7 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   return true;
 }
 
-const cv_store cv_store_full = {"full", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_full = {"full", size, arrays, NULL, scratch, begin_with_identity, mix, add_rows, solve};
 
 /* ---- a refresh ---- */
 

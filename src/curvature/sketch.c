@@ -86,20 +86,22 @@ const cv_carrier cv_carrier_sketch = {"sketch", false, false, room, add, trace, 
 
 /* ---- store ---- */
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  cv_stream *stream = &factor->own.stream;
-  int64_t floats = sketch_rows(factor) * factor->ld;
-  *stream = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a test matrix", &stream->Omega, &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a sketch", &stream->Y, &ctx->error));
-  CV_TRY(cv_window_allocate(ctx, factor));
-  return cv_sketch_seed(ctx, factor, index, stream->Omega);
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  factor->own.stream = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
+  cv_window_size(ctx, factor);
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_floats_free(&ctx->memory, &factor->own.stream.Omega);
-  cv_floats_free(&ctx->memory, &factor->own.stream.Y);
-  cv_window_release(ctx, factor);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  cv_stream *stream = &factor->own.stream;
+  int64_t floats = sketch_rows(factor) * factor->ld;
+  (void)ctx;
+  list[0] = (cv_array){&stream->Omega, floats, "a test matrix"};
+  list[1] = (cv_array){&stream->Y, floats, "a sketch"};
+  return 2 + cv_window_arrays(factor, list + 2);
+}
+
+static curvd_status begin(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+  return cv_sketch_seed(ctx, factor, index, factor->own.stream.Omega);
 }
 
 /* Behind what a solve needs: room for a second set of pairs. */
@@ -225,4 +227,4 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   return true;
 }
 
-const cv_store cv_store_stream = {"stream", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_stream = {"stream", size, arrays, begin, scratch, begin_with_identity, mix, add_rows, solve};

@@ -17,24 +17,21 @@ static int64_t stream_floats(const cv_factor *factor) {
   return (factor->k_max + CV_EIG_PROBES) * factor->ld;
 }
 
-curvd_status cv_window_allocate(curvd_ctx *ctx, cv_factor *factor) {
+void cv_window_size(const curvd_ctx *ctx, cv_factor *factor) {
   cv_window *window = &factor->own.window;
   window->room = factor->seeds_workers ? 0 : cv_settings_of(ctx)->window_rows;
   window->ld = factor->ld;
   window->history = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
   cv_window_clear(window);
-  if (window->room == 0) return CURVD_OK;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, window->room * window->ld, "a window of rows", &window->X,
-                       &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a test matrix", &window->history.Omega,
-                       &ctx->error));
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a sketch", &window->history.Y,
-                       &ctx->error);
 }
 
-void cv_window_release(curvd_ctx *ctx, cv_factor *factor) {
-  float **block[] = {&factor->own.window.X, &factor->own.window.history.Omega, &factor->own.window.history.Y};
-  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+int cv_window_arrays(cv_factor *factor, cv_array *list) {
+  cv_window *window = &factor->own.window;
+  if (window->room == 0) return 0;
+  list[0] = (cv_array){&window->X, window->room * window->ld, "a window of rows"};
+  list[1] = (cv_array){&window->history.Omega, stream_floats(factor), "a test matrix"};
+  list[2] = (cv_array){&window->history.Y, stream_floats(factor), "a sketch"};
+  return 3;
 }
 
 cv_eig_scratch cv_window_scratch(const cv_factor *factor) {

@@ -3,10 +3,11 @@
 #ifndef CV_CURVATURE_WINDOW_H
 #define CV_CURVATURE_WINDOW_H
 
-#include "curvature/internal.h"
+#include "curvature/store.h"
 
-curvd_status cv_window_allocate(curvd_ctx *ctx, cv_factor *factor);
-void cv_window_release(curvd_ctx *ctx, cv_factor *factor);
+/* Its room, before memory is made; and its arrays, how many. */
+void cv_window_size(const curvd_ctx *ctx, cv_factor *factor);
+int cv_window_arrays(cv_factor *factor, cv_array *list);
 cv_eig_scratch cv_window_scratch(const cv_factor *factor);
 
 /* Empty: the stream has a new seed. */
