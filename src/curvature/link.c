@@ -187,7 +187,7 @@ curvd_status cv_links_drain(curvd_ctx *ctx) {
   while (cv_down_oldest(ctx) >= 0) {
     CV_TRY(cv_down_wait(ctx));
     for (int o = 0; o < ctx->comm.n_owners; o++) {
-      if (ctx->route[o].down.n_under_way > 0) cv_down_drop(&ctx->route[o].down);
+      if (ctx->route[o].down.n_under_way > 0) cv_down_skip(ctx, o);
     }
   }
   return CURVD_OK;
