@@ -39,6 +39,7 @@ typedef struct emu_factor {
   dense M;        /* (n, n) of a factor that is no stream */
   double trace;
   int updates, version; /* step of the refresh that made Omega */
+  int lost;             /* statistics that came when the history could not move */
   emu_refresh made[EMU_STEPS];
 } emu_factor;
 
@@ -98,7 +99,10 @@ static inline void emu_weights(const emu_case *c, int k, double *keep, double *a
 
 static inline void emu_absorb(const emu_case *c, emu_factor *e, int step, dense S) {
   double keep, add;
-  if (e->is_stream && !emu_change_seed(c, e, step)) return;
+  if (e->is_stream && !emu_change_seed(c, e, step)) {
+    e->lost++;
+    return;
+  }
   if (e->updates == 0 && kfac_is(c->average, "id")) {
     e->Y = e->Omega, e->trace = (double)S.n, e->M = dense_identity(S.n);
   }

@@ -198,6 +198,12 @@ START_TEST(factor_that_dies_and_lives_again) {
 }
 END_TEST
 
+static int64_t lost_statistics(void) {
+  int64_t n = 0;
+  for (int i = 0; i < RUN_LAYERS * CV_FACTORS; i++) n += emulated[i / CV_FACTORS][i % CV_FACTORS].lost;
+  return n;
+}
+
 /* Every eigensolver call of streams fails in one step, if there is any. */
 static void check_failing(intervals now, bool has_rows, int failing_step, bool is_met, int n_curvature) {
   emu_case c = case_of(&usual, now, has_rows);
@@ -213,11 +219,15 @@ static void check_failing(intervals now, bool has_rows, int failing_step, bool i
   bool is_worker = run_is_worker(ctx);
   for (int step = 0; is_worker && step < run.base.n_steps && status == CURVD_OK; step++)
     status = carrier_step(ctx, &run, step, V[step]);
+  if (is_worker) curvd_finish(ctx);
+  int64_t lost = service_metrics(ctx).events[CURVD_EVENT_LOST_STATISTICS];
   run_close(&ctx);
   int64_t spoilt = fault_dsyevd.spoilt, all = 0;
   fault_disarm();
   MPI_Allreduce(&spoilt, &all, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
   mpi_assert_msg(is_met ? all >= 5 : all == 0, "%d decompositions of five streams met the fault", (int)all);
+  mpi_assert_msg(!is_worker || lost == lost_statistics(), "%d statistics lost, not %d", (int)lost,
+                 (int)lost_statistics());
   check_close(&c, &run, status);
 }
 
