@@ -3,7 +3,7 @@
  * directions of one rank that goes the plain way (apply replicated, route owner), and the same bits again when calls
  * are late at random.
  *
- * Tolerance: as in test_staleness.c and test_streams.c, which this data are of. Only the order of fp32 sums differs
+ * Tolerance: as in test_staleness.c and, for these data, in test_streams.c. Only the order of fp32 sums differs
  * between splits. Rounding of a sum over 48 examples, eps sqrt(48) of the first eigenvalue, is 1e-4 of the k-th one,
  * which a stream's history takes over; damping by the mean eigenvalue divides that by 10 in directions. A
  * preconditioner of another step changes them by a hundred times as much, which is checked.
