@@ -215,6 +215,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_EVENT_REFRESHES, "factors refreshed")                                                                        \
   X(CURVD_EVENT_SKIPPED, "refreshes skipped because the old preconditioner still fits")                                \
   X(CURVD_EVENT_REFUSED_STATISTICS, "statistics refused (not finite)")                                                 \
+  X(CURVD_EVENT_LOST_STATISTICS, "statistics, or one worker's rows of them, lost in an update that failed")            \
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \

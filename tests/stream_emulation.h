@@ -21,6 +21,8 @@ typedef struct emu_case {
   int change, refreshes_then;           /* from step change on, the interval of refreshes is another; 0: never */
   bool has_rows;                        /* carrier columns */
   int64_t r, k;
+  double missing; /* adaptive rank: the fewest pairs from r_min to r that leave no more of the trace; 0: r */
+  int64_t r_min;
   int failing_step; /* in which no decomposition of a stream succeeds; 0: none */
 } emu_case;
 
@@ -31,6 +33,8 @@ typedef struct emu_refresh {
   emu_kind kind;
   bool has_seed;
   dense seed, P; /* (k, n), (n, n) */
+  int64_t r;     /* pairs of a stream */
+  double margin; /* distance of the share of the trace that is missing from the one that was allowed, at least */
 } emu_refresh;
 
 typedef struct emu_factor {
@@ -39,6 +43,7 @@ typedef struct emu_factor {
   dense M;        /* (n, n) of a factor that is no stream */
   double trace;
   int updates, version; /* step of the refresh that made Omega */
+  int lost;             /* statistics that came when the history could not move */
   emu_refresh made[EMU_STEPS];
 } emu_factor;
 
@@ -98,7 +103,10 @@ static inline void emu_weights(const emu_case *c, int k, double *keep, double *a
 
 static inline void emu_absorb(const emu_case *c, emu_factor *e, int step, dense S) {
   double keep, add;
-  if (e->is_stream && !emu_change_seed(c, e, step)) return;
+  if (e->is_stream && !emu_change_seed(c, e, step)) {
+    e->lost++;
+    return;
+  }
   if (e->updates == 0 && kfac_is(c->average, "id")) {
     e->Y = e->Omega, e->trace = (double)S.n, e->M = dense_identity(S.n);
   }
@@ -120,6 +128,18 @@ static inline dense emu_truncated(dense_eigen eigen, int64_t r, double trace) {
   return emu_with_tail(dense_composed(&eigen), trace, emu_leading(&eigen, r));
 }
 
+static inline void emu_choose_rank(const emu_case *c, const dense_eigen *eigen, double trace, emu_refresh *made) {
+  double rest = trace;
+  made->r = c->missing > 0 ? 0 : c->r;
+  made->margin = 1;
+  for (bool is_enough = c->missing == 0; !is_enough;) {
+    double share = rest / trace;
+    if (made->r >= c->r_min) made->margin = fmin(made->margin, fabs(share - c->missing));
+    is_enough = made->r == c->r || (made->r >= c->r_min && share <= c->missing);
+    if (!is_enough) rest -= eigen->w[made->r++];
+  }
+}
+
 static inline void emu_refresh_one(const emu_case *c, emu_factor *e, int step) {
   emu_refresh *made = &e->made[step];
   if (e->updates == 0) return;
@@ -134,7 +154,9 @@ static inline void emu_refresh_one(const emu_case *c, emu_factor *e, int step) {
   }
   if (!emu_change_seed(c, e, step) || (c->failing_step > 0 && step == c->failing_step)) return;
   dense_eigen eigen = dense_eig(emu_nystrom(e));
-  *made = (emu_refresh){EMU_MATRIX, true, emu_leading(&eigen, c->k), emu_truncated(eigen, c->r, e->trace)};
+  *made = (emu_refresh){EMU_MATRIX, true, .seed = emu_leading(&eigen, c->k)};
+  emu_choose_rank(c, &eigen, e->trace, made);
+  made->P = emu_truncated(eigen, made->r, e->trace);
 }
 
 static inline bool emu_is_refresh(const emu_case *c, int step) {

@@ -2,6 +2,8 @@
  * eigenpairs follow. Transfers of one owner are begun in one order on all its ranks: header and payload of a parcel,
  * then those of the next. */
 #include "curvature/link.h"
+
+#include "base/order.h"
 #include "curvature/method.h"
 
 #include <string.h>
@@ -20,7 +22,7 @@ static cv_parcel *append(curvd_ctx *ctx, cv_downlink *down) {
   return parcel;
 }
 
-void cv_down_drop(cv_downlink *down) {
+static void drop(cv_downlink *down) {
   down->first = (down->first + 1) % down->n_slots;
   down->n_under_way--;
 }
@@ -122,12 +124,29 @@ int64_t cv_down_oldest(const curvd_ctx *ctx) {
   return -1;
 }
 
-bool cv_down_is_here(const curvd_ctx *ctx) {
+/* Refresh number i of those under way, from the oldest on: all owners that send have as many. */
+static bool is_here(const curvd_ctx *ctx, int64_t i) {
+  bool is_any = false;
   for (int o = 0; o < ctx->comm.n_owners; o++) {
     const cv_downlink *down = &ctx->route[o].down;
-    if (down->n_under_way > 0 && parcel_at(down, 0)->state != CV_PARCEL_HERE) return false;
+    if (i >= down->n_under_way) continue;
+    if (parcel_at(down, i)->state != CV_PARCEL_HERE) return false;
+    is_any = true;
   }
-  return true;
+  return is_any;
+}
+
+int64_t cv_down_here(const curvd_ctx *ctx) {
+  int64_t n = 0;
+  while (is_here(ctx, n)) n++;
+  return n;
+}
+
+int64_t cv_down_votes(const curvd_ctx *ctx) {
+  int64_t n = 1; /* a fixed staleness keeps a place, too */
+  bool is_free = cv_settings_of(ctx)->staleness == CV_STALENESS_FREE;
+  for (int o = 0; o < ctx->comm.n_owners && is_free; o++) n = cv_larger(n, ctx->route[o].down.n_slots);
+  return n;
 }
 
 bool cv_down_is_awaited(const cv_downlink *down) {
@@ -159,8 +178,12 @@ static curvd_status wait_until(curvd_ctx *ctx, bool (*is_done)(const curvd_ctx *
   return status;
 }
 
+static bool is_oldest_here(const curvd_ctx *ctx) {
+  return cv_down_oldest(ctx) < 0 || is_here(ctx, 0);
+}
+
 curvd_status cv_down_wait(curvd_ctx *ctx) {
-  return wait_until(ctx, cv_down_is_here);
+  return wait_until(ctx, is_oldest_here);
 }
 
 static bool is_all_here(const curvd_ctx *ctx) {
@@ -175,13 +198,16 @@ curvd_status cv_down_wait_all(curvd_ctx *ctx) {
 }
 
 /* What an owner sent itself is older than its own counts. */
-static void open_first(curvd_ctx *ctx, int owner) {
+void cv_down_skip(curvd_ctx *ctx, int owner) {
   cv_downlink *down = &ctx->route[owner].down;
-  const cv_parcel *parcel = parcel_at(down, 0);
   if (cv_comm_my_owner(&ctx->comm) != owner)
-    memcpy(down->events, parcel->header + down->header_bytes - sizeof down->events, sizeof down->events);
-  visit(ctx, owner, parcel, receive);
-  cv_down_drop(down);
+    memcpy(down->events, parcel_at(down, 0)->header + down->header_bytes - sizeof down->events, sizeof down->events);
+  drop(down);
+}
+
+static void open_first(curvd_ctx *ctx, int owner) {
+  visit(ctx, owner, parcel_at(&ctx->route[owner].down, 0), receive);
+  cv_down_skip(ctx, owner);
 }
 
 curvd_status cv_down_land(curvd_ctx *ctx) {
@@ -257,7 +283,7 @@ static curvd_status free_parcel(curvd_ctx *ctx, cv_downlink *down) {
   if (cv_comm_is_worker(&ctx->comm) || down->n_under_way == 0) return CURVD_OK;
   CV_TRY(cv_coll_end(&parcel_at(down, 0)->header_way, CV_WAIT_GENTLY, &ctx->error));
   CV_TRY(cv_coll_end(&parcel_at(down, 0)->payload_way, CV_WAIT_GENTLY, &ctx->error));
-  cv_down_drop(down);
+  drop(down);
   return CURVD_OK;
 }
 

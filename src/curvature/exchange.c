@@ -29,8 +29,19 @@ void cv_gradient_mix(const cv_layer *layer, float scale, const curvd_gradient *f
   if (cols < layer->n) cv_mix(layer->m, 1, scale, from->bias, from->bias_stride, keep, to->bias, to->bias_stride);
 }
 
-/* Free-running workers vote in the same sum whether they have what the oldest refresh sent. Due statistics that take
- * this route come behind the vote. */
+static void write_votes(const curvd_ctx *ctx, float *vote, int64_t n) {
+  for (int64_t i = 0; i < n; i++) vote[i] = i < ctx->here_everywhere;
+}
+
+/* Refreshes land in order, so those behind one that is missing somewhere do not count. */
+static int64_t count_votes(const curvd_ctx *ctx, const float *vote, int64_t n) {
+  int64_t i = 0;
+  while (i < n && vote[i] == (float)ctx->comm.n_workers) i++;
+  return i;
+}
+
+/* Free-running workers vote in the same sum which of the refreshes under way they have. Due statistics that take this
+ * route come behind the votes. */
 curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients, bool has_vote) {
   if (!ctx->bucket) return CURVD_OK;
   int64_t statistics = cv_step_wants_statistics(ctx) ? ctx->bucket_statistics : 0;
@@ -41,16 +52,16 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
   float *vote = ctx->bucket + ctx->bucket_floats;
   bool has_shards = ctx->shards.count != NULL;
   float *from = has_shards ? vote : ctx->bucket;
-  int64_t floats = vote - from + (has_vote || statistics > 0);
+  int64_t votes = has_vote || statistics > 0 ? ctx->bucket_votes : 0, floats = vote - from + votes;
   cv_transfer sum, shards = {.n = 0};
-  *vote = ctx->is_here_everywhere;
-  if (statistics > 0) cv_up_pack(ctx, vote + 1);
+  write_votes(ctx, vote, votes);
+  if (statistics > 0) cv_up_pack(ctx, vote + votes);
   if (has_shards) CV_TRY(cv_shard_begin_sum(ctx, &shards));
   CV_TRY(cv_coll_begin_sum(&ctx->comm, from, floats + statistics, &sum, &ctx->error));
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += floats * (int64_t)sizeof(float);
   ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += statistics * (int64_t)sizeof(float);
   CV_TRY(cv_coll_end(&shards, CV_WAIT_ACTIVE, &ctx->error));
   CV_TRY(cv_coll_end(&sum, CV_WAIT_ACTIVE, &ctx->error));
-  if (has_vote) ctx->is_here_everywhere = *vote == (float)ctx->comm.n_workers;
+  if (has_vote) ctx->here_everywhere = count_votes(ctx, vote, votes);
   return CURVD_OK;
 }

@@ -5,7 +5,7 @@
 #include "curvature/internal.h"
 
 /* The workers' gradients summed into the bucket (in place, on all of them); nothing without a bucket. has_vote:
- * is_here_everywhere becomes true where it is on every worker. */
+ * here_everywhere, the worker's own count, becomes that of all of them. */
 curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients, bool has_vote);
 
 /* Layer's place in the bucket. */

@@ -69,11 +69,16 @@ static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, con
   }
 }
 
+static void lose(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const cv_error *why) {
+  cv_count(ctx, layer, CURVD_EVENT_LOST_STATISTICS);
+  cv_solve_tell(ctx, layer, factor, "update", why);
+}
+
 /* false: the statistic is lost, and what is kept is as before. */
 static bool mix(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_weights w, const float *wire) {
   cv_error why = {0};
   if (factor->store->mix(ctx, factor, w, wire, &why) == CURVD_OK) return true;
-  cv_solve_tell(ctx, layer, factor, "update", &why);
+  lose(ctx, layer, factor, &why);
   return false;
 }
 
@@ -111,6 +116,6 @@ void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
   cv_error why = {0};
   if (factor->own.due.add == 0 || rows == 0) return;
   if (factor->store->add_rows(ctx, factor, factor->own.due, rows, X, factor->n, &why) != CURVD_OK)
-    cv_solve_tell(ctx, layer, factor, "update", &why);
+    lose(ctx, layer, factor, &why);
   factor->own.due.keep = 1;
 }

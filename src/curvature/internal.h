@@ -227,12 +227,13 @@ struct curvd_ctx {
   curvd_progress_kind progress_kind;
   double overlap_measured; /* -1: not measured */
   int64_t bucket_floats;
-  float *bucket; /* every layer's gradient (m, n), one after the other, a vote, and perhaps every owner's statistics;
+  float *bucket; /* every layer's gradient (m, n), one after the other, votes, and perhaps every owner's statistics;
                     NULL with one worker */
+  int64_t bucket_votes;      /* floats: one for each refresh that may be under way (free-running), else one */
   int64_t bucket_statistics; /* floats of the latter; 0: they go straight to their owners */
   cv_shards shards;
   cv_balance balance;
-  bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
+  int64_t here_everywhere;       /* of the oldest refreshes under way, how many every worker has (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   bool is_factored;              /* some layer is */
   float *rows_work;              /* of lrps_rows.h, for CV_LRPS_ROWS_BLOCK rows */

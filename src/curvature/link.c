@@ -37,7 +37,7 @@ static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
 
 /* What comes of another worker, on an owner. */
 static int64_t inbox_bytes(const curvd_ctx *ctx, const cv_uplink *up) {
-  bool has_parts = cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1;
+  bool has_parts = cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1 && !cv_is_with_gradients(ctx);
   return cv_larger(ctx->comm.n_ranks > 1 ? up->row_bytes : 0, has_parts ? up->n_floats * (int64_t)sizeof(float) : 0);
 }
 
@@ -207,8 +207,8 @@ curvd_status cv_links_settle(curvd_ctx *ctx) {
   CV_TRY(wait_for_slots(ctx));
   CV_TRY(cv_down_wait_all(ctx));
   if (cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
-  cv_downlink *down = &ctx->route[cv_comm_my_owner(&ctx->comm)].down;
-  while (down->n_under_way > 0) cv_down_drop(down);
+  int me = cv_comm_my_owner(&ctx->comm);
+  while (ctx->route[me].down.n_under_way > 0) cv_down_skip(ctx, me);
   return CURVD_OK;
 }
 
@@ -218,7 +218,7 @@ curvd_status cv_links_drain(curvd_ctx *ctx) {
   while (cv_down_oldest(ctx) >= 0) {
     CV_TRY(cv_down_wait(ctx));
     for (int o = 0; o < ctx->comm.n_owners; o++) {
-      if (ctx->route[o].down.n_under_way > 0) cv_down_drop(&ctx->route[o].down);
+      if (ctx->route[o].down.n_under_way > 0) cv_down_skip(ctx, o);
     }
   }
   return CURVD_OK;

@@ -59,18 +59,21 @@ curvd_status cv_down_expect(curvd_ctx *ctx);
 /* Owner: what its layers' last refresh made, to the workers. */
 curvd_status cv_down_publish(curvd_ctx *ctx);
 
-/* Parcels of the oldest refresh under way: its step, -1 without; are they here; waits until they are (_all: until all
- * are); and, on a worker, waits and opens them. */
+/* Parcels of the oldest refresh under way: its step, -1 without; waits until they are here (_all: until all are); and,
+ * on a worker, waits and opens them. cv_down_here: of how many refreshes, from the oldest on, all parcels are here. */
 int64_t cv_down_oldest(const curvd_ctx *ctx);
-bool cv_down_is_here(const curvd_ctx *ctx);
+int64_t cv_down_here(const curvd_ctx *ctx);
 bool cv_down_is_awaited(const cv_downlink *down); /* any parcel of it */
 curvd_status cv_down_wait(curvd_ctx *ctx);
 curvd_status cv_down_wait_all(curvd_ctx *ctx);
 curvd_status cv_down_land(curvd_ctx *ctx);
 
-/* Of one owner: moves its parcels on; forgets the oldest one. */
+/* Floats of a worker's votes on what is here. */
+int64_t cv_down_votes(const curvd_ctx *ctx);
+
+/* Of one owner: moves its parcels on; forgets the oldest one, which is here, but for the owner's counts. */
 curvd_status cv_down_advance(curvd_ctx *ctx, int owner);
-void cv_down_drop(cv_downlink *down);
+void cv_down_skip(curvd_ctx *ctx, int owner);
 
 /* Places in a parcel's header and payload. */
 typedef struct cv_cursor {

@@ -84,7 +84,7 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
     int64_t reduced = (int64_t)up.reduced, summed = (int64_t)up.summed, columns = (int64_t)up.columns;
     if (owner_of(run, rank) != o) floats += reduced + columns;
     if (run->n_workers > 1) floats += summed;
-    if (is_riding && run->n_curvature > 0 && rank == 0) floats += summed; /* handed over */
+    if (is_riding && run->n_curvature > 0 && rank == o % run->n_workers) floats += summed; /* handed over */
   }
   return floats;
 }
@@ -140,12 +140,21 @@ static int64_t gradient_bytes(const cv_plan_layout *l) {
   return bytes;
 }
 
+/* Statistics that ride with the gradients lie behind the place of a vote. */
+static int64_t vote_bytes(const cv_plan_layout *l) {
+  for (int32_t i = 0; i < l->n_layers && l->run->n_workers > 1; i++) {
+    if (!l->layer[i].is_skipped && l->choice[i].route == CV_PLAN_WITH_GRADIENTS) return FLOAT;
+  }
+  return 0;
+}
+
 void cv_plan_traffic_of(const cv_plan_layout *l, int32_t rank, int64_t n_steps, int64_t bytes[CV_PLAN_TRAFFICS]) {
   const cv_plan_run *run = l->run;
   int32_t ranks = run->n_workers + run->n_curvature;
   for (int i = 0; i < CV_PLAN_TRAFFICS; i++) bytes[i] = 0;
   if (is_worker(run, rank)) {
-    bytes[CV_PLAN_TRAFFIC_GRADIENTS] = n_steps * gradient_bytes(l);
+    bytes[CV_PLAN_TRAFFIC_GRADIENTS] =
+        n_steps * gradient_bytes(l) + times(n_steps, run->factor_update_steps) * vote_bytes(l);
     for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
       place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
       bytes[CV_PLAN_TRAFFIC_STATISTICS] += times(n_steps, run->factor_update_steps) * statistic_bytes(&p, rank);
@@ -233,9 +242,12 @@ static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, p.owner);
     bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.reduced;
     if (trains) bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.columns;
+    bool rides = run->n_workers > 1 && p.choice->route == CV_PLAN_WITH_GRADIENTS;
+    if (trains && rides)
+      bytes[CV_MEMORY_TRANSFER] += (int64_t)up.reduced; /* behind the gradients, before it is handed over */
     if (p.owner != owner_of(run, rank)) continue;
     inbox_columns += (int64_t)up.columns;
-    if (sums_parts(run)) inbox_sum += (int64_t)up.reduced;
+    if (sums_parts(run) && !rides) inbox_sum += (int64_t)up.reduced;
   }
   if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_columns, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);

@@ -88,13 +88,26 @@ static double error_bound_of(const cv_factor *factor, int64_t kept, double tau) 
   return fmax(above, below);
 }
 
+/* Those of the schedule, or the fewest that leave no more than missing_trace: pairs that are not kept cost nothing
+ * here, and may be next time. */
+static int64_t kept_of(const curvd_ctx *ctx, const cv_factor *factor) {
+  const cv_settings *s = cv_settings_of(ctx);
+  const cv_brand *state = &factor->own.online;
+  int64_t kept = 0, most = cv_smaller(s->eig_rank_max, state->r);
+  double rest = state->trace;
+  if (s->missing_trace == 0) return cv_smaller((int64_t)cv_now(ctx, &s->eig_rank), state->r);
+  while (kept < most && (kept < s->eig_rank_min || rest > s->missing_trace * state->trace))
+    rest -= factor->own.eigenvalues[kept++];
+  return kept;
+}
+
 /* What a solve would tell, as far as it is known. */
 static void describe_pairs(curvd_ctx *ctx, cv_factor *factor) {
   const cv_settings *s = cv_settings_of(ctx);
   const cv_brand *state = &factor->own.online;
   cv_eig_result *last = &factor->own.last;
   double orthogonality = last->orthogonality, rest = state->trace;
-  int64_t kept = cv_smaller((int64_t)cv_now(ctx, &s->eig_rank), state->r);
+  int64_t kept = kept_of(ctx, factor);
   for (int64_t i = 0; i < kept; i++) rest -= factor->own.eigenvalues[i];
   *last = (cv_eig_result){.found = state->r,
                           .kept = kept,

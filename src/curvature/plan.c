@@ -81,10 +81,12 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
     ctx->layer[i].bucket_at = ctx->bucket_floats;
     ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
   }
+  ctx->bucket_votes = cv_down_votes(ctx);
   for (int o = 0; o < ctx->comm.n_owners && cv_is_with_gradients(ctx); o++)
     ctx->bucket_statistics += ctx->route[o].up.n_floats;
-  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1 + ctx->bucket_statistics,
-                       "the gradients", &ctx->bucket, &ctx->error);
+  return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER,
+                       ctx->bucket_floats + ctx->bucket_votes + ctx->bucket_statistics, "the gradients", &ctx->bucket,
+                       &ctx->error);
 }
 
 /* Of lrps_rows.h, for a block of rows. */

@@ -256,8 +256,12 @@ static curvd_status check_combinations(const cv_settings *s, cv_error *err) {
 /* A worker's sketch and its owner's must be of one test matrix, which changes when a refresh lands: before the next
  * refresh begins, and at a step that the owner knows. */
 bool cv_can_sketch_on_workers(const cv_settings *s) {
-  int64_t least = cv_schedule_least_gap(&s->inv_update_steps, s->steps_per_epoch);
-  return s->staleness == 0 || (s->staleness > 0 && s->staleness < least);
+  int64_t least = cv_schedule_least_gap(&s->inv_update_steps, s->steps_per_epoch), age = cv_landing_age(s);
+  return age == 0 || (age > 0 && age < least);
+}
+
+int64_t cv_landing_age(const cv_settings *s) {
+  return s->apply == CV_APPLY_FACTORED && s->staleness == 0 ? 1 : s->staleness;
 }
 
 int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
@@ -291,8 +295,8 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
   if (s->store == CV_STORE_FULL) return refuse(err, "carrier sketch needs store stream: a sketch makes no full factor");
   if (cv_can_sketch_on_workers(s)) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_OPTION,
-                 "carrier sketch needs staleness below the least distance of two refreshes by inv_update_steps, here "
-                 "%lld, and not free: lower it, or use carrier columns",
+                 "carrier sketch needs staleness (at least 1 with apply factored) below the least distance of two "
+                 "refreshes by inv_update_steps, here %lld, and not free: lower it, or use carrier columns",
                  (long long)cv_schedule_least_gap(&s->inv_update_steps, s->steps_per_epoch));
 }
 

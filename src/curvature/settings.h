@@ -125,6 +125,10 @@ bool cv_is_online(const cv_settings *s);
 /* May workers sketch statistics themselves? */
 bool cv_can_sketch_on_workers(const cv_settings *s);
 
+/* Steps from a refresh to the one in which it lands, below 0 when that is not known: factored layers have been
+ * preconditioned when the refresh of a step without staleness comes. */
+int64_t cv_landing_age(const cv_settings *s);
+
 /* Further rows of a sketch of rank pairs, by the option's value. */
 int64_t cv_oversampling(double setting, int64_t rank, bool is_stream);
 

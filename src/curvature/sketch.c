@@ -162,7 +162,7 @@ static int32_t index_of(const curvd_ctx *ctx, const cv_factor *factor) {
 
 /* Workers capture before a refresh lands in the same step. */
 static bool is_of_new_seed(const curvd_ctx *ctx, const cv_factor *factor) {
-  return factor->own.is_reseed_due && ctx->step > factor->own.reseed_step + cv_settings_of(ctx)->staleness;
+  return factor->own.is_reseed_due && ctx->step > factor->own.reseed_step + cv_landing_age(cv_settings_of(ctx));
 }
 
 static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {

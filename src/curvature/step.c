@@ -80,13 +80,14 @@ static curvd_status renew(curvd_ctx *ctx) {
 static bool is_landing(const curvd_ctx *ctx) {
   int64_t oldest = cv_down_oldest(ctx);
   if (oldest < 0) return false;
-  return ctx->is_here_everywhere || ctx->step >= oldest + cv_staleness_bound(cv_settings_of(ctx));
+  return ctx->here_everywhere > 0 || ctx->step >= oldest + cv_staleness_bound(cv_settings_of(ctx));
 }
 
+/* One refresh begins in a step at most, so a fixed staleness opens one at most; free-running workers open all that have
+ * piled up behind a late owner. */
 static curvd_status land(curvd_ctx *ctx) {
-  if (!is_landing(ctx)) return CURVD_OK;
-  ctx->is_here_everywhere = false;
-  return cv_down_land(ctx);
+  for (; is_landing(ctx); ctx->here_everywhere -= ctx->here_everywhere > 0) CV_TRY(cv_down_land(ctx));
+  return CURVD_OK;
 }
 
 static bool is_free_running(const curvd_ctx *ctx) {
@@ -97,13 +98,10 @@ static bool is_free_running(const curvd_ctx *ctx) {
 static curvd_status exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradients) {
   bool has_vote = is_free_running(ctx);
   CV_TRY(cv_links_advance(ctx));
-  ctx->is_here_everywhere = has_vote && cv_down_is_here(ctx);
+  ctx->here_everywhere = has_vote ? cv_down_here(ctx) : 0;
   CV_TRY(cv_exchange_gradients(ctx, gradients, has_vote));
   if (!has_vote || ctx->bucket || ctx->comm.n_workers == 1) return CURVD_OK;
-  int64_t least = ctx->is_here_everywhere;
-  CV_TRY(cv_coll_min(&ctx->comm, least, &least, &ctx->error));
-  ctx->is_here_everywhere = least == 1;
-  return CURVD_OK;
+  return cv_coll_min(&ctx->comm, ctx->here_everywhere, &ctx->here_everywhere, &ctx->error);
 }
 
 static curvd_status tell(curvd_ctx *ctx, int64_t word) {

@@ -63,7 +63,7 @@ static bool is_mine(const curvd_ctx *ctx, int owner) {
 
 /* The owner's part of what came with the gradients. */
 static const float *sum_of(const curvd_ctx *ctx, int owner) {
-  const float *sum = ctx->bucket + ctx->bucket_floats + 1;
+  const float *sum = ctx->bucket + ctx->bucket_floats + ctx->bucket_votes;
   for (int o = 0; o < owner; o++) sum += ctx->route[o].up.n_floats;
   return sum;
 }

@@ -243,7 +243,8 @@ START_TEST(settings_that_exclude_each_other) {
               {"method=nystrom-kfac carrier=triangle store=stream", "sketch or columns"},
               {"method=nystrom-kfac carrier=sketch staleness=10 inv_update_steps=10", "columns"},
               {"method=nystrom-kfac carrier=sketch staleness=12 inv_update_steps=10", "columns"},
-              {"method=nystrom-kfac carrier=sketch staleness=free inv_update_steps=10", "columns"}};
+              {"method=nystrom-kfac carrier=sketch staleness=free inv_update_steps=10", "columns"},
+              {"method=nystrom-kfac carrier=sketch apply=factored staleness=0 inv_update_steps=1", "columns"}};
   for (size_t i = 0; i < COUNT(list); i++) check_refused(list[i].options, 0, CURVD_ERR_OPTION, list[i].cure);
   if (size > 1) check_refused("method=kfac carrier=local", 1, CURVD_ERR_OPTION, "curvature_ranks 0");
 }

@@ -42,6 +42,8 @@ static const test_case cases[] = {
     {"method=kfac", true, 1, 4, 1, 64, 4, 65, 5},
     {"method=rs-kfac skip=fc1 eig_rank=6", false, 1, 2, 4, 6, 4, 70, 5},
     {"method=nystrom-kfac eig_rank=8", false, 1, 2, 20, 8, 4, 0, 3}, /* more slots than there are */
+    {"method=kfac route=gradients", true, 2, 3, 2, 64, 4, 0, 7},
+    {"method=nystrom-kfac route=gradients skip=fc1 eig_rank=8", false, 3, 2, 0, 8, 4, 0, 7},
 };
 
 static bool is_skipped(const test_case *c, const service_layer *layer) {
@@ -67,6 +69,7 @@ static cv_prediction prediction_of(const test_case *c, int n_curvature, const se
   cv_error err = {0};
   for (int i = 0; i < LAYERS; i++)
     layer[i] = (cv_plan_layer){layers[i].d_out, service_columns(&layers[i]), is_skipped(c, &layers[i])};
+  if (strstr(c->options, "route=gradients")) given.allowed.routes = 1u << CV_PLAN_WITH_GRADIENTS;
   given.run.n_workers = size - n_curvature;
   given.run.n_curvature = n_curvature;
   given.run.factor_update_steps = c->factor;

@@ -201,10 +201,121 @@ START_TEST(a_fast_curvature_rank_serves_free_running_workers_early) {
 }
 END_TEST
 
+/* ---- a backlog ---- */
+
+/* Owners wait before their first refresh until worker 0 calls them, the owner of layer 0 in step BACKLOG, the others a
+ * step later; then they are as fast as they can. AGE_MAX steps may pass before workers wait. */
+enum { BACKLOG = 6, BACKLOG_STEPS = BACKLOG + 2, AGE_MAX = 12, TAG_CALL = 7 };
+
+static bool is_held;
+
+static void held_refresh(curvd_ctx *ctx, cv_layer *layer, int32_t index) {
+  if (is_held) PMPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_CALL, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+  is_held = false;
+  cv_method_kfac.refresh(ctx, layer, index);
+}
+
+static curvd_ctx *open_held(const service_run *run) {
+  static cv_method held;
+  curvd_ctx *ctx = run_open(run);
+  held = cv_method_kfac;
+  held.refresh = held_refresh;
+  is_held = true;
+  for (int l = 0; l < RUN_LAYERS; l++) ctx->layer[l].method = &held;
+  return ctx;
+}
+
+static int owners_with_layers(const curvd_ctx *ctx, int owner[RUN_LAYERS]) {
+  int n = 0;
+  for (int l = 0; l < RUN_LAYERS; l++) {
+    bool is_new = true;
+    for (int i = 0; i < n; i++) is_new = is_new && owner[i] != ctx->layer[l].owner;
+    if (is_new) owner[n++] = ctx->layer[l].owner;
+  }
+  return n;
+}
+
+static int64_t parcels_here(const cv_downlink *down) {
+  int64_t n = 0;
+  while (n < down->n_under_way && down->parcel[(down->first + n) % down->n_slots].state == CV_PARCEL_HERE) n++;
+  return n;
+}
+
+/* Owners from .. to are called, and all that they were asked for has come here. */
+static bool let_come(curvd_ctx *ctx, const int *owner, int from, int to) {
+  bool ok = true;
+  for (int i = from; i < to && curvd_worker_index(ctx) == 0; i++)
+    PMPI_Send(NULL, 0, MPI_BYTE, cv_comm_owner_rank(&ctx->comm, owner[i]), TAG_CALL, MPI_COMM_WORLD);
+  for (int i = 0; i < to; i++) {
+    const cv_downlink *down = &ctx->route[owner[i]].down;
+    for (int n = 0; ok && parcels_here(down) < down->n_under_way; n++) {
+      ok = curvd_progress(ctx) == CURVD_OK && n < 300000; /* 30 s */
+      delay_sleep(1e-4);
+    }
+  }
+  return ok;
+}
+
+static int64_t vote_bytes(const char *options, const char *reduction) {
+  int64_t steps = strstr(options, "route=gradients") ? BACKLOG_STEPS : BACKLOG_STEPS - 1; /* before statistics always */
+  return kfac_is(reduction, "none") ? 0 : steps * AGE_MAX * (int64_t)sizeof(float);
+}
+
+/* What is here of all owners, on all workers, comes into force in one step: all of a backlog, or nothing of it while
+ * one owner is missing. */
+static void check_backlog(const char *more, int n_curvature, const char *reduction) {
+  char options[400];
+  int owner[RUN_LAYERS];
+  int64_t version[STALE_STEPS], gradients = 0;
+  snprintf(options, sizeof options, "%s factor_update_steps=1 inv_update_steps=1 staleness=free staleness_max=%d %s",
+           stale_kfac, (int)AGE_MAX, more);
+  service_run run = run_of(options, n_curvature);
+  run.grad_reduction = reduction;
+  curvd_ctx *ctx = open_held(&run);
+  bool ok = true, is_worker = run_is_worker(ctx);
+  int n_owners = owners_with_layers(ctx, owner);
+  for (int step = 0; step < BACKLOG_STEPS && is_worker; step++) {
+    if (step == BACKLOG) ok = let_come(ctx, owner, 0, 1) && ok;
+    if (step > BACKLOG) ok = let_come(ctx, owner, 1, n_owners) && ok;
+    ok = run_step(ctx, &run, step, V[step]) == CURVD_OK && ok;
+    version[step] = version_in_force(ctx);
+  }
+  int64_t sent = service_metrics(ctx).sent_bytes[CURVD_TRAFFIC_GRADIENTS];
+  run_close(&ctx);
+  mpi_assert(ok);
+  for (int step = 0; step < BACKLOG_STEPS; step++) {
+    int64_t right = step < BACKLOG ? -1 : step > BACKLOG ? BACKLOG : n_owners == 1 ? BACKLOG - 1 : -1;
+    mpi_assert_msg(!is_worker || version[step] == right, "%s, %d curvature ranks, %s, step %d: version %d, not %d",
+                   more, n_curvature, reduction, step, (int)version[step], (int)right);
+    for (int l = 0; l < RUN_LAYERS && is_worker; l++) {
+      W[step][l] = stale_direction((int)right + 1, l, stale_gradient(step, l, run.rows));
+      gradients += run_layer[l].d_out * service_columns(&run_layer[l]) * (int64_t)sizeof(float);
+    }
+  }
+  double distance = is_worker ? run_distance(BACKLOG_STEPS, V, W) : 0;
+  mpi_assert_msg(distance < STALE_TOLERANCE, "%s, %d curvature ranks, %s: %.1e", more, n_curvature, reduction,
+                 distance);
+  if (kfac_is(reduction, "none")) gradients = 0;
+  int64_t expected = is_worker && size - n_curvature > 1 ? gradients + vote_bytes(more, reduction) : 0;
+  mpi_assert_msg(sent == expected, "%s, %d curvature ranks, %s: %lld bytes of gradients and votes, not %lld", more,
+                 n_curvature, reduction, (long long)sent, (long long)expected);
+}
+
+START_TEST(a_backlog_lands_in_one_step) {
+  stale_reference_make((stale_interval){.first = 1}, 10);
+  for (int n = 1; n < size; n++) {
+    check_backlog("route=owner", n, "sum");
+    check_backlog("route=owner", n, "none");
+    check_backlog("route=gradients", n, "sum");
+  }
+}
+END_TEST
+
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {
-      calls_that_are_late_at_random_change_no_bit, a_rank_that_is_late_throughout_changes_no_bit,
-      free_running_workers_agree_and_keep_the_largest_age, a_fast_curvature_rank_serves_free_running_workers_early};
+  const TTest *const tests[] = {calls_that_are_late_at_random_change_no_bit,
+                                a_rank_that_is_late_throughout_changes_no_bit,
+                                free_running_workers_agree_and_keep_the_largest_age,
+                                a_fast_curvature_rank_serves_free_running_workers_early, a_backlog_lands_in_one_step};
   size = run_size(MPI_COMM_WORLD);
   rank = run_rank(MPI_COMM_WORLD);
   return service_suite("staleness delays", tests, COUNT(tests));

@@ -157,15 +157,17 @@ static bool is_constant(const curvd_metrics *now, const curvd_metrics *before, i
          counts.live == communicators && requests_under_way() <= requests_at_most(staleness);
 }
 
-/* A worker hears of another owner's refresh when it lands, and of its own at once. */
-static int64_t refreshes_heard_of(const curvd_ctx *ctx, int64_t n_refreshes, int staleness) {
+/* A worker hears of another owner's refresh when it lands, or at the end of the run, and of its own at once. missing:
+ * of the others', those that have not landed. A curvature rank hears of its own alone. */
+static bool has_heard(const curvd_ctx *ctx, int64_t n_refreshes, int64_t missing) {
   int64_t n = 0;
   for (int l = 0; l < TINY_LAYERS; l++) {
     curvd_layer_metrics metrics = {.owner = -1};
     curvd_layer_metrics_read(ctx, l, &metrics);
-    n += CV_FACTORS * (metrics.owner == rank ? n_refreshes : n_refreshes - staleness);
+    bool is_mine = metrics.owner == rank, is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER;
+    n += CV_FACTORS * (is_mine ? n_refreshes : is_worker ? n_refreshes - missing : 0);
   }
-  return n;
+  return service_metrics(ctx).events[CURVD_EVENT_REFRESHES] == n;
 }
 
 /* Goes on to the end when something is wrong on this rank alone: the others wait for it in every step. */
@@ -180,8 +182,7 @@ static bool work_long(curvd_ctx *ctx, int64_t n_refreshes, int staleness) {
     ok = ok && is_constant(&now, &before, communicators, staleness);
   }
   now = service_metrics(ctx);
-  return ok && now.step == n_refreshes &&
-         now.events[CURVD_EVENT_REFRESHES] == refreshes_heard_of(ctx, n_refreshes, staleness);
+  return ok && now.step == n_refreshes && has_heard(ctx, n_refreshes, staleness);
 }
 
 static void check_long(int staleness, int n_curvature, int64_t n_refreshes) {
@@ -202,6 +203,8 @@ static void check_long(int staleness, int n_curvature, int64_t n_refreshes) {
   mpi_assert_msg(ok, "%s: %lld requests under way, %lld refreshes heard of", options, (long long)requests_under_way(),
                  (long long)after.events[CURVD_EVENT_REFRESHES]);
   mpi_assert(is_constant(&after, &before, communicators, staleness));
+  mpi_assert_msg(has_heard(ctx, n_refreshes, 0), "%s: %lld refreshes heard of in the end", options,
+                 (long long)after.events[CURVD_EVENT_REFRESHES]);
   mpi_assert(requests_under_way() == 0);
   curvd_destroy(&ctx);
   mpi_assert(nothing_is_left());

@@ -2,6 +2,7 @@
  * kinds of intervals, against dense fp64. */
 #include "lapack_faults.h"
 
+#include "mpi_delays.h"
 #include "stream_emulation.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -30,13 +31,17 @@ static const emu_case usual = {.average = "norm", .decay = 0.7, .damping = 1, .r
 enum { TEXT = 640 };
 
 static carrier_run run_with(const emu_case *c, int n_steps, char *text) {
-  char then[48] = "";
+  char then[48] = "", adaptive[96] = "";
   if (c->change > 0) snprintf(then, sizeof then, ",%d@%d", c->refreshes_then, c->change);
+  if (c->missing > 0)
+    snprintf(adaptive, sizeof adaptive, " missing_trace=%.17g eig_rank_min=%d eig_rank_max=%d", c->missing,
+             (int)c->r_min, (int)c->r);
   snprintf(text, TEXT,
            "%s carrier=%s average=%s factor_decay=%.17g damping=%.17g eig_rank=%d oversampling=%d "
-           "factor_update_steps=%d inv_update_steps=%d%s staleness=%d",
-           plain, c->has_rows ? "columns" : "sketch", c->average, c->decay, c->damping, (int)c->r, (int)(c->k - c->r),
-           c->statistics, c->refreshes, then, c->staleness);
+           "factor_update_steps=%d inv_update_steps=%d%s staleness=%d%s",
+           plain, c->has_rows ? "columns" : "sketch", c->average, c->decay, c->damping,
+           (int)(c->missing > 0 ? c->r_min : c->r), (int)(c->k - c->r), c->statistics, c->refreshes, then, c->staleness,
+           adaptive);
   return (carrier_run){
       .base = {.comm = MPI_COMM_WORLD, .options = text, .n_steps = n_steps, .rows = 48}, .n_captures = 2, .turn = 2};
 }
@@ -158,6 +163,90 @@ START_TEST(averages) {
 }
 END_TEST
 
+/* ---- adaptive rank ---- */
+
+/* The smallest distance of a border, and in seen how often each rank was chosen. */
+static double look_at_ranks(int64_t seen[]) {
+  double margin = 1;
+  for (int i = 0; i < RUN_LAYERS * CV_FACTORS * EMU_STEPS; i++) {
+    const emu_factor *e = &emulated[i / EMU_STEPS / CV_FACTORS][i / EMU_STEPS % CV_FACTORS];
+    const emu_refresh *made = &e->made[i % EMU_STEPS];
+    if (!e->is_stream || made->kind != EMU_MATRIX) continue;
+    seen[made->r]++;
+    margin = fmin(margin, made->margin);
+  }
+  return margin;
+}
+
+/* The fewest pairs that leave no more than this share of the trace, whichever way statistics travel. Eigenvalues are
+ * right to 1e-5 of the trace (above), so no border may be that near. */
+START_TEST(rank_is_the_fewest_that_leave_the_missing_trace) {
+  static const intervals list[] = {{1, 1, 0}, {1, 3, 1}, {2, 3, 0}};
+  static const double missing[] = {0.3, 0.15, 0.05};
+  enum { MOST = 7, FEWEST = 2 };
+  int64_t seen[MOST + 1] = {0};
+  for (size_t i = 0; i < 2 * COUNT(list) * COUNT(missing); i++) {
+    emu_case c = case_of(&usual, list[i / 2 % COUNT(list)], i % 2);
+    c.r = MOST, c.r_min = FEWEST, c.missing = missing[i / 2 / COUNT(list)];
+    check_intervals(&c, list[i / 2 % COUNT(list)], i % 2, i);
+    double margin = look_at_ranks(seen);
+    mpi_assert_msg(margin > 2e-5, "a border is %.1e away", margin);
+  }
+  for (int r = FEWEST; r <= MOST; r++) mpi_assert_msg(seen[r] > 0, "no refresh kept %d pairs", r);
+}
+END_TEST
+
+/* ---- staleness free ---- */
+
+/* Step of the statistics behind all preconditioners in force, -1: none yet; -2 when they differ. */
+static int64_t version_in_force(const curvd_ctx *ctx) {
+  int64_t version = service_factor(ctx, 0, CV_A).statistics_step;
+  for (int i = 0; i < RUN_LAYERS * CV_FACTORS; i++) {
+    if (service_factor(ctx, i / CV_FACTORS, i % CV_FACTORS).statistics_step != version) return -2;
+  }
+  return version;
+}
+
+/* Rows, and an owner whose history moves with its own refreshes: what a version makes of a gradient does not depend on
+ * the step in which it lands. All workers use the same one. */
+static void check_free(int n_curvature, uint64_t weather) {
+  enum { FREE_STEPS = 14, AGE_MAX = 4 };
+  emu_case c = case_of(&usual, (intervals){1, 1, 0}, true);
+  char text[TEXT], options[TEXT + 64];
+  int64_t version[FREE_STEPS] = {0}, version_0[FREE_STEPS];
+  carrier_run run = run_with(&c, FREE_STEPS, text);
+  emulate(&c, &run);
+  snprintf(options, sizeof options, "%s staleness=free staleness_max=%d", text, (int)AGE_MAX); /* the last one counts */
+  run.base.options = options, run.base.n_curvature = n_curvature;
+  delay_at_random(weather, rank);
+  curvd_ctx *ctx = carrier_open(&run);
+  curvd_status status = CURVD_OK;
+  bool is_worker = run_is_worker(ctx), is_allowed = true;
+  for (int step = 0; step < FREE_STEPS && is_worker && status == CURVD_OK; step++) {
+    status = carrier_step(ctx, &run, step, V[step]);
+    version[step] = version_in_force(ctx);
+    is_allowed = is_allowed && version[step] >= step - AGE_MAX && version[step] <= step && version[step] >= -1;
+  }
+  run_close(&ctx);
+  delay_never();
+  mpi_assert_msg(status == CURVD_OK && is_allowed, "%d curvature ranks: %s", n_curvature, curvd_status_name(status));
+  memcpy(version_0, version, sizeof version);
+  MPI_Bcast(version_0, FREE_STEPS, MPI_INT64_T, 0, MPI_COMM_WORLD);
+  mpi_assert_msg(!is_worker || memcmp(version, version_0, sizeof version) == 0, "other versions than on worker 0");
+  for (int step = 0; step < FREE_STEPS && is_worker; step++) {
+    c.staleness = step - (int)version[step];
+    for (int l = 0; l < RUN_LAYERS; l++)
+      W[step][l] =
+          emu_direction(&c, &emulated[l][CV_A], &emulated[l][CV_G], step, run_gradient(step, l, 0, run.base.rows));
+  }
+  check_close(&c, &run, status);
+}
+
+START_TEST(rows_and_streams_with_free_running_workers) {
+  for (int i = 0; i < 3 * size; i++) check_free(i % size, 300 + (uint64_t)i);
+}
+END_TEST
+
 /* ---- faults ---- */
 
 /* A NaN of one worker in its inputs of fc1, in a step whose sketch is of the old seed, the new one, or the first of the
@@ -198,6 +287,12 @@ START_TEST(factor_that_dies_and_lives_again) {
 }
 END_TEST
 
+static int64_t lost_statistics(void) {
+  int64_t n = 0;
+  for (int i = 0; i < RUN_LAYERS * CV_FACTORS; i++) n += emulated[i / CV_FACTORS][i % CV_FACTORS].lost;
+  return n;
+}
+
 /* Every eigensolver call of streams fails in one step, if there is any. */
 static void check_failing(intervals now, bool has_rows, int failing_step, bool is_met, int n_curvature) {
   emu_case c = case_of(&usual, now, has_rows);
@@ -213,11 +308,15 @@ static void check_failing(intervals now, bool has_rows, int failing_step, bool i
   bool is_worker = run_is_worker(ctx);
   for (int step = 0; is_worker && step < run.base.n_steps && status == CURVD_OK; step++)
     status = carrier_step(ctx, &run, step, V[step]);
+  if (is_worker) curvd_finish(ctx);
+  int64_t lost = service_metrics(ctx).events[CURVD_EVENT_LOST_STATISTICS];
   run_close(&ctx);
   int64_t spoilt = fault_dsyevd.spoilt, all = 0;
   fault_disarm();
   MPI_Allreduce(&spoilt, &all, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
   mpi_assert_msg(is_met ? all >= 5 : all == 0, "%d decompositions of five streams met the fault", (int)all);
+  mpi_assert_msg(!is_worker || lost == lost_statistics(), "%d statistics lost, not %d", (int)lost,
+                 (int)lost_statistics());
   check_close(&c, &run, status);
 }
 
@@ -415,6 +514,8 @@ static Suite *make_suite(void) {
                                 intervals_that_change,
                                 seeds_that_would_not_have_landed,
                                 averages,
+                                rank_is_the_fewest_that_leave_the_missing_trace,
+                                rows_and_streams_with_free_running_workers,
                                 statistic_that_is_bad_on_one_worker,
                                 factor_that_dies_and_lives_again,
                                 solve_that_fails,

@@ -4,6 +4,8 @@
  * Tolerance: an update is exact to about 1e-6 of the trace (linalg/brand.h). Truncation turns that into 1e-6 / gap,
  * where gap is the relative distance of the last eigenvalue kept from the first one dropped: above GAP here, checked.
  * Damping by a tenth of the mean eigenvalue makes of it 1e-6 / GAP * n / 0.1 at most, 24 / 0.1 = 240 times: 4.8e-3. */
+#include "lapack_faults.h"
+
 #include "mpi_assert.h"
 #include "online_fixture.h"
 #include "service_fixture.h"
@@ -298,6 +300,73 @@ START_TEST(skipped_renewals_publish_the_updated_pairs) {
 }
 END_TEST
 
+/* ---- adaptive rank ---- */
+
+enum { RANK_MIN = 2, RANK_MAX = 8 };
+
+/* Fewest pairs that leave at most `missing` of the trace; the border must be far from rounding. */
+static int64_t fewest_pairs(const online *o, double missing, double *margin) {
+  dense_eigen e = dense_eig(o->L);
+  double rest = o->trace;
+  int64_t r = 0;
+  for (; r < RANK_MAX && (r < RANK_MIN || rest > missing * o->trace); rest -= e.w[r++])
+    *margin = fmin(*margin, fabs(rest / o->trace - missing));
+  *margin = fmin(*margin, fabs(rest / o->trace - missing));
+  return r;
+}
+
+/* Every refresh between renewals keeps the fewest pairs that are enough, and uses them. */
+START_TEST(rank_is_the_fewest_that_leave_the_missing_trace) {
+  static const double missing[] = {0.15, 0.05, 0.001, 0.9};
+  int64_t seen[RANK_MAX + 1] = {0};
+  for (size_t i = 0; i < COUNT(missing) * COUNT(methods); i++) {
+    char more[160];
+    double margin = 1, allowed = missing[i / COUNT(methods)];
+    snprintf(more, sizeof more, "missing_trace=%g eig_rank_min=%d eig_rank_max=%d online_renew=0 online_correct=0",
+             allowed, (int)RANK_MIN, (int)RANK_MAX);
+    curvd_ctx *ctx = open_method(&plain, methods[i % COUNT(methods)], more);
+    twin t = {&plain, online_new(&plain, N, RANK_MAX + OVER), online_new(&plain, M, RANK_MAX + OVER)};
+    for (int step = 0; step < STEPS; step++) {
+      dense direction = step_of(ctx, step);
+      twin_update(&t, step);
+      int64_t a = fewest_pairs(&t.A, allowed, &margin), g = fewest_pairs(&t.G, allowed, &margin);
+      double damping_a = plain.damping * t.A.trace / N, damping_g = plain.damping * t.G.trace / M;
+      dense left = dense_inverse_power(online_estimate(&t.G, g, "mean"), damping_g, 1),
+            right = dense_inverse_power(online_estimate(&t.A, a, "mean"), damping_a, 1);
+      double distance = dense_distance(direction, dense_product(dense_product(left, V_of(step)), right));
+      ck_assert_int_eq(service_factor(ctx, 0, CV_A).eig_rank, a);
+      ck_assert_int_eq(service_factor(ctx, 0, CV_G).eig_rank, g);
+      ck_assert_msg(distance < TOLERANCE, "missing_trace %g, step %d: %.1e", allowed, step, distance);
+      seen[a]++, seen[g]++;
+    }
+    ck_assert_msg(margin > 1e-5, "a border is %.1e away", margin);
+    service_close(&ctx);
+  }
+  for (int r = RANK_MIN; r <= RANK_MAX; r++) ck_assert_msg(seen[r] > 0, "no refresh kept %d pairs", r);
+}
+END_TEST
+
+/* ---- updates that fail ---- */
+
+/* Decompositions fail in the updates of one step: the pairs are gone, the trace is not, and later updates build pairs
+ * anew. Each loss is counted once. */
+START_TEST(update_that_fails_is_counted_and_forgets_the_pairs) {
+  enum { BAD = 4 };
+  curvd_ctx *ctx = open_method(&plain, "b-kfac", "");
+  twin t = twin_new(&plain);
+  for (int step = 0; step < STEPS; step++) {
+    if (step == BAD) fault_arm(&fault_dsyevd, FAULT_INFO, 0, INT64_MAX);
+    dense direction = step_of(ctx, step);
+    fault_disarm();
+    twin_update(&t, step);
+    if (step == BAD) t.A.L = dense_zero(N, N), t.G.L = dense_zero(M, M);
+    if (step != BAD) check(direction, &t, step, "mean", "after a failure");
+    ck_assert_int_eq(service_metrics(ctx).events[CURVD_EVENT_LOST_STATISTICS], step < BAD ? 0 : 2);
+  }
+  service_close(&ctx);
+}
+END_TEST
+
 /* ---- bad rows and small layers ---- */
 
 START_TEST(rows_that_are_not_finite_are_refused) {
@@ -354,7 +423,9 @@ START_TEST(carriers_without_rows_are_refused) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {directions_are_those_of_dense_updates,
+  const TTest *const tests[] = {rank_is_the_fewest_that_leave_the_missing_trace,
+                                update_that_fails_is_counted_and_forgets_the_pairs,
+                                directions_are_those_of_dense_updates,
                                 nothing_is_lost_while_the_rank_holds_all,
                                 renewals_decompose_the_whole_average,
                                 never_renewed_is_never_decomposed,
