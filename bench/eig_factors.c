@@ -18,7 +18,7 @@ static curvd_status next_average(eig_source *s, cv_error *err) {
   if (s->is_running) CV_TRY(train(s->trainer, STEPS_MORE, err));
   s->is_running = true;
   for (int64_t i = 0; i < s->n; i++)
-    memcpy(s->M + i * s->ld, s->factor->average + i * s->factor->own_ld, (size_t)(i + 1) * sizeof *s->M);
+    memcpy(s->M + i * s->ld, s->factor->own.average + i * s->factor->own.ld, (size_t)(i + 1) * sizeof *s->M);
   cv_mirror(s->n, s->M, s->ld);
   return CURVD_OK;
 }

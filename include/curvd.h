@@ -190,6 +190,7 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_STAGE_BROADCAST, "receive preconditioners")                                                                  \
   X(CURVD_STAGE_MOMENTUM, "momentum")                                                                                  \
   X(CURVD_STAGE_PRECONDITION, "precondition")                                                                          \
+  X(CURVD_STAGE_MOVE, "move factors")                                                                                  \
   X(CURVD_STAGE_IDLE, "wait for workers")
 
 /* X(name, text): what is sent */
@@ -197,7 +198,8 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_TRAFFIC_GRADIENTS, "gradients")                                                                              \
   X(CURVD_TRAFFIC_STATISTICS, "statistics")                                                                            \
   X(CURVD_TRAFFIC_PRECONDITIONERS, "preconditioners")                                                                  \
-  X(CURVD_TRAFFIC_CONTROL, "control")
+  X(CURVD_TRAFFIC_CONTROL, "control")                                                                                  \
+  X(CURVD_TRAFFIC_MOVES, "moved factors")
 
 /* X(name, text): memory by kind */
 #define CURVD_MEMORY_LIST(X)                                                                                           \
@@ -243,7 +245,7 @@ typedef struct curvd_metrics {
   int64_t events[CURVD_EVENTS];
   int64_t memory_bytes[CURVD_MEMORIES]; /* live now */
   int64_t memory_peak_bytes;
-  int64_t n_allocations; /* ever; constant after curvd_plan */
+  int64_t n_allocations; /* ever; constant after curvd_plan, but for rebalance_steps */
   double clip_scale;     /* of the last step: 1 where nothing was clipped; smallest over layers */
   /* Workers: steps from the statistics of a preconditioner to its use, over all factors and steps so far; and wall
    * seconds from the step of a refresh until all of it was here, as far as this rank has looked. */

@@ -4,7 +4,7 @@
 #include <time.h>
 
 enum { PIECE_BYTES = 1 << 29, SPINS = 200, SLEEP_MIN_NS = 10000, SLEEP_MAX_NS = 800000, SLEEP_GENTLE_NS = 100000 };
-enum { TAG_COMMAND = 1, TAG_ROWS = 2, TAG_SUM = 3 };
+enum { TAG_COMMAND = 1, TAG_ROWS = 2, TAG_SUM = 3, TAG_MOVE = 4 };
 
 /* A short spin for what is about to come, then sleeps that grow with the time waited: Open MPI's own waits keep a core
  * busy for ever. A sleep and a look take some 20 us of CPU, so an idle rank takes about 2 % of a core. */
@@ -18,12 +18,18 @@ void cv_coll_pause(cv_wait how, int64_t n) {
   nanosleep(&(struct timespec){.tv_nsec = (long)(sleep_ns < most ? sleep_ns : most)}, NULL);
 }
 
+static void expect_one(cv_transfer *transfer) {
+  transfer->n = 1;
+  transfer->count = 0;
+}
+
 typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
                                     cv_error *err);
 
 static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count, int64_t size, begin_piece piece,
                           cv_transfer *transfer, cv_error *err) {
   transfer->n = 0;
+  transfer->count = 0;
   if (count * size > CV_TRANSFER_MAX_BYTES) {
     return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld",
                    (long long)(count * size), (long long)CV_TRANSFER_MAX_BYTES);
@@ -48,21 +54,14 @@ static int root_of(const cv_comm *comm, int owner) {
   return comm->n_curvature > 0 ? comm->n_workers : owner;
 }
 
-/* The sum over one worker is what it has. Open MPI would reduce between two ranks in segments of 32 KiB, of which a
- * look moves one; a message moves as a whole. */
-static curvd_status send_all(const cv_comm *comm, int owner, float *x, int count, MPI_Request *request, cv_error *err) {
-  if (cv_comm_is_worker(comm)) {
-    int code = MPI_Isend(x, count, MPI_FLOAT, root_of(comm, owner), TAG_SUM, comm->up[owner], request);
-    return cv_comm_check(code, "MPI_Isend of statistics", err);
-  }
-  int code = MPI_Irecv(x, count, MPI_FLOAT, 0, TAG_SUM, comm->up[owner], request);
-  return cv_comm_check(code, "MPI_Irecv of statistics", err);
+static curvd_status part_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  int code = MPI_Isend(x, count, MPI_FLOAT, root_of(comm, owner), TAG_SUM, comm->up[owner], request);
+  return cv_comm_check(code, "MPI_Isend of statistics", err);
 }
 
 static curvd_status reduce_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
                                  cv_error *err) {
   bool is_root = cv_comm_my_owner(comm) == owner;
-  if (comm->n_curvature > 0 && comm->n_workers == 1) return send_all(comm, owner, x, count, request, err);
   int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, MPI_FLOAT, MPI_SUM,
                          root_of(comm, owner), comm->up[owner], request);
   return cv_comm_check(code, "MPI_Ireduce of statistics", err);
@@ -79,10 +78,52 @@ curvd_status cv_coll_begin_sum(const cv_comm *comm, float *x, int64_t count, cv_
   return begin(comm, -1, x, count, sizeof *x, sum_piece, transfer, err);
 }
 
-curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int64_t count, cv_transfer *transfer,
-                                  cv_error *err) {
+/* ---- sums of a few workers' messages ---- */
+
+bool cv_coll_sums_parts(const cv_comm *comm) {
+  return comm->n_curvature > 0 && comm->n_workers <= CV_SUM_PARTS_MAX;
+}
+
+static curvd_status begin_part(cv_transfer *t, cv_error *err) {
+  float *to = t->worker == 0 ? t->x : t->inbox;
+  int64_t most = PIECE_BYTES / (int64_t)sizeof *to;
+  t->n = 0;
+  for (int64_t done = 0; done < t->count; done += most) {
+    int now = (int)(t->count - done < most ? t->count - done : most);
+    int code = MPI_Irecv(to + done, now, MPI_FLOAT, t->worker, TAG_SUM, t->comm->up[t->owner], &t->request[t->n]);
+    CV_TRY(cv_comm_check(code, "MPI_Irecv of statistics", err));
+    t->n++;
+  }
+  return CURVD_OK;
+}
+
+/* A part is here; asks for the next one. */
+static curvd_status add_part(cv_transfer *t, bool *is_last, cv_error *err) {
+  for (int64_t i = 0; t->worker > 0 && i < t->count; i++) t->x[i] += t->inbox[i];
+  *is_last = ++t->worker == t->comm->n_workers;
+  if (!*is_last) return begin_part(t, err);
+  t->count = 0;
+  return CURVD_OK;
+}
+
+static curvd_status take_parts(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
+                               cv_transfer *transfer, cv_error *err) {
+  transfer->comm = comm;
+  transfer->owner = owner;
+  transfer->worker = 0;
+  transfer->x = x;
+  transfer->inbox = inbox;
+  transfer->count = count;
+  return begin_part(transfer, err);
+}
+
+curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
+                                  cv_transfer *transfer, cv_error *err) {
   if (comm->n_ranks == 1) count = 0;
-  return begin(comm, owner, x, count, sizeof *x, reduce_piece, transfer, err);
+  if (!cv_coll_sums_parts(comm)) return begin(comm, owner, x, count, sizeof *x, reduce_piece, transfer, err);
+  if (cv_comm_is_worker(comm)) return begin(comm, owner, x, count, sizeof *x, part_out, transfer, err);
+  CV_TRY(begin(comm, owner, x, 0, sizeof *x, part_out, transfer, err));
+  return take_parts(comm, owner, x, inbox, count, transfer, err);
 }
 
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
@@ -93,14 +134,14 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
 
 curvd_status cv_coll_begin_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count,
                                        cv_transfer *transfer, cv_error *err) {
-  transfer->n = 1;
+  expect_one(transfer);
   int code = MPI_Ireduce_scatter(x, mine, count, MPI_FLOAT, MPI_SUM, comm->workers, transfer->request);
   return cv_comm_check(code, "MPI_Ireduce_scatter of gradients", err);
 }
 
 curvd_status cv_coll_begin_gather(const cv_comm *comm, float *x, const int *count, const int *begin,
                                   cv_transfer *transfer, cv_error *err) {
-  transfer->n = 1;
+  expect_one(transfer);
   int code = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, count, begin, MPI_FLOAT, comm->workers, transfer->request);
   return cv_comm_check(code, "MPI_Iallgatherv of directions", err);
 }
@@ -112,14 +153,14 @@ curvd_status cv_coll_sum_doubles(const cv_comm *comm, double *x, int count, cv_e
 
 curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,
                                 cv_error *err) {
-  transfer->n = 1;
+  expect_one(transfer);
   int code = MPI_Isend(x, (int)bytes, MPI_BYTE, root_of(comm, owner), TAG_ROWS, comm->up[owner], transfer->request);
   return cv_comm_check(code, "MPI_Isend of captured rows", err);
 }
 
 curvd_status cv_coll_begin_receive(const cv_comm *comm, int owner, int worker, void *x, int64_t bytes,
                                    cv_transfer *transfer, cv_error *err) {
-  transfer->n = 1;
+  expect_one(transfer);
   int code = MPI_Irecv(x, (int)bytes, MPI_BYTE, worker, TAG_ROWS, comm->up[owner], transfer->request);
   return cv_comm_check(code, "MPI_Irecv of captured rows", err);
 }
@@ -131,7 +172,7 @@ curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err) {
   CV_TRY(cv_comm_check(MPI_Testall(transfer->n, transfer->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", err));
   if (done) transfer->n = 0;
   *is_done = done;
-  return CURVD_OK;
+  return done && transfer->count > 0 ? add_part(transfer, is_done, err) : CURVD_OK;
 }
 
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
@@ -169,4 +210,31 @@ curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err) {
 
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err) {
   return cv_comm_check(MPI_Allreduce(&x, least, 1, MPI_INT64_T, MPI_MIN, comm->workers), "MPI_Allreduce", err);
+}
+
+curvd_status cv_coll_share(const cv_comm *comm, int32_t *x, int count, cv_error *err) {
+  return cv_comm_check(MPI_Bcast(x, count, MPI_INT32_T, 0, comm->world), "MPI_Bcast of a plan", err);
+}
+
+static curvd_status move_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  int code = MPI_Isend(x, count, MPI_BYTE, owner, TAG_MOVE, comm->owners, request);
+  return cv_comm_check(code, "MPI_Isend of a factor", err);
+}
+
+static curvd_status move_in(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  int code = MPI_Irecv(x, count, MPI_BYTE, owner, TAG_MOVE, comm->owners, request);
+  return cv_comm_check(code, "MPI_Irecv of a factor", err);
+}
+
+curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_error *err) {
+  cv_transfer transfer;
+  void *from = (void *)(uintptr_t)x; /* MPI writes nothing there */
+  CV_TRY(begin(comm, owner, from, bytes, 1, move_out, &transfer, err));
+  return cv_coll_end(&transfer, CV_WAIT_ACTIVE, err);
+}
+
+curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err) {
+  cv_transfer transfer;
+  CV_TRY(begin(comm, owner, x, bytes, 1, move_in, &transfer, err));
+  return cv_coll_end(&transfer, CV_WAIT_GENTLY, err);
 }

@@ -12,6 +12,11 @@ enum { CV_TRANSFER_PIECES = 64 }; /* x 512 MiB = 32 GiB */
 typedef struct cv_transfer {
   MPI_Request request[CV_TRANSFER_PIECES];
   int n;
+  /* at the owner of a sum that comes as one message from each worker (cv_coll_begin_reduce); count 0: elsewhere */
+  const cv_comm *comm;
+  int owner, worker; /* worker: whose is under way */
+  int64_t count;
+  float *x, *inbox;
 } cv_transfer;
 
 /* Largest transfer in bytes; the plan refuses more. */
@@ -21,9 +26,14 @@ typedef struct cv_transfer {
 curvd_status cv_coll_begin_sum(const cv_comm *comm, float *x, int64_t count, cv_transfer *transfer, cv_error *err);
 
 /* [collective over the group of owner] The owner's x (count) becomes the sum of the workers' x (its own counts only if
- * it is a worker: a curvature rank's x must be zero on entry). */
-curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, int64_t count, cv_transfer *transfer,
-                                  cv_error *err);
+ * it is a worker: a curvature rank's x must be zero on entry). The order of the sum is the same for every curvature
+ * rank and every count. A few workers send theirs to a curvature rank as they are: it adds them up in their order, as
+ * it looks (cv_coll_sums_parts: then it needs an inbox (count), else NULL). Open MPI would reduce between up to four
+ * ranks in a chain of 32 KiB segments, of which each look moves one. */
+enum { CV_SUM_PARTS_MAX = 3 }; /* workers: with one more Open MPI sums whole messages, in a tree */
+bool cv_coll_sums_parts(const cv_comm *comm);
+curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
+                                  cv_transfer *transfer, cv_error *err);
 
 /* [collective over the group of owner] bytes of the owner's x come to every worker. */
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
@@ -65,6 +75,13 @@ void cv_coll_pause(cv_wait how, int64_t n);
 curvd_status cv_coll_tell(cv_comm *comm, int64_t word, cv_error *err);
 curvd_status cv_coll_told(cv_comm *comm, cv_error *err);
 curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err);
+
+/* [collective over all ranks] x (count) of worker 0 comes to all. */
+curvd_status cv_coll_share(const cv_comm *comm, int32_t *x, int count, cv_error *err);
+
+/* From one owner to another, both of which call; waits until the bytes have left, or are here. */
+curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_error *err);
+curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err);
 
 /* [collective over the workers] Smallest x over the workers. */
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err);

@@ -19,8 +19,8 @@ static int64_t triangle_room(const curvd_ctx *ctx, const cv_factor *factor) {
 /* The 1 is appended here, so the caller's array needs no extra column. */
 static void triangle_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   int64_t d = x->has_one ? factor->n - 1 : factor->n;
-  bool is_first = factor->rows == 0;
-  float *S = factor->statistic;
+  bool is_first = factor->captured.rows == 0;
+  float *S = factor->captured.statistic;
   (void)ctx;
   cv_gram_columns(d, x->rows, x->scale, x->X, x->ld, is_first ? 0 : 1, S, factor->ld);
   if (!x->has_one) return;
@@ -34,7 +34,7 @@ static void triangle_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
  * reaches it. */
 static double triangle_trace(const cv_factor *factor) {
   double sum = 0;
-  for (int64_t i = 0; i < factor->n; i++) sum += factor->statistic[i * factor->ld + i];
+  for (int64_t i = 0; i < factor->n; i++) sum += factor->captured.statistic[i * factor->ld + i];
   return sum;
 }
 
@@ -44,7 +44,7 @@ static int64_t triangle_summed(const cv_factor *factor) {
 
 static void triangle_pack(const cv_factor *factor, float *wire) {
   for (int64_t i = 0; i < factor->n; wire += ++i)
-    memcpy(wire, factor->statistic + i * factor->ld, (size_t)(i + 1) * sizeof *wire);
+    memcpy(wire, factor->captured.statistic + i * factor->ld, (size_t)(i + 1) * sizeof *wire);
 }
 
 const cv_carrier cv_carrier_triangle = {"triangle",   false,          false,           triangle_room,
@@ -58,14 +58,14 @@ static int64_t rows_room(const curvd_ctx *ctx, const cv_factor *factor) {
 
 static void rows_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   int64_t d = x->has_one ? factor->n - 1 : factor->n;
-  float *to = factor->statistic + factor->rows * factor->ld, root = sqrtf(x->scale);
+  float *to = factor->captured.statistic + factor->captured.rows * factor->ld, root = sqrtf(x->scale);
   (void)ctx;
   cv_mix(x->rows, d, root, x->X, x->ld, 0, to, factor->ld);
   for (int64_t i = 0; x->has_one && i < x->rows; i++) to[i * factor->ld + d] = root;
 }
 
 static double rows_trace(const cv_factor *factor) {
-  return cv_sum_squares(factor->rows, factor->n, factor->statistic, factor->ld);
+  return cv_sum_squares(factor->captured.rows, factor->n, factor->captured.statistic, factor->ld);
 }
 
 static int64_t rows_summed(const cv_factor *factor) {

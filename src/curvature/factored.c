@@ -6,8 +6,8 @@
 #include "linalg/dense.h"
 
 static curvd_status make_side(cv_factor *factor, double exponent, cv_error *why) {
-  return cv_lrps_rows_make(&factor->side, factor->state.kind == CV_KIND_IDENTITY, factor->damping, exponent,
-                           factor->kept, &factor->function, why);
+  return cv_lrps_rows_make(&factor->applied.side, factor->applied.state.kind == CV_KIND_IDENTITY,
+                           factor->applied.damping, exponent, factor->applied.kept, &factor->applied.function, why);
 }
 
 curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why) {
@@ -22,8 +22,9 @@ curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t r
   int64_t ldo = is_joined ? to->ld : layer->ld;
   cv_error why = {0};
   CV_TRY(cv_precond_damp(ctx, layer));
-  if (cv_lrps_rows_direction(&layer->factor[CV_G].function, &layer->factor[CV_A].function, rows, g, ldg, a, lda,
-                             layer->has_bias, scale, is_joined ? keep : 0, out, ldo, ctx->rows_work, &why) != CURVD_OK)
+  if (cv_lrps_rows_direction(&layer->factor[CV_G].applied.function, &layer->factor[CV_A].applied.function, rows, g, ldg,
+                             a, lda, layer->has_bias, scale, is_joined ? keep : 0, out, ldo, ctx->rows_work,
+                             &why) != CURVD_OK)
     return cv_fail(&ctx->error, CURVD_ERR_NUMERIC, "layer %s: %s", layer->name, why.text);
   if (is_joined) return CURVD_OK;
   curvd_gradient made = {.weight = out, .ld = ldo, .bias = out + layer->d_in, .bias_stride = ldo};

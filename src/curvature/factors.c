@@ -14,29 +14,29 @@ int64_t cv_factor_wire_floats(const cv_factor *factor) {
 }
 
 void cv_factor_forget(cv_factor *factor) {
-  factor->rows = factor->examples = 0;
-  factor->is_bad = false;
+  factor->captured.rows = factor->captured.examples = 0;
+  factor->captured.is_bad = false;
 }
 
 /* A bad rank takes part with nothing. Rows stay until they have left, too. */
 void cv_factor_pack(cv_factor *factor, int worker, float *wire) {
   const cv_carrier *carrier = factor->carrier;
   int64_t summed = carrier->summed(factor);
-  float *extra = wire + summed, trace = factor->rows > 0 ? (float)carrier->trace(factor) : 0;
-  if (!isfinite(trace)) factor->is_bad = true;
-  if (factor->is_bad) factor->rows = factor->examples = 0, trace = 0;
-  if (factor->rows == 0) memset(wire, 0, (size_t)summed * sizeof *wire);
-  if (factor->rows > 0) carrier->pack(factor, wire);
+  float *extra = wire + summed, trace = factor->captured.rows > 0 ? (float)carrier->trace(factor) : 0;
+  if (!isfinite(trace)) factor->captured.is_bad = true;
+  if (factor->captured.is_bad) factor->captured.rows = factor->captured.examples = 0, trace = 0;
+  if (factor->captured.rows == 0) memset(wire, 0, (size_t)summed * sizeof *wire);
+  if (factor->captured.rows > 0) carrier->pack(factor, wire);
   extra[WIRE_TRACE] = trace;
-  extra[WIRE_ROWS] = (float)factor->examples;
-  extra[WIRE_BAD] = factor->is_bad;
-  extra[WIRE_WHO] = factor->is_bad ? (float)(worker + 1) : 0;
+  extra[WIRE_ROWS] = (float)factor->captured.examples;
+  extra[WIRE_BAD] = factor->captured.is_bad;
+  extra[WIRE_WHO] = factor->captured.is_bad ? (float)(worker + 1) : 0;
   if (!carrier->keeps_rows) cv_factor_forget(factor);
 }
 
 static cv_weights average_weights(const cv_settings *s, cv_factor *factor) {
   double rho = s->factor_decay, eps;
-  int64_t k = factor->updates + 1; /* this update, counted from 1 */
+  int64_t k = factor->own.updates + 1; /* this update, counted from 1 */
   switch ((cv_average)s->average) {
   case CV_AVERAGE_ID:
   case CV_AVERAGE_ZERO:
@@ -51,12 +51,12 @@ static cv_weights average_weights(const cv_settings *s, cv_factor *factor) {
   case CV_AVERAGE_NORM:
     break;
   }
-  factor->weight = rho * factor->weight + 1;
-  return (cv_weights){1 - 1 / factor->weight, 1 / factor->weight};
+  factor->own.weight = rho * factor->own.weight + 1;
+  return (cv_weights){1 - 1 / factor->own.weight, 1 / factor->own.weight};
 }
 
 static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *extra) {
-  factor->fresh.refused++;
+  factor->own.fresh.refused++;
   cv_count(ctx, layer, CURVD_EVENT_REFUSED_STATISTICS);
   if (!cv_owns(ctx, layer)) return; /* the layer's owner tells */
   const char *which = factor == &layer->factor[CV_A] ? "A" : "G";
@@ -80,36 +80,37 @@ static bool mix(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_wei
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire) {
   const cv_settings *s = cv_settings_of(ctx);
   const float *extra = wire + factor->carrier->summed(factor);
-  double weight = factor->weight, trace = factor->fresh.trace;
-  factor->due = (cv_weights){1, 0};
+  double weight = factor->own.weight, trace = factor->own.fresh.trace;
+  factor->own.due = (cv_weights){1, 0};
   if (extra[WIRE_BAD] > 0 || !isfinite(extra[WIRE_TRACE])) {
     refuse(ctx, layer, factor, extra);
     return;
   }
   if (!(extra[WIRE_ROWS] > 0)) return; /* nobody captured anything */
-  if (factor->updates == 0 && s->average == CV_AVERAGE_ID) {
+  if (factor->own.updates == 0 && s->average == CV_AVERAGE_ID) {
     factor->store->begin_with_identity(ctx, factor);
-    factor->fresh.trace = (double)factor->n;
+    factor->own.fresh.trace = (double)factor->n;
   }
   cv_weights w = average_weights(s, factor);
   w.add /= extra[WIRE_ROWS];
-  factor->fresh.trace = w.keep * factor->fresh.trace + w.add * extra[WIRE_TRACE];
+  factor->own.fresh.trace = w.keep * factor->own.fresh.trace + w.add * extra[WIRE_TRACE];
   if (factor->carrier->keeps_rows) {
-    factor->due = w;
+    factor->own.due = w;
   } else if (!mix(ctx, layer, factor, w, wire)) {
-    factor->weight = weight, factor->fresh.trace = trace;
+    factor->own.weight = weight, factor->own.fresh.trace = trace;
     return;
   }
-  factor->updates++;
-  factor->fresh.statistics_step = ctx->step;
-  factor->fresh.extra_damping = s->average == CV_AVERAGE_ZERO ? pow(s->factor_decay, (double)factor->updates) : 0;
+  factor->own.updates++;
+  factor->own.fresh.statistics_step = ctx->step;
+  factor->own.fresh.extra_damping =
+      s->average == CV_AVERAGE_ZERO ? pow(s->factor_decay, (double)factor->own.updates) : 0;
 }
 
 /* Rows of one worker, packed. The first of a statistic decay what is there. */
 void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int64_t rows, const float *X) {
   cv_error why = {0};
-  if (factor->due.add == 0 || rows == 0) return;
-  if (factor->store->add_rows(ctx, factor, factor->due, rows, X, factor->n, &why) != CURVD_OK)
+  if (factor->own.due.add == 0 || rows == 0) return;
+  if (factor->store->add_rows(ctx, factor, factor->own.due, rows, X, factor->n, &why) != CURVD_OK)
     cv_solve_tell(ctx, layer, factor, "update", &why);
-  factor->due.keep = 1;
+  factor->own.due.keep = 1;
 }

@@ -24,7 +24,7 @@ static void decay(int64_t r, int64_t n, float mu, float *X, int64_t ldx) {
 /* R (r_A, m) += nu ([a 1] U_A^T)^T g for one thin piece; T (rows, r_A). */
 static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
                        float nu, float *T) {
-  const cv_lrps *A = &layer->factor[CV_A].side;
+  const cv_lrps *A = &layer->factor[CV_A].applied.side;
   for (int64_t i = 0; layer->has_bias && i < rows; i++) {
     for (int64_t j = 0; j < A->r; j++) T[i * A->r + j] = A->U[j * A->ld + layer->d_in];
   }
@@ -35,7 +35,7 @@ static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int6
 /* P (r_G, n) += nu (g U_G^T)^T [a 1]; T (rows, r_G). */
 static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
                         float nu, float *T) {
-  const cv_lrps *G = &layer->factor[CV_G].side;
+  const cv_lrps *G = &layer->factor[CV_G].applied.side;
   int64_t ld = layer->factor[CV_A].ld;
   cv_gemm(CV_N, CV_T, rows, G->r, layer->m, 1, g, ldg, G->U, G->ld, 0, T, G->r);
   cv_gemm(CV_T, CV_N, G->r, layer->d_in, rows, nu, T, G->r, a, lda, 1, layer->P, ld);
@@ -46,7 +46,7 @@ static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int
 
 void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
                         int64_t ldg, float scale) {
-  const cv_lrps *A = &layer->factor[CV_A].side, *G = &layer->factor[CV_G].side;
+  const cv_lrps *A = &layer->factor[CV_A].applied.side, *G = &layer->factor[CV_G].applied.side;
   double mu = cv_settings_of(ctx)->momentum, nu = (1 - cv_momentum_here(cv_settings_of(ctx))) * (double)scale;
   if (!layer->P || !layer->is_following || rows == 0) return;
   if (A->r == 0 || G->r == 0 || !cv_follow_is_gain(ctx, layer, layer->followed_rows + rows)) {
@@ -84,7 +84,7 @@ static double probe(cv_trans trans, const cv_lrps *side, int64_t n, const float 
 
 /* Do P and R still agree with X? They do not when the caller captured another gradient than it handed to the step. */
 static bool is_right(curvd_ctx *ctx, const cv_layer *layer) {
-  const cv_lrps *G = &layer->factor[CV_G].side, *A = &layer->factor[CV_A].side;
+  const cv_lrps *G = &layer->factor[CV_G].applied.side, *A = &layer->factor[CV_A].applied.side;
   if (ctx->step % CHECK_EVERY != CHECK_EVERY - 1) return true;
   double defect = probe(CV_N, G, layer->n, layer->X, layer->ldx, layer->P, A->ld, ctx->thin);
   defect += probe(CV_T, A, layer->m, layer->X, layer->ldx, layer->R, G->ld, ctx->thin);

@@ -60,28 +60,24 @@ typedef struct cv_window {
 struct cv_carrier; /* carrier.h */
 struct cv_store;   /* store.h */
 
-/* One Kronecker factor, (n, n). Parts that a rank's role does not need are NULL. A spread factor lies over all owners
- * (comm/grid.h, one grid column): no rank holds it, or its statistic, as a whole (spread.c). */
-typedef struct cv_factor {
-  int64_t n, ld;
-  int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
-  bool is_full, is_spread;
-  bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
-  const struct cv_carrier *carrier;
-  const struct cv_store *store;
-  /* worker: what its carrier makes of this step's rows */
+/* Worker: what the carrier makes of this step's rows. */
+typedef struct cv_captured {
   float *statistic;
-  int64_t rows;          /* in it; 0: statistic holds anything */
-  int64_t examples;      /* that they stand for: more when they were sampled */
-  bool is_bad;           /* what was captured is not finite: it goes nowhere */
-  double captured_trace; /* of a sketch */
-  float *seed;           /* (k_max + probes, ld) test matrix of a sketch ... */
-  float *seed_next;      /* ... and what has landed in this step: in force from the next one on */
+  int64_t rows;     /* in it; 0: statistic holds anything */
+  int64_t examples; /* that they stand for: more when they were sampled */
+  bool is_bad;      /* what was captured is not finite: it goes nowhere */
+  double trace;     /* of a sketch */
+  float *seed;      /* (k_max + probes, ld) test matrix of a sketch ... */
+  float *seed_next; /* ... and what has landed in this step: in force from the next one on */
   bool has_seed_next;
-  /* owner: running average and its decomposition */
-  int64_t mine;   /* columns of average and basis on this rank: n, or its share */
-  int64_t own_ld; /* of them */
-  float *average; /* (n, mine) lower triangle (spread: upper), mirrored before a refresh */
+} cv_captured;
+
+/* Owner: the running average and its decomposition. Its numbers mean the same on every rank, so that all of it can move
+ * to another owner (store.h names the arrays). */
+typedef struct cv_owned {
+  int64_t cols;   /* of average and basis on this rank: n, or its share */
+  int64_t ld;     /* of them */
+  float *average; /* (n, cols) lower triangle (spread: upper), mirrored before a refresh */
   double weight;  /* of EA_NORM */
   int64_t updates;
   cv_weights due;     /* of blocks or rows that are on their way; add 0: refused, or none */
@@ -92,18 +88,35 @@ typedef struct cv_factor {
   cv_window window;      /* of the stream, where it gets rows */
   cv_brand online;       /* whose pairs are basis and eigenvalues */
   int64_t refreshes;     /* of online pairs */
-  float *basis;          /* (k_max + probes, mine) pairs of the last refresh, start of the next; or the dense inverse */
+  float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
-  /* worker: the preconditioner in force */
+} cv_owned;
+
+/* Worker: the preconditioner in force. */
+typedef struct cv_applied {
   cv_factor_state state;
   cv_lrps side;          /* U of (k_max, ld) inside the layer's planes */
   float *inverse;        /* (n, ld), form cholesky */
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
   float *kept;
   double damping; /* of the last step */
+} cv_applied;
+
+/* One Kronecker factor, (n, n). Parts that a rank's role does not need hold no memory. A spread factor lies over all
+ * owners (comm/grid.h, one grid column): no rank holds it, or its statistic, as a whole (spread.c). */
+typedef struct cv_factor {
+  int64_t n, ld;
+  int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
+  bool is_full, is_spread;
+  bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
+  const struct cv_carrier *carrier;
+  const struct cv_store *store;
+  cv_captured captured;
+  cv_owned own;
+  cv_applied applied;
 } cv_factor;
 
 struct cv_method;
@@ -153,7 +166,7 @@ typedef struct cv_uplink {
   /* rows of the factors that are carried as columns: of each their number, then the rows */
   int64_t row_bytes; /* most of one worker */
   char *rows;        /* (n_slots, row_bytes) */
-  char *inbox;       /* owner: (row_bytes) of another worker */
+  char *inbox;       /* owner: rows, or all n_floats, of another worker */
   cv_transfer *rows_way;
 } cv_uplink;
 
@@ -217,7 +230,7 @@ struct curvd_ctx {
   float *thin;                   /* (CV_THIN_ROWS, largest k_max): columns of a gradient in an eigenbasis */
   bool has_grid;                 /* some factor is spread */
   cv_grid grid;                  /* owners only */
-  float *block;                  /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
+  float *block, *block_inbox;    /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
   float *sketched;               /* scratch of cv_stream_add */
   float *sampled;                /* (sample_rows, n) */
   double *row_norms;             /* (capture_rows) and (sample_rows) weights */

@@ -3,8 +3,9 @@
 
 #include "base/order.h"
 #include "curvature/method.h"
+#include "curvature/model.h"
 
-enum { UP_SLOTS_MAX = 8 }; /* a worker that is so far ahead of its owner waits */
+_Static_assert((int)CV_PLAN_PARTS_MAX == (int)CV_SUM_PARTS_MAX, "the model sums as coll.h does");
 
 bool cv_is_due(const curvd_ctx *ctx, const cv_schedule *interval, int64_t step) {
   const cv_settings *s = cv_settings_of(ctx);
@@ -34,8 +35,14 @@ static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
   return CURVD_OK;
 }
 
-/* A worker's own messages, and on an owner the place of the others'. */
-static curvd_status allocate_rows(curvd_ctx *ctx, cv_uplink *up, bool is_owner) {
+/* What comes of another worker, on an owner. */
+static int64_t inbox_bytes(const curvd_ctx *ctx, const cv_uplink *up) {
+  bool has_parts = cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1;
+  return cv_larger(ctx->comm.n_ranks > 1 ? up->row_bytes : 0, has_parts ? up->n_floats * (int64_t)sizeof(float) : 0);
+}
+
+/* A worker's own messages. */
+static curvd_status allocate_rows(curvd_ctx *ctx, cv_uplink *up) {
   void *ways = NULL;
   bool is_worker = cv_comm_is_worker(&ctx->comm);
   if (up->row_bytes > CV_MESSAGE_MAX_BYTES) {
@@ -45,7 +52,6 @@ static curvd_status allocate_rows(curvd_ctx *ctx, cv_uplink *up, bool is_owner) 
                    ctx->comm.rank, (long long)up->row_bytes, (long long)CV_MESSAGE_MAX_BYTES);
   }
   if (is_worker) CV_TRY(bytes_new(ctx, up->n_slots * up->row_bytes, &up->rows));
-  if (is_owner && ctx->comm.n_ranks > 1) CV_TRY(bytes_new(ctx, up->row_bytes, &up->inbox));
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->rows_way, "transfers", &ways,
                        &ctx->error));
   up->rows_way = ways;
@@ -56,13 +62,14 @@ static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up, bool is_owner) {
   const cv_settings *s = cv_settings_of(ctx);
   bool is_ahead = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_curvature > 0; /* of its owner */
   void *ways = NULL;
-  up->n_slots = is_ahead ? cv_smaller(ring(s, &s->factor_update_steps), UP_SLOTS_MAX) : 1;
+  up->n_slots = is_ahead ? cv_smaller(ring(s, &s->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1;
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots * up->n_floats, "a transfer buffer", &up->slots,
                        &ctx->error));
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->transfer, "transfers", &ways,
                        &ctx->error));
   up->transfer = ways;
-  return up->row_bytes > 0 ? allocate_rows(ctx, up, is_owner) : CURVD_OK;
+  if (is_owner && inbox_bytes(ctx, up) > 0) CV_TRY(bytes_new(ctx, inbox_bytes(ctx, up), &up->inbox));
+  return up->row_bytes > 0 ? allocate_rows(ctx, up) : CURVD_OK;
 }
 
 static curvd_status allocate_down(curvd_ctx *ctx, cv_downlink *down) {

@@ -19,7 +19,7 @@ static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
   factor->ld = cv_dense_ld(factor->n);
   factor->is_full = plan.is_full;
   factor->k_max = plan.k_max;
-  factor->fresh.statistics_step = factor->state.statistics_step = -1;
+  factor->own.fresh.statistics_step = factor->applied.state.statistics_step = -1;
   cv_carrier_choose(&plan, factor);
 }
 
@@ -45,35 +45,27 @@ static bool is_inverse(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->form == CV_FORM_CHOLESKY;
 }
 
-static curvd_status allocate_owner(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
-  factor->mine = cv_cyclic_count(&piece);
-  factor->own_ld = cv_dense_ld(factor->mine);
-  CV_TRY(factor->store->allocate(ctx, factor, index));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, (factor->k_max + CV_EIG_PROBES) * factor->own_ld, "a basis",
-                       &factor->basis, &ctx->error));
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->k_max, "eigenvalues", &factor->eigenvalues,
-                       &ctx->error);
-}
-
 static curvd_status allocate_worker(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
   int32_t index = (int32_t)(layer - ctx->layer);
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, factor->carrier->room(ctx, factor), "a statistic",
-                       &factor->statistic, &ctx->error));
+                       &factor->captured.statistic, &ctx->error));
   if (factor->seeds_workers) {
     int64_t floats = (factor->k_max + CV_EIG_PROBES) * factor->ld;
-    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->seed, &ctx->error));
-    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->seed_next, &ctx->error));
-    CV_TRY(cv_sketch_seed(ctx, factor, index, factor->seed));
-    if (factor->seed_next) memcpy(factor->seed_next, factor->seed, (size_t)floats * sizeof(float));
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->captured.seed,
+                         &ctx->error));
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_STATISTICS, floats, "a test matrix", &factor->captured.seed_next,
+                         &ctx->error));
+    CV_TRY(cv_sketch_seed(ctx, factor, index, factor->captured.seed));
+    if (factor->captured.seed_next)
+      memcpy(factor->captured.seed_next, factor->captured.seed, (size_t)floats * sizeof(float));
   }
   if (!is_inverse(ctx)) {
-    return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->side.D,
+    return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->k_max, "eigenvalues", &factor->applied.side.D,
                          &ctx->error);
   }
   if (!cv_shard_applies(ctx, layer)) return CURVD_OK;
-  return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse", &factor->inverse,
-                       &ctx->error);
+  return cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, factor->n * factor->ld, "an inverse",
+                       &factor->applied.inverse, &ctx->error);
 }
 
 /* U_A below room for r_G rows, U_G above room for r_A rows: the last product takes both as one (pair.h). */
@@ -88,9 +80,9 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
                        &ctx->error));
   if (has_pair)
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, points, "a spectral table", &layer->H, &ctx->error));
-  A->side =
-      (cv_lrps){.n = A->n, .ld = A->ld, .U = layer->rows_n ? layer->rows_n + above * A->ld : NULL, .D = A->side.D};
-  G->side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->side.D};
+  A->applied.side = (cv_lrps){
+      .n = A->n, .ld = A->ld, .U = layer->rows_n ? layer->rows_n + above * A->ld : NULL, .D = A->applied.side.D};
+  G->applied.side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->applied.side.D};
   layer->follows = is_low && !layer->is_factored && cv_follow_is_gain(ctx, layer, 0);
   if (!layer->follows) return CURVD_OK;
   CV_TRY(
@@ -102,7 +94,7 @@ static curvd_status allocate_functions(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, cv_lrps_rows_store(factor->n, factor->k_max),
-                         "a function of a factor", &factor->kept, &ctx->error));
+                         "a function of a factor", &factor->applied.kept, &ctx->error));
   }
   return CURVD_OK;
 }
@@ -111,7 +103,7 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   int32_t index = (int32_t)(layer - ctx->layer);
   for (int f = 0; f < CV_FACTORS; f++) {
     if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
-      CV_TRY(allocate_owner(ctx, &layer->factor[f], index));
+      CV_TRY(cv_owned_allocate(ctx, &layer->factor[f], index));
     if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, layer, &layer->factor[f]));
   }
   layer->table_is_due = true;
@@ -124,9 +116,9 @@ static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
 static void release(curvd_ctx *ctx, cv_layer *layer) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
-    float **block[] = {&factor->basis,     &factor->eigenvalues, &factor->statistic, &factor->seed,
-                       &factor->seed_next, &factor->side.D,      &factor->inverse,   &factor->kept};
-    if (factor->store) factor->store->release(ctx, factor);
+    float **block[] = {&factor->captured.statistic, &factor->captured.seed,   &factor->captured.seed_next,
+                       &factor->applied.side.D,     &factor->applied.inverse, &factor->applied.kept};
+    if (factor->store) cv_owned_release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   }
   cv_floats_free(&ctx->memory, &layer->rows_n);
@@ -144,13 +136,14 @@ static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_f
                    "layer %s, rank %d: %lld rows captured at once in step %lld, sample_rows can draw from %lld: raise "
                    "capture_rows, or capture the rows piece by piece",
                    layer->name, ctx->comm.rank, (long long)rows, (long long)ctx->step, (long long)room);
-  if (!factor->carrier->keeps_rows || kept <= room - factor->rows) return CURVD_OK;
+  if (!factor->carrier->keeps_rows || kept <= room - factor->captured.rows) return CURVD_OK;
   return cv_fail(
       &ctx->error, CURVD_ERR_SIZE,
       "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
       "for %lld: raise capture_rows, or %s",
-      layer->name, ctx->comm.rank, (long long)(factor->rows + kept), (long long)ctx->step, factor->carrier->name,
-      (long long)factor->n, (long long)room, factor->is_spread ? "grid_min_n" : "choose another carrier");
+      layer->name, ctx->comm.rank, (long long)(factor->captured.rows + kept), (long long)ctx->step,
+      factor->carrier->name, (long long)factor->n, (long long)room,
+      factor->is_spread ? "grid_min_n" : "choose another carrier");
 }
 
 /* Rows drawn by their squared length stand for all. Every worker draws by its own key, and every piece of a step's
@@ -159,14 +152,14 @@ static cv_rows sample(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, 
   const cv_settings *s = cv_settings_of(ctx);
   int64_t c = s->sample_rows, worker = ctx->comm.rank;
   int64_t which = 2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]);
-  uint32_t number = (uint32_t)(which + 2 * ctx->n_layers * factor->examples);
+  uint32_t number = (uint32_t)(which + 2 * ctx->n_layers * factor->captured.examples);
   cv_rng key = {(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
   double *weight = ctx->row_norms + s->capture_rows;
   cv_error why = {0};
   if (c == 0 || x->rows <= c) return *x;
   cv_thin_norms(x->rows, factor->n, x->X, x->ld, x->has_one, ctx->row_norms);
   if (cv_thin_choose(x->rows, ctx->row_norms, c, key, ctx->row_index, weight, &why) != CURVD_OK) {
-    factor->is_bad = true;
+    factor->captured.is_bad = true;
     return (cv_rows){.X = x->X, .ld = x->ld};
   }
   cv_thin_gather(c, factor->n, x->X, x->ld, x->has_one, ctx->row_index, weight, ctx->sampled, factor->n);
@@ -179,8 +172,8 @@ static void add(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const 
   if (x->rows == 0 || (is_local && !cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm)))) return;
   cv_rows rows = sample(ctx, layer, factor, x);
   if (rows.rows > 0) factor->carrier->add(ctx, factor, &rows);
-  factor->rows += rows.rows;
-  factor->examples += x->rows;
+  factor->captured.rows += rows.rows;
+  factor->captured.examples += x->rows;
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
@@ -240,10 +233,11 @@ static char *pack_rows(cv_layer *layer, int owner, char *message) {
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
     if (!sends_rows(layer, f, owner)) continue;
-    memcpy(message, &factor->rows, sizeof factor->rows);
-    message += sizeof factor->rows;
+    memcpy(message, &factor->captured.rows, sizeof factor->captured.rows);
+    message += sizeof factor->captured.rows;
     size_t row = (size_t)factor->n * sizeof(float);
-    for (int64_t i = 0; i < factor->rows; i++, message += row) memcpy(message, factor->statistic + i * factor->ld, row);
+    for (int64_t i = 0; i < factor->captured.rows; i++, message += row)
+      memcpy(message, factor->captured.statistic + i * factor->ld, row);
     if (!factor->is_spread) cv_factor_forget(factor);
   }
   return message;

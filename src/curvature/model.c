@@ -7,6 +7,11 @@
 /* Extra: trace, rows and two flags (factors.c). Brand: fewest rows of a block (brand.c). */
 enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
 
+/* Open MPI 4.1's collectives behind the callers' backs: below SHORT_BYTES a sum to one rank takes whole messages,
+ * between two ranks pieces of CHAIN_BYTES above; up to LINEAR_RANKS the root of a broadcast sends to each itself. Seen
+ * in the sizes of what ranks read from each other. */
+enum { SHORT_BYTES = 65536, CHAIN_BYTES = 8192, LINEAR_RANKS = 4 };
+
 static const double FLOAT = sizeof(float);
 /* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
  * bench/eig, n 1000 and 2048, rank 64. */
@@ -127,15 +132,47 @@ static double all_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carr
 
 /* ---- transfers ---- */
 
+/* x <- x + y of what has arrived. */
+static double add_s(const cv_plan_machine *machine, double bytes) {
+  return PASS * bytes / machine->copy_bytes_s;
+}
+
+static double message_s(const cv_plan_link *link, double bytes) {
+  return link->latency_s + bytes / link->bytes_s;
+}
+
+/* Rounds up a tree, with a sum in each. */
+static double tree_s(const cv_plan_machine *machine, const cv_plan_link *link, double rounds, double bytes) {
+  return rounds * (message_s(link, bytes) + add_s(machine, bytes));
+}
+
+/* Two ranks: pieces, one behind the other, each of which is announced and then fetched. More of them: halves of halves
+ * are summed and gathered, by the largest power of two of them; the others first share theirs with one of these. */
+static double reduce_s(const cv_plan_machine *machine, const cv_plan_link *link, double p, double bytes) {
+  double rounds = floor(log2(p)), part = (1 - 1 / exp2(rounds)) * bytes, pieces = ceil(bytes / CHAIN_BYTES),
+         fold = 2 * message_s(link, bytes / 2) + add_s(machine, bytes / 2);
+  if (bytes < SHORT_BYTES) return tree_s(machine, link, ceil(log2(p)), bytes);
+  if (p <= 2) return 2 * pieces * link->latency_s + bytes / link->bytes_s + add_s(machine, bytes);
+  double halves = 2 * (rounds * link->latency_s + part / link->bytes_s) + add_s(machine, part);
+  return halves + (p > exp2(rounds) ? fold : 0);
+}
+
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes) {
   const cv_plan_link *link = ranks <= machine->ranks_per_node ? &machine->within : &machine->between;
-  double p = (double)ranks, messages = ceil(log2(p));
+  double p = (double)ranks, rounds = ceil(log2(p));
   if (ranks <= 1) return 0;
-  if (kind == CV_PLAN_SEND) return link->latency_s + bytes / link->bytes_s;
-  double part = (p - 1) / p * bytes;
-  if (kind == CV_PLAN_SUM)
-    return 2 * messages * link->latency_s + 2 * part / link->bytes_s + PASS * part / machine->copy_bytes_s;
-  return messages * link->latency_s + bytes / link->bytes_s;
+  switch (kind) {
+  case CV_PLAN_SUM: /* an odd number of rounds begins in a copy */
+    return tree_s(machine, link, rounds, bytes) + rounds * message_s(link, bytes) +
+           fmod(rounds, 2) * bytes / machine->copy_bytes_s;
+  case CV_PLAN_REDUCE:
+    return reduce_s(machine, link, p, bytes);
+  case CV_PLAN_BROADCAST:
+    return (ranks <= LINEAR_RANKS ? p - 1 : rounds) * message_s(link, bytes);
+  case CV_PLAN_SEND:
+    break;
+  }
+  return message_s(link, bytes);
 }
 
 /* The workers and an owner. */
@@ -162,7 +199,12 @@ double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, cons
   int64_t ranks = group(run);
   double sum_s = cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, up->summed) -
                  cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, 0); /* no messages of its own */
-  if (up->reduced > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_REDUCE, ranks, up->reduced);
+  bool is_of_parts = run->n_curvature > 0 && run->n_workers <= CV_PLAN_PARTS_MAX;
+  double workers = run->n_workers;
+  if (up->reduced > 0 && is_of_parts)
+    sum_s += workers * cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, up->reduced) +
+             (workers - 1) * add_s(machine, up->reduced);
+  if (up->reduced > 0 && !is_of_parts) sum_s += cv_plan_transfer_s(machine, CV_PLAN_REDUCE, ranks, up->reduced);
   if (up->summed > 0 && run->n_curvature > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, up->summed);
   if (up->columns > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, run->n_workers * up->columns);
   return sum_s;

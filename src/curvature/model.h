@@ -32,6 +32,9 @@ enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
 /* Rows of the certificates behind a sketch (eig.h), and columns in a block of a spread factor (grid.h). */
 enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
 
+/* Up to so many workers send their statistics to a curvature rank as they are, and it adds them up (coll.h). */
+enum { CV_PLAN_PARTS_MAX = 3 };
+
 typedef enum cv_plan_carrier {
   CV_PLAN_TRIANGLE,
   CV_PLAN_SKETCH,
@@ -151,9 +154,11 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
 
 typedef enum cv_plan_transfer { CV_PLAN_SUM, CV_PLAN_REDUCE, CV_PLAN_BROADCAST, CV_PLAN_SEND } cv_plan_transfer;
 
-/* Seconds of a transfer of so many bytes from (or to) each of the ranks: sums by halves and doubles (2 (p - 1) / p of
- * the bytes, half of them added on arrival, 2 log2 p messages), the others in pieces along a tree (the bytes once, log2
- * p messages). Over the links within a node when so many ranks fit on one. 0 with one rank. */
+/* Seconds of a transfer of so many bytes from (or to) each of the ranks, as Open MPI 4.1 does it where callers do not
+ * wait. Sums over all: up a tree and down again, log2 p messages of all bytes each way, and one addition for each up.
+ * To one rank: by halves, 2 (q - 1) / q of the bytes, half of them added, and 2 log2 q messages, q the power of two up
+ * to p; between two ranks in pieces of 8 KiB; short ones up a tree. From one rank: down a tree. Over the links within a
+ * node when so many ranks fit on one. 0 with one rank. */
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes);
 
 /* Seconds until one owner has a statistic: bytes that are reduced straight to it, bytes that ride on the gradients' sum
@@ -193,6 +198,7 @@ typedef enum cv_plan_traffic {
   CV_PLAN_TRAFFIC_STATISTICS,
   CV_PLAN_TRAFFIC_PRECONDITIONERS,
   CV_PLAN_TRAFFIC_CONTROL,
+  CV_PLAN_TRAFFIC_MOVES, /* not predicted: 0 */
   CV_PLAN_TRAFFICS
 } cv_plan_traffic;
 

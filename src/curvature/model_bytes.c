@@ -75,10 +75,12 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
   if (p->owner < 0) return 0;
   cv_plan_up all = cv_plan_all_up_bytes(run, p->n, p->carrier, p->choice->route), own = {0};
-  if (holds(p, owner_of(run, rank)))
-    own = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, owner_of(run, rank));
-  bool is_summed = run->n_workers > 1, is_courier = run->n_curvature > 0 && rank == 0;
-  return (int64_t)(all.reduced - own.reduced + all.columns - own.columns + (is_summed + is_courier) * all.summed);
+  bool is_mine = holds(p, owner_of(run, rank)), is_summed = run->n_workers > 1,
+       is_courier = run->n_curvature > 0 && rank == 0;
+  if (is_mine) own = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, owner_of(run, rank));
+  int64_t counts = p->carrier == CV_PLAN_COLUMNS ? COUNT * (owners_of(p) - is_mine) : 0;
+  return counts +
+         (int64_t)(all.reduced - own.reduced + all.columns - own.columns + (is_summed + is_courier) * all.summed);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */
@@ -237,38 +239,46 @@ static int64_t row_bytes(const place *p) {
   return is_of_rows(p) ? COUNT + FLOAT * p->run->capture_rows * p->n : 0;
 }
 
-/* Rings of both ways to all owners; an owner has one slot, and room for one worker's rows. */
+/* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more. */
+static bool sums_parts(const cv_plan_run *run) {
+  return run->n_curvature > 0 && run->n_workers > 1 && run->n_workers <= CV_PLAN_PARTS_MAX;
+}
+
+/* Rings of both ways to all owners; an owner has one slot, and an inbox for one worker's. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
-  bool trains = is_worker(run, rank), is_alone = run->n_workers + run->n_curvature == 1;
+  bool trains = is_worker(run, rank);
   int64_t up_slots = run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1,
-          down_slots = trains ? ring(run, run->inv_update_steps) : 1;
+          down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_rows = 0, inbox_sum = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
-    bool is_mine = holds(&p, owner_of(run, rank));
     if (trains) bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * up_slots * (slot_bytes(&p) + row_bytes(&p));
-    if (is_mine && !trains) bytes[CV_MEMORY_TRANSFER] += slot_bytes(&p);
-    if (is_mine && !is_alone) bytes[CV_MEMORY_TRANSFER] += row_bytes(&p);
+    if (!holds(&p, owner_of(run, rank))) continue;
+    if (!trains) bytes[CV_MEMORY_TRANSFER] += slot_bytes(&p);
+    inbox_rows += row_bytes(&p);
+    if (sums_parts(run)) inbox_sum += slot_bytes(&p);
   }
+  if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_rows, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
   bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;
 }
 
 /* The largest solver: LAPACK's 3 n n of an exact one, the products of a randomized one; a spread factor is mirrored in
  * the same place, two blocks at a time. And a block on its way. */
-static void hold_solver(const cv_plan_layout *l, int32_t owner, int64_t *bytes) {
+static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+  int32_t owner = owner_of(l->run, rank);
   int64_t most = 0, block = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
     int64_t k = cv_plan_basis(p.run, p.n, p.carrier);
     bool is_full = cv_plan_is_full(p.run, p.n, p.carrier);
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
-    if (!holds(&p, owner)) continue;
+    if (!holds(&p, owner) || p.run->is_inverse) continue;
     if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
-  bytes[CV_MEMORY_TRANSFER] += FLOAT * block;
+  bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
 }
 
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
@@ -280,7 +290,7 @@ void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_M
     hold_factor(&p, owner, bytes);
   }
   hold_links(l, rank, bytes);
-  hold_solver(l, owner, bytes);
+  hold_solver(l, rank, bytes);
 }
 
 int64_t cv_plan_factor_bytes(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {

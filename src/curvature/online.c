@@ -15,13 +15,13 @@ static bool has_average(const curvd_ctx *ctx) {
   return cv_settings_of(ctx)->method != CV_METHOD_B;
 }
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  factor->online = (cv_brand){.n = factor->n, .r_max = factor->k_max, .ld = factor->own_ld};
-  return has_average(ctx) ? cv_store_full.allocate(ctx, factor, index) : CURVD_OK;
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  (void)ctx;
+  factor->own.online = (cv_brand){.n = factor->n, .r_max = factor->k_max, .ld = factor->own.ld};
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_store_full.release(ctx, factor);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  return has_average(ctx) ? cv_store_full.arrays(ctx, factor, list) : 0;
 }
 
 static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
@@ -32,8 +32,8 @@ static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
 
 /* All of an identity lies outside the kept pairs. */
 static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
-  factor->online.trace = (double)factor->n;
-  factor->online.error_bound = 1;
+  factor->own.online.trace = (double)factor->n;
+  factor->own.online.error_bound = 1;
   if (has_average(ctx)) cv_store_full.begin_with_identity(ctx, factor);
 }
 
@@ -51,9 +51,9 @@ static void forget_pairs(cv_brand *state) {
 
 /* The pairs live where a refresh would put them. */
 static cv_brand *state_of(cv_factor *factor) {
-  factor->online.U = factor->basis;
-  factor->online.D = factor->eigenvalues;
-  return &factor->online;
+  factor->own.online.U = factor->own.basis;
+  factor->own.online.D = factor->own.eigenvalues;
+  return &factor->own.online;
 }
 
 static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
@@ -63,7 +63,7 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
   cv_brand_result result = {0};
   curvd_status status = cv_brand_update(state, &x, &ctx->eig_work, &result, why);
   if (status == CURVD_OK) {
-    factor->last.orthogonality = result.orthogonality;
+    factor->own.last.orthogonality = result.orthogonality;
   } else { /* pairs may hold anything */
     state->trace = w.keep * state->trace + w.add * cv_sum_squares(rows, factor->n, X, ldx);
     forget_pairs(state);
@@ -75,15 +75,15 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
 
 static double tau_of(const cv_settings *s, const cv_factor *factor, int64_t kept, double rest) {
   if (s->tail == CV_TAIL_ZERO || kept == factor->n) return 0;
-  if (s->tail == CV_TAIL_MIN) return kept > 0 ? factor->eigenvalues[kept - 1] : 0;
+  if (s->tail == CV_TAIL_MIN) return kept > 0 ? factor->own.eigenvalues[kept - 1] : 0;
   return rest > 0 ? rest / (double)(factor->n - kept) : 0;
 }
 
 /* Of the spectral norm of what the kept pairs and tau leave of the average. Updates leave 0 <= E <= error_bound, a
  * correction |E| <= error_bound; dropped pairs add to E, and tau takes from it. */
 static double error_bound_of(const cv_factor *factor, int64_t kept, double tau) {
-  const cv_brand *state = &factor->online;
-  double above = state->error_bound + (kept < state->r ? factor->eigenvalues[kept] : 0),
+  const cv_brand *state = &factor->own.online;
+  double above = state->error_bound + (kept < state->r ? factor->own.eigenvalues[kept] : 0),
          below = tau + (state->is_corrected ? state->error_bound : 0);
   return fmax(above, below);
 }
@@ -91,11 +91,11 @@ static double error_bound_of(const cv_factor *factor, int64_t kept, double tau) 
 /* What a solve would tell, as far as it is known. */
 static void describe_pairs(curvd_ctx *ctx, cv_factor *factor) {
   const cv_settings *s = cv_settings_of(ctx);
-  const cv_brand *state = &factor->online;
-  cv_eig_result *last = &factor->last;
+  const cv_brand *state = &factor->own.online;
+  cv_eig_result *last = &factor->own.last;
   double orthogonality = last->orthogonality, rest = state->trace;
   int64_t kept = cv_smaller((int64_t)cv_now(ctx, &s->eig_rank), state->r);
-  for (int64_t i = 0; i < kept; i++) rest -= factor->eigenvalues[i];
+  for (int64_t i = 0; i < kept; i++) rest -= factor->own.eigenvalues[i];
   *last = (cv_eig_result){.found = state->r,
                           .kept = kept,
                           .trace = state->trace,
@@ -109,15 +109,15 @@ static void describe_pairs(curvd_ctx *ctx, cv_factor *factor) {
  * has spoilt them. */
 static bool renew(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_brand *state = state_of(factor);
-  factor->last.found = state->r; /* updates have come since the last refresh */
-  factor->last.kept = cv_smaller(factor->last.kept, state->r);
+  factor->own.last.found = state->r; /* updates have come since the last refresh */
+  factor->own.last.kept = cv_smaller(factor->own.last.kept, state->r);
   if (!cv_store_full.solve(ctx, layer, factor, index)) {
-    if (factor->last.found == 0) forget_pairs(state);
+    if (factor->own.last.found == 0) forget_pairs(state);
     return false;
   }
-  state->r = factor->last.found;
-  state->trace = factor->fresh.trace;
-  state->error_bound = factor->last.error_bound + factor->last.tau; /* the former is of what tau leaves */
+  state->r = factor->own.last.found;
+  state->trace = factor->own.fresh.trace;
+  state->error_bound = factor->own.last.error_bound + factor->own.last.tau; /* the former is of what tau leaves */
   state->is_corrected = false;
   return true;
 }
@@ -128,14 +128,14 @@ static void correct(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, in
   cv_rng key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step};
   int64_t corrected = 0;
   cv_error why = {0};
-  cv_mirror(factor->n, factor->average, factor->own_ld);
-  if (cv_brand_correct(state_of(factor), factor->average, factor->own_ld, s->online_share, key,
+  cv_mirror(factor->n, factor->own.average, factor->own.ld);
+  if (cv_brand_correct(state_of(factor), factor->own.average, factor->own.ld, s->online_share, key,
                        cv_brand_block(factor->k_max), &ctx->eig_work, &corrected, &why) != CURVD_OK)
     cv_solve_tell(ctx, layer, factor, "correction", &why);
 }
 
 static bool is_turn(const cv_factor *factor, int64_t every) {
-  return every > 0 && factor->refreshes % every == every - 1;
+  return every > 0 && factor->own.refreshes % every == every - 1;
 }
 
 static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
@@ -143,15 +143,15 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   bool is_renewed = has_average(ctx) && is_turn(factor, s->online_renew),
        is_corrected = s->method == CV_METHOD_BRC && is_turn(factor, s->online_correct);
   cv_error why = {0};
-  factor->refreshes++;
+  factor->own.refreshes++;
   if (is_renewed && renew(ctx, layer, factor, index)) return true;
-  if (is_corrected && factor->online.r > 0) correct(ctx, layer, factor, index);
-  if (factor->online.r == 0) return false;
+  if (is_corrected && factor->own.online.r > 0) correct(ctx, layer, factor, index);
+  if (factor->own.online.r == 0) return false;
   describe_pairs(ctx, factor);
-  if (cv_solve_check(factor, &factor->last, &why) == CURVD_OK) return true;
+  if (cv_solve_check(factor, &factor->own.last, &why) == CURVD_OK) return true;
   cv_solve_tell(ctx, layer, factor, "online", &why);
   cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);
   return false;
 }
 
-const cv_store cv_store_online = {"online", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_online = {"online", size, arrays, NULL, scratch, begin_with_identity, mix, add_rows, solve};

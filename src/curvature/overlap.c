@@ -73,7 +73,8 @@ static curvd_status begin(curvd_ctx *ctx, cv_trial *trial) {
   for (int i = 0; i < WAYS; i++) trial->way[i].n = 0;
   CV_TRY(cv_coll_tell(&ctx->comm, word_of_transfer(ctx, trial), err));
   if (trial->up_floats > 0)
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, trial->up_floats, &trial->way[0], err));
+    CV_TRY(
+        cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, NULL, trial->up_floats, &trial->way[0], err));
   if (trial->row_bytes > 0)
     CV_TRY(cv_coll_begin_send(&ctx->comm, trial->owner, route->up.rows, trial->row_bytes, &trial->way[1], err));
   return cv_coll_begin_broadcast(&ctx->comm, trial->owner, route->down.payloads, trial->down_bytes, &trial->way[2],
@@ -96,7 +97,8 @@ static curvd_status serve(curvd_ctx *ctx, cv_trial *trial) {
   cv_transfer *way = trial->way;
   cv_error *err = &ctx->error;
   if (trial->up_floats > 0) {
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, trial->up_floats, way, err));
+    float *inbox = (float *)(void *)route->up.inbox;
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, inbox, trial->up_floats, way, err));
     CV_TRY(cv_coll_end(way, CV_WAIT_GENTLY, err));
   }
   for (int w = 0; w < ctx->comm.n_workers && trial->row_bytes > 0; w++) {

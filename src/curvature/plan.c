@@ -196,6 +196,9 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
+  if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1)
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block_inbox,
+                         &ctx->error));
   CV_TRY(allocate_sampling(ctx));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
   return cv_solver_room_new(ctx, most, &ctx->eig_work);
@@ -223,6 +226,7 @@ void cv_plan_free(curvd_ctx *ctx) {
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->rows_work};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);
+  cv_floats_free(&ctx->memory, &ctx->block_inbox);
   cv_floats_free(&ctx->memory, &ctx->sketched);
   cv_floats_free(&ctx->memory, &ctx->sampled);
   cv_doubles_free(&ctx->memory, &ctx->row_norms);

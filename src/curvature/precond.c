@@ -43,15 +43,15 @@ static curvd_status make_table(const cv_settings *s, cv_layer *layer, cv_error *
   const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
   double sign = layer->is_factored ? -1 : 1;
   cv_spectral f = {.is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX,
-                   .damping_g = G->damping,
-                   .damping_a = A->damping,
-                   .damping_joint = A->damping,
+                   .damping_g = G->applied.damping,
+                   .damping_a = A->applied.damping,
+                   .damping_joint = A->applied.damping,
                    .exponent_g = sign * s->exponent_g,
                    .exponent_a = sign * s->exponent_a,
-                   .identity_g = G->state.kind == CV_KIND_IDENTITY,
-                   .identity_a = A->state.kind == CV_KIND_IDENTITY};
+                   .identity_g = G->applied.state.kind == CV_KIND_IDENTITY,
+                   .identity_a = A->applied.state.kind == CV_KIND_IDENTITY};
   if (layer->is_factored) CV_TRY(cv_factored_make(layer, s->exponent_g, s->exponent_a, why));
-  return layer->H != NULL ? cv_spectral_table(&f, &G->side, &A->side, layer->H, why) : CURVD_OK;
+  return layer->H != NULL ? cv_spectral_table(&f, &G->applied.side, &A->applied.side, layer->H, why) : CURVD_OK;
 }
 
 /* Only when a refresh came or the damping changed. */
@@ -60,8 +60,8 @@ curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
   double damping = cv_now(ctx, &s->damping);
   if (!layer->table_is_due && damping == layer->table_damping) return CURVD_OK;
   cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
-  A->damping = cv_damping_of(s, damping, &A->state, &G->state, layer->n, layer->m, CV_A);
-  G->damping = cv_damping_of(s, damping, &A->state, &G->state, layer->n, layer->m, CV_G);
+  A->applied.damping = cv_damping_of(s, damping, &A->applied.state, &G->applied.state, layer->n, layer->m, CV_A);
+  G->applied.damping = cv_damping_of(s, damping, &A->applied.state, &G->applied.state, layer->n, layer->m, CV_G);
   layer->table_damping = damping;
   layer->table_is_due = false;
   if (s->form == CV_FORM_CHOLESKY) return CURVD_OK; /* the owner has damped it */
@@ -76,19 +76,20 @@ static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t 
   const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
   const float *X = layer->X;
   int64_t m = layer->m, n = layer->n, ldx = layer->ldx;
-  if (G->state.kind == CV_KIND_INVERSE) {
-    cv_gemm(CV_N, CV_N, m, n, m, 1, G->inverse, G->ld, X, ldx, 0, ctx->plane, layer->ld);
+  if (G->applied.state.kind == CV_KIND_INVERSE) {
+    cv_gemm(CV_N, CV_N, m, n, m, 1, G->applied.inverse, G->ld, X, ldx, 0, ctx->plane, layer->ld);
     X = ctx->plane, ldx = layer->ld;
   }
-  if (A->state.kind == CV_KIND_INVERSE) {
-    cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->inverse, A->ld, 0, out, ldo);
+  if (A->applied.state.kind == CV_KIND_INVERSE) {
+    cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->applied.inverse, A->ld, 0, out, ldo);
   } else {
     cv_copy_rows(m, n, X, ldx, out, ldo);
   }
 }
 
 static cv_pair pair_of(curvd_ctx *ctx, cv_layer *layer) {
-  return (cv_pair){&layer->factor[CV_G].side, &layer->factor[CV_A].side, layer->H, ctx->plane, ctx->core};
+  return (cv_pair){&layer->factor[CV_G].applied.side, &layer->factor[CV_A].applied.side, layer->H, ctx->plane,
+                   ctx->core};
 }
 
 static cv_pair_sums measure(const cv_layer *layer, const float *out, int64_t ldo) {

@@ -13,17 +13,17 @@ static int64_t wanted_rank(curvd_ctx *ctx, cv_factor *factor) {
   int64_t scheduled = (int64_t)cv_now(ctx, &s->eig_rank);
   if (factor->is_full) return factor->n;
   if (s->missing_trace == 0) return cv_smaller(scheduled, factor->k_max);
-  if (factor->eig_rank == 0) factor->eig_rank = scheduled;
-  factor->eig_rank =
-      cv_smaller(cv_smaller(cv_larger(factor->eig_rank, s->eig_rank_min), s->eig_rank_max), factor->k_max);
-  return factor->eig_rank;
+  if (factor->own.eig_rank == 0) factor->own.eig_rank = scheduled;
+  factor->own.eig_rank =
+      cv_smaller(cv_smaller(cv_larger(factor->own.eig_rank, s->eig_rank_min), s->eig_rank_max), factor->k_max);
+  return factor->own.eig_rank;
 }
 
 /* The next refresh begins with what this one kept; with half as much again where that left too much of the trace. */
 static void adapt_rank(const cv_settings *s, cv_factor *factor) {
   if (s->missing_trace == 0 || factor->is_full) return;
-  factor->eig_rank = factor->last.kept;
-  if (factor->last.missing_trace > s->missing_trace) factor->eig_rank += (factor->eig_rank + 1) / 2;
+  factor->own.eig_rank = factor->own.last.kept;
+  if (factor->own.last.missing_trace > s->missing_trace) factor->own.eig_rank += (factor->own.eig_rank + 1) / 2;
 }
 
 static cv_eig_method eig_method_of(const cv_settings *s) {
@@ -45,15 +45,15 @@ static cv_eig_method eig_method_of(const cv_settings *s) {
 
 static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   const cv_settings *s = cv_settings_of(ctx);
-  bool is_warm = s->warm_start && factor->last.found > 0;
+  bool is_warm = s->warm_start && factor->own.last.found > 0;
   int64_t rank = wanted_rank(ctx, factor),
           over = cv_smaller(cv_oversampling(cv_now(ctx, &s->oversampling), rank, false), factor->k_max - rank);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
   return (cv_eig_problem){
       .n = factor->n,
       .grid = factor->is_spread ? &ctx->grid : NULL,
-      .M = factor->average,
-      .ld = factor->own_ld,
+      .M = factor->own.average,
+      .ld = factor->own.ld,
       .method = eig_method_of(s),
       .eig_rank = rank,
       .oversampling = over,
@@ -66,19 +66,19 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
       .products_more = s->drift_products,
       .orthonormalise = (cv_orthonormalise)s->orthonormalise,
       .tail = (cv_tail)s->tail,
-      .n_start = is_warm ? cv_smaller(factor->last.found, rank + over) : 0,
+      .n_start = is_warm ? cv_smaller(factor->own.last.found, rank + over) : 0,
       .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
 }
 
 static void describe(cv_factor *factor) {
-  const cv_eig_result *r = &factor->last;
-  cv_factor_state *fresh = &factor->fresh;
+  const cv_eig_result *r = &factor->own.last;
+  cv_factor_state *fresh = &factor->own.fresh;
   fresh->is_new = 1;
   fresh->kind = CV_KIND_EIGEN;
   fresh->r = r->kept;
   fresh->rows = factor->seeds_workers ? factor->k_max : r->kept;
-  fresh->lambda_max = r->kept > 0 ? factor->eigenvalues[0] : 0;
-  fresh->lambda_min = r->kept > 0 ? factor->eigenvalues[r->kept - 1] : 0;
+  fresh->lambda_max = r->kept > 0 ? factor->own.eigenvalues[0] : 0;
+  fresh->lambda_min = r->kept > 0 ? factor->own.eigenvalues[r->kept - 1] : 0;
   fresh->tau = r->tau;
   fresh->missing_trace = r->missing_trace;
   fresh->error_bound = r->error_bound;
@@ -98,26 +98,26 @@ static double norm_of(int64_t r, const float *D) {
 
 /* Do the pairs in force still fit the average? Costs products of a few random vectors. */
 static bool still_fits(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem) {
-  double allowed = cv_settings_of(ctx)->skip_error * norm_of(factor->last.kept, factor->eigenvalues);
-  cv_eig_result now = factor->last;
+  double allowed = cv_settings_of(ctx)->skip_error * norm_of(factor->own.last.kept, factor->own.eigenvalues);
+  cv_eig_result now = factor->own.last;
   cv_error why = {0};
-  if (allowed == 0 || factor->last.found == 0) return false;
+  if (allowed == 0 || factor->own.last.found == 0) return false;
   curvd_status status =
       cv_solver_of(ctx, factor)
-          ->check(problem, &ctx->eig_work, factor->basis, factor->own_ld, factor->eigenvalues, &now, &why);
-  return status == CURVD_OK && now.error_norm <= factor->last.error_norm + allowed;
+          ->check(problem, &ctx->eig_work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, &now, &why);
+  return status == CURVD_OK && now.error_norm <= factor->own.last.error_norm + allowed;
 }
 
 /* ---- the store of whole averages: (n, mine), lower triangle (spread: upper) ---- */
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  (void)index;
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, factor->n * factor->own_ld, "a running average",
-                       &factor->average, &ctx->error);
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  (void)ctx, (void)factor;
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_floats_free(&ctx->memory, &factor->average);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  (void)ctx;
+  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "a running average"};
+  return 1;
 }
 
 /* A spread average is mirrored in the solver's floats. */
@@ -131,7 +131,8 @@ static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
 /* This rank's ones. */
 static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
-  for (int64_t i = 0; i < factor->mine; i++) factor->average[cv_cyclic_global(&piece, i) * factor->own_ld + i] = 1;
+  for (int64_t i = 0; i < factor->own.cols; i++)
+    factor->own.average[cv_cyclic_global(&piece, i) * factor->own.ld + i] = 1;
 }
 
 /* The sum's packed triangle. */
@@ -140,11 +141,11 @@ static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const f
   double trace = 0;
   (void)ctx, (void)why;
   for (int64_t i = 0; i < factor->n; wire += ++i) {
-    float *row = factor->average + i * factor->own_ld;
+    float *row = factor->own.average + i * factor->own.ld;
     for (int64_t j = 0; j <= i; j++) row[j] = keep * row[j] + add * wire[j];
     trace += row[i];
   }
-  factor->fresh.trace = trace;
+  factor->own.fresh.trace = trace;
   return CURVD_OK;
 }
 
@@ -152,11 +153,11 @@ static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const f
 static void add_rows_to_piece(const curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X,
                               int64_t ldx) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
-  for (int64_t local = 0, width; local < factor->mine; local += width) {
+  for (int64_t local = 0, width; local < factor->own.cols; local += width) {
     int64_t begin = cv_cyclic_global(&piece, local);
     width = cv_cyclic_run(&piece, local);
     cv_gemm(CV_T, CV_N, begin + width, width, rows, (float)w.add, X, ldx, X + begin, ldx, (float)w.keep,
-            factor->average + local, factor->own_ld);
+            factor->own.average + local, factor->own.ld);
   }
 }
 
@@ -167,7 +168,7 @@ static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, in
     add_rows_to_piece(ctx, factor, w, rows, X, ldx);
     return CURVD_OK;
   }
-  cv_gram_columns(factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->average, factor->own_ld);
+  cv_gram_columns(factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->own.average, factor->own.ld);
   return CURVD_OK;
 }
 
@@ -175,8 +176,8 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   cv_eig_problem problem = problem_of(ctx, layer, factor, index);
   cv_error why = {0};
   if (!factor->is_spread) {
-    cv_mirror(factor->n, factor->average, factor->own_ld);
-  } else if (cv_grid_mirror(&ctx->grid, factor->n, factor->average, factor->own_ld, ctx->eig_work.floats, &why) !=
+    cv_mirror(factor->n, factor->own.average, factor->own.ld);
+  } else if (cv_grid_mirror(&ctx->grid, factor->n, factor->own.average, factor->own.ld, ctx->eig_work.floats, &why) !=
              CURVD_OK) {
     cv_solve_tell(ctx, layer, factor, "mirror", &why);
     return false;
@@ -190,7 +191,7 @@ static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int3
   return true;
 }
 
-const cv_store cv_store_full = {"full", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_full = {"full", size, arrays, NULL, scratch, begin_with_identity, mix, add_rows, solve};
 
 /* ---- a refresh ---- */
 
@@ -200,20 +201,20 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
   const cv_settings *s = cv_settings_of(ctx);
   const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
   int which = factor == A ? CV_A : CV_G;
-  double damping = cv_damping_of(s, cv_now(ctx, &s->damping), &A->fresh, &G->fresh, layer->n, layer->m, which);
+  double damping = cv_damping_of(s, cv_now(ctx, &s->damping), &A->own.fresh, &G->own.fresh, layer->n, layer->m, which);
   cv_error why = {0};
   for (int t = 0; t < TRIES; t++, damping *= 10) {
-    float *M = factor->basis;
+    float *M = factor->own.basis;
     for (int64_t i = 0; i < factor->n; i++) {
-      memcpy(M + i * factor->ld, factor->average + i * factor->ld, (size_t)(i + 1) * sizeof *M);
+      memcpy(M + i * factor->ld, factor->own.average + i * factor->ld, (size_t)(i + 1) * sizeof *M);
       M[i * factor->ld + i] += (float)damping;
     }
     why = (cv_error){0};
     if (cv_spd_inverse(factor->n, M, factor->ld, &why) == CURVD_OK &&
         isfinite(cv_sum_squares(factor->n, factor->n, M, factor->ld))) {
-      factor->fresh.is_new = 1;
-      factor->fresh.kind = CV_KIND_INVERSE;
-      factor->fresh.r = factor->n;
+      factor->own.fresh.is_new = 1;
+      factor->own.fresh.kind = CV_KIND_INVERSE;
+      factor->own.fresh.r = factor->n;
       return;
     }
     ctx->my_events[CURVD_EVENT_RETRIED]++;
@@ -224,19 +225,19 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
 }
 
 static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
-  factor->fresh.is_new = 0;
-  if (factor->updates == 0) return;
-  if (factor->fresh.trace <= 0) { /* a dead factor: its side is the identity */
-    factor->fresh.is_new = 1;
-    factor->fresh.kind = CV_KIND_IDENTITY;
-    factor->fresh.r = 0;
-    factor->last.found = 0;
+  factor->own.fresh.is_new = 0;
+  if (factor->own.updates == 0) return;
+  if (factor->own.fresh.trace <= 0) { /* a dead factor: its side is the identity */
+    factor->own.fresh.is_new = 1;
+    factor->own.fresh.kind = CV_KIND_IDENTITY;
+    factor->own.fresh.r = 0;
+    factor->own.last.found = 0;
   } else if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
     refresh_inverse(ctx, layer, factor);
   } else if (factor->store->solve(ctx, layer, factor, index)) {
     describe(factor);
   }
-  if (factor->fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);
+  if (factor->own.fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);
 }
 
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index) {

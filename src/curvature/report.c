@@ -41,7 +41,7 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
 }
 
 static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor) {
-  const cv_factor_state *s = &factor->state;
+  const cv_factor_state *s = &factor->applied.state;
   return (curvd_factor_metrics){.n = factor->n,
                                 .eig_rank = s->r,
                                 .statistics_step = s->statistics_step,
@@ -60,7 +60,7 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                 .ranks = layer->owner < 0    ? 0
                                          : factor->is_spread ? ctx->comm.n_owners
                                                              : 1,
-                                .damping = factor->damping,
+                                .damping = factor->applied.damping,
                                 .refused = s->refused,
                                 .carrier = factor->carrier ? factor->carrier->name : "",
                                 .store = factor->store ? factor->store->name : ""};

@@ -41,11 +41,11 @@ void cv_sketch_change_seeds(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS; f++) {
       cv_factor *factor = &ctx->layer[i].factor[f];
-      float *seed = factor->seed;
-      if (!factor->has_seed_next) continue;
-      factor->seed = factor->seed_next;
-      factor->seed_next = seed;
-      factor->has_seed_next = false;
+      float *seed = factor->captured.seed;
+      if (!factor->captured.has_seed_next) continue;
+      factor->captured.seed = factor->captured.seed_next;
+      factor->captured.seed_next = seed;
+      factor->captured.has_seed_next = false;
     }
   }
 }
@@ -63,14 +63,14 @@ static cv_stream_rows weighted(const cv_rows *x) {
 
 static void add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   cv_stream_rows rows = weighted(x);
-  bool is_first = factor->rows == 0;
-  cv_stream_add(sketch_rows(factor), factor->n, factor->seed, factor->ld, &rows, is_first ? 0 : 1, factor->statistic,
-                factor->ld, ctx->sketched);
-  factor->captured_trace = (is_first ? 0 : factor->captured_trace) + cv_stream_trace(&rows, factor->n);
+  bool is_first = factor->captured.rows == 0;
+  cv_stream_add(sketch_rows(factor), factor->n, factor->captured.seed, factor->ld, &rows, is_first ? 0 : 1,
+                factor->captured.statistic, factor->ld, ctx->sketched);
+  factor->captured.trace = (is_first ? 0 : factor->captured.trace) + cv_stream_trace(&rows, factor->n);
 }
 
 static double trace(const cv_factor *factor) {
-  return factor->captured_trace;
+  return factor->captured.trace;
 }
 
 static int64_t summed(const cv_factor *factor) {
@@ -79,27 +79,29 @@ static int64_t summed(const cv_factor *factor) {
 
 static void pack(const cv_factor *factor, float *wire) {
   for (int64_t i = 0; i < sketch_rows(factor); i++, wire += factor->n)
-    memcpy(wire, factor->statistic + i * factor->ld, (size_t)factor->n * sizeof *wire);
+    memcpy(wire, factor->captured.statistic + i * factor->ld, (size_t)factor->n * sizeof *wire);
 }
 
 const cv_carrier cv_carrier_sketch = {"sketch", false, false, room, add, trace, summed, pack};
 
 /* ---- store ---- */
 
-static curvd_status allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
-  cv_stream *stream = &factor->stream;
-  int64_t floats = sketch_rows(factor) * factor->ld;
-  *stream = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a test matrix", &stream->Omega, &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, floats, "a sketch", &stream->Y, &ctx->error));
-  CV_TRY(cv_window_allocate(ctx, factor));
-  return cv_sketch_seed(ctx, factor, index, stream->Omega);
+static void size(const curvd_ctx *ctx, cv_factor *factor) {
+  factor->own.stream = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
+  cv_window_size(ctx, factor);
 }
 
-static void release(curvd_ctx *ctx, cv_factor *factor) {
-  cv_floats_free(&ctx->memory, &factor->stream.Omega);
-  cv_floats_free(&ctx->memory, &factor->stream.Y);
-  cv_window_release(ctx, factor);
+static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
+  cv_stream *stream = &factor->own.stream;
+  int64_t floats = sketch_rows(factor) * factor->ld;
+  (void)ctx;
+  list[0] = (cv_array){&stream->Omega, floats, "a test matrix"};
+  list[1] = (cv_array){&stream->Y, floats, "a sketch"};
+  return 2 + cv_window_arrays(factor, list + 2);
+}
+
+static curvd_status begin(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+  return cv_sketch_seed(ctx, factor, index, factor->own.stream.Omega);
 }
 
 /* Behind what a solve needs: room for a second set of pairs. */
@@ -113,8 +115,8 @@ static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
 
 static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
   (void)ctx;
-  memcpy(factor->stream.Y, factor->stream.Omega, (size_t)(sketch_rows(factor) * factor->ld) * sizeof(float));
-  factor->stream.trace = (double)factor->n;
+  memcpy(factor->own.stream.Y, factor->own.stream.Omega, (size_t)(sketch_rows(factor) * factor->ld) * sizeof(float));
+  factor->own.stream.trace = (double)factor->n;
 }
 
 static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_factor *factor, int32_t index) {
@@ -135,20 +137,20 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_factor *factor, int32_
 /* The history on the seed that the last refresh made, which lies in basis. When that fails it stays due: workers have
  * that seed, so no sketch may be added before. */
 static curvd_status reseed(curvd_ctx *ctx, cv_factor *factor, int32_t index, cv_error *why) {
-  const float *U = factor->basis, *D = factor->eigenvalues;
-  int64_t found = factor->last.found;
-  if (factor->has_absorbed) {
+  const float *U = factor->own.basis, *D = factor->own.eigenvalues;
+  int64_t found = factor->own.last.found;
+  if (factor->own.has_absorbed) {
     cv_eig_problem problem = problem_of(ctx, factor, index);
     cv_eig_scratch need = cv_stream_scratch(factor->n, factor->k_max);
     float *V = ctx->eig_work.floats + need.floats, *w = V + sketch_rows(factor) * factor->ld;
     cv_eig_result result = {0};
-    CV_TRY(cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, V, factor->ld, w, &result, why));
+    CV_TRY(cv_stream_solve(&factor->own.stream, &problem, &ctx->eig_work, V, factor->ld, w, &result, why));
     U = V, D = w, found = result.found;
   }
-  CV_TRY(cv_stream_reseed(&factor->stream, found, U, factor->ld, D, factor->k_max, factor->basis, factor->own_ld,
-                          key_of(ctx, factor, index, factor->reseed_step), &ctx->eig_work, why));
-  factor->is_reseed_due = false;
-  cv_window_clear(&factor->window);
+  CV_TRY(cv_stream_reseed(&factor->own.stream, found, U, factor->ld, D, factor->k_max, factor->own.basis,
+                          factor->own.ld, key_of(ctx, factor, index, factor->own.reseed_step), &ctx->eig_work, why));
+  factor->own.is_reseed_due = false;
+  cv_window_clear(&factor->own.window);
   return CURVD_OK;
 }
 
@@ -160,26 +162,26 @@ static int32_t index_of(const curvd_ctx *ctx, const cv_factor *factor) {
 
 /* Workers capture before a refresh lands in the same step. */
 static bool is_of_new_seed(const curvd_ctx *ctx, const cv_factor *factor) {
-  return factor->is_reseed_due && ctx->step > factor->reseed_step + cv_settings_of(ctx)->staleness;
+  return factor->own.is_reseed_due && ctx->step > factor->own.reseed_step + cv_settings_of(ctx)->staleness;
 }
 
 static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
   if (is_of_new_seed(ctx, factor)) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
-  cv_stream_mix(&factor->stream, w.keep, w.add, wire, factor->n, 0);
-  factor->stream.trace = factor->fresh.trace;
-  factor->has_absorbed = true;
+  cv_stream_mix(&factor->own.stream, w.keep, w.add, wire, factor->n, 0);
+  factor->own.stream.trace = factor->own.fresh.trace;
+  factor->own.has_absorbed = true;
   return CURVD_OK;
 }
 
 static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
                              cv_error *why) {
   cv_stream_rows x = {rows, ldx, X, false, w.add};
-  if (factor->is_reseed_due) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
-  cv_stream_add(sketch_rows(factor), factor->n, factor->stream.Omega, factor->ld, &x, (float)w.keep, factor->stream.Y,
-                factor->ld, ctx->sketched);
-  cv_window_add(&factor->window, factor->n, w, rows, X, ldx);
-  factor->stream.trace = factor->fresh.trace;
-  factor->has_absorbed = true;
+  if (factor->own.is_reseed_due) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
+  cv_stream_add(sketch_rows(factor), factor->n, factor->own.stream.Omega, factor->ld, &x, (float)w.keep,
+                factor->own.stream.Y, factor->ld, ctx->sketched);
+  cv_window_add(&factor->own.window, factor->n, w, rows, X, ldx);
+  factor->own.stream.trace = factor->own.fresh.trace;
+  factor->own.has_absorbed = true;
   return CURVD_OK;
 }
 
@@ -192,8 +194,8 @@ static curvd_status repair(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
   }
   cv_solve_tell(ctx, layer, factor, "window", why);
   *why = (cv_error){0};
-  return cv_stream_solve(&factor->stream, problem, &ctx->eig_work, factor->basis, factor->own_ld, factor->eigenvalues,
-                         &factor->last, why);
+  return cv_stream_solve(&factor->own.stream, problem, &ctx->eig_work, factor->own.basis, factor->own.ld,
+                         factor->own.eigenvalues, &factor->own.last, why);
 }
 
 /* The last seed has landed everywhere by now, and basis is needed for the next one.
@@ -201,28 +203,28 @@ static curvd_status repair(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
 static bool solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
   cv_eig_problem problem = problem_of(ctx, factor, index);
   cv_error why = {0};
-  double before = factor->last.found > 0 ? factor->last.missing_trace : -1;
-  curvd_status status = factor->is_reseed_due ? reseed(ctx, factor, index, &why) : CURVD_OK;
+  double before = factor->own.last.found > 0 ? factor->own.last.missing_trace : -1;
+  curvd_status status = factor->own.is_reseed_due ? reseed(ctx, factor, index, &why) : CURVD_OK;
   if (status == CURVD_OK) {
-    factor->last = (cv_eig_result){0};
-    status = cv_stream_solve(&factor->stream, &problem, &ctx->eig_work, factor->basis, factor->own_ld,
-                             factor->eigenvalues, &factor->last, &why);
+    factor->own.last = (cv_eig_result){0};
+    status = cv_stream_solve(&factor->own.stream, &problem, &ctx->eig_work, factor->own.basis, factor->own.ld,
+                             factor->own.eigenvalues, &factor->own.last, &why);
   }
-  if (status == CURVD_OK && cv_window_is_wanted(&factor->window, before, factor->last.missing_trace))
+  if (status == CURVD_OK && cv_window_is_wanted(&factor->own.window, before, factor->own.last.missing_trace))
     status = repair(ctx, layer, factor, &problem, &why);
-  if (status == CURVD_OK) status = cv_solve_check(factor, &factor->last, &why);
+  if (status == CURVD_OK) status = cv_solve_check(factor, &factor->own.last, &why);
   if (status == CURVD_OK)
-    status = cv_stream_complete(factor->n, factor->k_max, factor->last.found, factor->basis, factor->own_ld,
+    status = cv_stream_complete(factor->n, factor->k_max, factor->own.last.found, factor->own.basis, factor->own.ld,
                                 key_of(ctx, factor, index, ctx->step), &ctx->eig_work, &why);
   if (status != CURVD_OK) {
     cv_solve_tell(ctx, layer, factor, "stream", &why);
     cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);
     return false;
   }
-  factor->is_reseed_due = true;
-  factor->reseed_step = ctx->step;
-  factor->has_absorbed = false;
+  factor->own.is_reseed_due = true;
+  factor->own.reseed_step = ctx->step;
+  factor->own.has_absorbed = false;
   return true;
 }
 
-const cv_store cv_store_stream = {"stream", allocate, release, scratch, begin_with_identity, mix, add_rows, solve};
+const cv_store cv_store_stream = {"stream", size, arrays, begin, scratch, begin_with_identity, mix, add_rows, solve};

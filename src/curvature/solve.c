@@ -45,7 +45,7 @@ static double residual_max(const cv_factor *factor) {
 /* Comparisons are written so that NaN is not sound. */
 curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *r, cv_error *why) {
   double sum = 0, trace = r->trace; /* the same on every owner */
-  for (int64_t i = 0; i < r->found; i++) sum += factor->eigenvalues[i];
+  for (int64_t i = 0; i < r->found; i++) sum += factor->own.eigenvalues[i];
   bool is_sound = r->orthogonality <= ORTHOGONALITY_MAX && r->residual <= residual_max(factor) &&
                   r->error_norm <= 2 * trace && sum <= trace * (1 + TRACE_EXCESS_MAX);
   if (is_sound) return CURVD_OK;
@@ -72,7 +72,7 @@ static curvd_status solve_in_new_room(curvd_ctx *ctx, const cv_eig_ops *ops, con
   ctx->error = (cv_error){0}; /* a rung that found no memory is one that failed, not an error of the step */
   status = agree(ctx, factor, status, why);
   if (status == CURVD_OK) {
-    status = ops->solve(p, &work, factor->basis, factor->own_ld, factor->eigenvalues, result, why);
+    status = ops->solve(p, &work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, result, why);
   }
   cv_solver_room_free(ctx, &work);
   return status;
@@ -80,12 +80,13 @@ static curvd_status solve_in_new_room(curvd_ctx *ctx, const cv_eig_ops *ops, con
 
 static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
                        cv_error *why) {
-  cv_eig_result *result = &factor->last;
+  cv_eig_result *result = &factor->own.last;
   *why = (cv_error){0};
   *result = (cv_eig_result){0};
-  curvd_status status = ops == cv_solver_of(ctx, factor) ? ops->solve(p, &ctx->eig_work, factor->basis, factor->own_ld,
-                                                                      factor->eigenvalues, result, why)
-                                                         : solve_in_new_room(ctx, ops, p, factor, result, why);
+  curvd_status status =
+      ops == cv_solver_of(ctx, factor)
+          ? ops->solve(p, &ctx->eig_work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, result, why)
+          : solve_in_new_room(ctx, ops, p, factor, result, why);
   if (status == CURVD_OK) status = cv_solve_check(factor, result, why);
   return status == CURVD_OK;
 }
@@ -108,7 +109,7 @@ bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv
     if (i > 0 && rung[i] == rung[i - 1]) continue;
     if (i > 0) cv_count(ctx, layer, event[i]);
     if (try_solver(ctx, rung[i], problem, factor, &why)) return true;
-    factor->last.found = 0; /* the failed solver may have spoilt the basis: no warm start from it */
+    factor->own.last.found = 0; /* the failed solver may have spoilt the basis: no warm start from it */
     cv_solve_tell(ctx, layer, factor, rung[i]->name, &why);
   }
   cv_count(ctx, layer, CURVD_EVENT_KEPT_PREVIOUS);

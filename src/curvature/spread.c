@@ -24,17 +24,18 @@ int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local) {
 /* block (end, width) = X^T X */
 void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block) {
   int64_t width = cv_cyclic_run(piece, local), end = end_of(piece, local);
-  const float *X = factor->statistic;
-  if (factor->rows == 0) {
+  const float *X = factor->captured.statistic;
+  if (factor->captured.rows == 0) {
     memset(block, 0, (size_t)(end * width) * sizeof *block);
   } else {
-    cv_gemm(CV_T, CV_N, end, width, factor->rows, 1, X, factor->ld, X + end - width, factor->ld, 0, block, width);
+    cv_gemm(CV_T, CV_N, end, width, factor->captured.rows, 1, X, factor->ld, X + end - width, factor->ld, 0, block,
+            width);
   }
 }
 
 void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block) {
   int64_t width = cv_cyclic_run(piece, local), end = end_of(piece, local);
-  if (factor->due.add == 0) return;
-  cv_mix(end, width, (float)factor->due.add, block, width, (float)factor->due.keep, factor->average + local,
-         factor->own_ld);
+  if (factor->own.due.add == 0) return;
+  cv_mix(end, width, (float)factor->own.due.add, block, width, (float)factor->own.due.keep, factor->own.average + local,
+         factor->own.ld);
 }

@@ -11,10 +11,22 @@
 
 #include "curvature/internal.h"
 
+/* An array of a factor's owner: *x (count) floats. */
+typedef struct cv_array {
+  float **x;
+  int64_t count;
+  const char *what;
+} cv_array;
+
+enum { CV_ARRAYS_MAX = 8 };
+
 typedef struct cv_store {
   const char *name;
-  curvd_status (*allocate)(curvd_ctx *ctx, cv_factor *factor, int32_t index); /* index: of the layer */
-  void (*release)(curvd_ctx *ctx, cv_factor *factor);
+  /* Sizes before memory is made; the arrays that it keeps, how many; and, optional, what they hold at first (index: of
+   * the layer). */
+  void (*size)(const curvd_ctx *ctx, cv_factor *factor);
+  int (*arrays)(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]);
+  curvd_status (*begin)(curvd_ctx *ctx, cv_factor *factor, int32_t index);
   cv_eig_scratch (*scratch)(const curvd_ctx *ctx, const cv_factor *factor);
   void (*begin_with_identity)(const curvd_ctx *ctx, cv_factor *factor);
   /* wire: what the factor's carrier packed, summed. NUMERIC: the statistic is lost, what is kept stays sound. */
@@ -24,6 +36,13 @@ typedef struct cv_store {
   /* Pairs in basis and eigenvalues, and last tells of them. false: the previous ones stay in force. */
   bool (*solve)(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index);
 } cv_store;
+
+/* The owner's part of a factor (owned.c): its memory; and all of it to another owner, or from one, whose part has been
+ * allocated. */
+curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index);
+void cv_owned_release(curvd_ctx *ctx, cv_factor *factor);
+curvd_status cv_owned_send(curvd_ctx *ctx, cv_factor *factor, int owner);
+curvd_status cv_owned_receive(curvd_ctx *ctx, cv_factor *factor, int owner);
 
 extern const cv_store cv_store_full, cv_store_stream, cv_store_online;
 

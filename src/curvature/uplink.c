@@ -108,7 +108,7 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
 
 static curvd_status begin_sending(curvd_ctx *ctx, int owner, cv_uplink *up) {
   if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
-  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), up->n_floats, &up->transfer[up->next], &ctx->error);
+  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), NULL, up->n_floats, &up->transfer[up->next], &ctx->error);
 }
 
 static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
@@ -148,13 +148,17 @@ curvd_status cv_up_send(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
+static float *inbox_of(const cv_uplink *up) {
+  return (float *)(void *)up->inbox;
+}
+
 /* To a sum a curvature rank has nothing to add. */
 static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
   if (cv_is_with_gradients(ctx))
     return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
                                  up->transfer, &ctx->error);
   memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
-  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), up->n_floats, up->transfer, &ctx->error);
+  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), inbox_of(up), up->n_floats, up->transfer, &ctx->error);
 }
 
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
@@ -165,7 +169,7 @@ curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
   if (up->n_floats == 0) return CURVD_OK;
   if (!is_worker) CV_TRY(begin_taking(ctx, me, up));
   /* Workers that wait for this refresh look at the transfer all the time, and so must its other end: a sleep for each
-   * of Open MPI's pieces of 32 KiB would be most of its time. */
+   * of Open MPI's fragments of 32 KiB would be most of its time. */
   bool is_awaited = is_worker || cv_staleness_bound(cv_settings_of(ctx)) == 0;
   CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_awaited ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
   return CURVD_OK;
@@ -208,7 +212,7 @@ static curvd_status reduce_block(curvd_ctx *ctx, cv_factor *factor, int owner, c
     memset(ctx->block, 0, (size_t)floats * sizeof *ctx->block);
   }
   cv_transfer transfer;
-  CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, ctx->block, floats, &transfer, &ctx->error));
+  CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, ctx->block, ctx->block_inbox, floats, &transfer, &ctx->error));
   if (is_worker && !is_mine) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += floats * (int64_t)sizeof *ctx->block;
   CV_TRY(cv_up_wait(ctx, &transfer, CV_WAIT_ACTIVE));
   if (is_mine) cv_spread_absorb(factor, piece, local, ctx->block);

@@ -17,24 +17,21 @@ static int64_t stream_floats(const cv_factor *factor) {
   return (factor->k_max + CV_EIG_PROBES) * factor->ld;
 }
 
-curvd_status cv_window_allocate(curvd_ctx *ctx, cv_factor *factor) {
-  cv_window *window = &factor->window;
+void cv_window_size(const curvd_ctx *ctx, cv_factor *factor) {
+  cv_window *window = &factor->own.window;
   window->room = factor->seeds_workers ? 0 : cv_settings_of(ctx)->window_rows;
   window->ld = factor->ld;
   window->history = (cv_stream){.n = factor->n, .k = factor->k_max, .ld = factor->ld};
   cv_window_clear(window);
-  if (window->room == 0) return CURVD_OK;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, window->room * window->ld, "a window of rows", &window->X,
-                       &ctx->error));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a test matrix", &window->history.Omega,
-                       &ctx->error));
-  return cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, stream_floats(factor), "a sketch", &window->history.Y,
-                       &ctx->error);
 }
 
-void cv_window_release(curvd_ctx *ctx, cv_factor *factor) {
-  float **block[] = {&factor->window.X, &factor->window.history.Omega, &factor->window.history.Y};
-  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+int cv_window_arrays(cv_factor *factor, cv_array *list) {
+  cv_window *window = &factor->own.window;
+  if (window->room == 0) return 0;
+  list[0] = (cv_array){&window->X, window->room * window->ld, "a window of rows"};
+  list[1] = (cv_array){&window->history.Omega, stream_floats(factor), "a test matrix"};
+  list[2] = (cv_array){&window->history.Y, stream_floats(factor), "a sketch"};
+  return 3;
 }
 
 cv_eig_scratch cv_window_scratch(const cv_factor *factor) {
@@ -64,24 +61,24 @@ bool cv_window_is_wanted(const cv_window *window, double before, double now) {
 /* The stream without the window's rows; a history of noise counts as isotropic. Products of the probes stay exact. */
 static void make_history(curvd_ctx *ctx, const cv_factor *factor, cv_stream_rows rows, cv_stream *history) {
   int64_t k = factor->k_max + CV_EIG_PROBES;
-  memcpy(history->Omega, factor->stream.Omega, (size_t)stream_floats(factor) * sizeof(float));
-  memcpy(history->Y, factor->stream.Y, (size_t)stream_floats(factor) * sizeof(float));
+  memcpy(history->Omega, factor->own.stream.Omega, (size_t)stream_floats(factor) * sizeof(float));
+  memcpy(history->Y, factor->own.stream.Y, (size_t)stream_floats(factor) * sizeof(float));
   rows.weight = -rows.weight;
   cv_stream_add(k, factor->n, history->Omega, history->ld, &rows, 1, history->Y, history->ld, ctx->sketched);
-  history->trace = fmax(0, factor->stream.trace + cv_stream_trace(&rows, factor->n));
-  if (history->trace <= NOISE * factor->stream.trace)
+  history->trace = fmax(0, factor->own.stream.trace + cv_stream_trace(&rows, factor->n));
+  if (history->trace <= NOISE * factor->own.stream.trace)
     memset(history->Y, 0, (size_t)(factor->k_max * history->ld) * sizeof(float));
 }
 
 curvd_status cv_window_repair(curvd_ctx *ctx, cv_factor *factor, const cv_eig_problem *problem, cv_error *why) {
-  cv_window *window = &factor->window;
-  cv_stream old = factor->stream;
+  cv_window *window = &factor->own.window;
+  cv_stream old = factor->own.stream;
   cv_stream_rows rows = {window->rows, window->ld, window->X, false, window->weight};
   make_history(ctx, factor, rows, &window->history);
-  CV_TRY(cv_stream_repair(&window->history, 1, &rows, problem, &ctx->eig_work, factor->last.found, factor->basis,
-                          factor->own_ld, factor->eigenvalues, &factor->last, why));
-  factor->stream = window->history;
-  factor->stream.trace = old.trace;
+  CV_TRY(cv_stream_repair(&window->history, 1, &rows, problem, &ctx->eig_work, factor->own.last.found,
+                          factor->own.basis, factor->own.ld, factor->own.eigenvalues, &factor->own.last, why));
+  factor->own.stream = window->history;
+  factor->own.stream.trace = old.trace;
   window->history = old;
   cv_window_clear(window);
   return CURVD_OK;

@@ -25,7 +25,7 @@ int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int ow
 /* What this owner does not hold is not new. */
 void cv_wire_publish_header(const cv_layer *layer, int owner, char *header) {
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor_state state = layer->factor[f].fresh;
+    cv_factor_state state = layer->factor[f].own.fresh;
     if (!cv_holds_factor(layer, &layer->factor[f], owner)) state.is_new = 0;
     memcpy(header + f * sizeof state, &state, sizeof state);
   }
@@ -47,16 +47,16 @@ int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int o
 }
 
 static float *publish_factor(const cv_factor *factor, float *to) {
-  int64_t n = factor->n, r = factor->fresh.r, rows = factor->fresh.rows, mine = factor->mine;
-  if (factor->fresh.kind == CV_KIND_INVERSE) {
-    for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
+  int64_t n = factor->n, r = factor->own.fresh.r, rows = factor->own.fresh.rows, mine = factor->own.cols;
+  if (factor->own.fresh.kind == CV_KIND_INVERSE) {
+    for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->own.basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
     return to;
   }
-  if (factor->fresh.kind != CV_KIND_EIGEN) return to;
-  memcpy(to, factor->eigenvalues, (size_t)r * sizeof *to);
+  if (factor->own.fresh.kind != CV_KIND_EIGEN) return to;
+  memcpy(to, factor->own.eigenvalues, (size_t)r * sizeof *to);
   to += r;
   for (int64_t i = 0; i < rows; i++, to += mine)
-    memcpy(to, factor->basis + i * factor->own_ld, (size_t)mine * sizeof *to);
+    memcpy(to, factor->own.basis + i * factor->own.ld, (size_t)mine * sizeof *to);
   return to;
 }
 
@@ -64,30 +64,31 @@ void cv_wire_publish(const cv_layer *layer, int owner, char *payload) {
   float *to = (float *)(void *)payload;
   for (int f = 0; f < CV_FACTORS; f++) {
     const cv_factor *factor = &layer->factor[f];
-    if (cv_holds_factor(layer, factor, owner) && factor->fresh.is_new) to = publish_factor(factor, to);
+    if (cv_holds_factor(layer, factor, owner) && factor->own.fresh.is_new) to = publish_factor(factor, to);
   }
 }
 
 /* A worker that does not apply the layer keeps none. */
 static const float *receive_inverse(cv_factor *factor, const float *from) {
-  if (!factor->inverse) return from + factor->n * (factor->n + 1) / 2;
+  if (!factor->applied.inverse) return from + factor->n * (factor->n + 1) / 2;
   for (int64_t i = 0; i < factor->n; from += ++i)
-    memcpy(factor->inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
-  cv_mirror(factor->n, factor->inverse, factor->ld);
+    memcpy(factor->applied.inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
+  cv_mirror(factor->n, factor->applied.inverse, factor->ld);
   return from;
 }
 
 /* Columns of the eigenvectors that lie on one owner. */
 static const float *receive_pairs(cv_factor *factor, const cv_cyclic *piece, const float *from) {
-  int64_t r = factor->side.r, rows = factor->state.rows, mine = cv_cyclic_count(piece);
-  memcpy(factor->side.D, from, (size_t)r * sizeof *from);
-  factor->has_seed_next = factor->seeds_workers;
+  int64_t r = factor->applied.side.r, rows = factor->applied.state.rows, mine = cv_cyclic_count(piece);
+  memcpy(factor->applied.side.D, from, (size_t)r * sizeof *from);
+  factor->captured.has_seed_next = factor->seeds_workers;
   from += r;
   for (int64_t i = 0; i < rows; i++, from += mine) {
-    if (factor->seeds_workers) memcpy(factor->seed_next + i * factor->ld, from, (size_t)mine * sizeof *from);
-    for (int64_t j = 0, run; j < mine && i < r && factor->side.U; j += run) {
+    if (factor->seeds_workers) memcpy(factor->captured.seed_next + i * factor->ld, from, (size_t)mine * sizeof *from);
+    for (int64_t j = 0, run; j < mine && i < r && factor->applied.side.U; j += run) {
       run = cv_cyclic_run(piece, j);
-      memcpy(factor->side.U + i * factor->ld + cv_cyclic_global(piece, j), from + j, (size_t)run * sizeof *from);
+      memcpy(factor->applied.side.U + i * factor->ld + cv_cyclic_global(piece, j), from + j,
+             (size_t)run * sizeof *from);
     }
   }
   return from;
@@ -96,10 +97,10 @@ static const float *receive_pairs(cv_factor *factor, const cv_cyclic *piece, con
 static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int owner, cv_factor_state state,
                                    const float *from) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
-  factor->state = state;
+  factor->applied.state = state;
   if (state.kind == CV_KIND_INVERSE) return receive_inverse(factor, from);
-  factor->side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;
-  factor->side.tau = state.tau;
+  factor->applied.side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;
+  factor->applied.side.tau = state.tau;
   return state.kind == CV_KIND_EIGEN ? receive_pairs(factor, &piece, from) : from;
 }
 
@@ -109,7 +110,7 @@ void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *hea
     cv_factor *factor = &layer->factor[f];
     cv_factor_state state = state_in(header, f);
     if (!cv_holds_factor(layer, factor, owner)) continue;
-    factor->state.refused = state.refused;
+    factor->applied.state.refused = state.refused;
     if (!state.is_new) continue; /* nothing, or a refresh that was skipped: tables and projections stay */
     from = receive_factor(ctx, factor, owner, state, from);
     layer->table_is_due = true;

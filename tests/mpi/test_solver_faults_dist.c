@@ -205,9 +205,9 @@ static float good[2];
 static void spoil_average(curvd_ctx *ctx, bool is_begin) {
   cv_factor *A = &ctx->layer[1].factor[CV_A];
   int owner = cv_comm_my_owner(&ctx->comm);
-  if (owner < 0 || owner >= n_bad || A->mine == 0 || !A->average) return;
-  if (is_begin) good[0] = A->average[0];
-  A->average[0] = is_begin ? (owner % 2 ? INFINITY : NAN) : good[0];
+  if (owner < 0 || owner >= n_bad || A->own.cols == 0 || !A->own.average) return;
+  if (is_begin) good[0] = A->own.average[0];
+  A->own.average[0] = is_begin ? (owner % 2 ? INFINITY : NAN) : good[0];
 }
 
 /* Workers own the factors: the average can be mended before the third step. */

@@ -51,7 +51,7 @@ static void begin_emulation(const emu_case *c) {
   curvd_ctx *ctx = carrier_open(&run);
   for (int i = 0; i < RUN_LAYERS * CV_FACTORS; i++) {
     const cv_factor *factor = &ctx->layer[i / CV_FACTORS].factor[i % CV_FACTORS];
-    emu_begin(c, factor->n, factor->seed, factor->ld, &emulated[i / CV_FACTORS][i % CV_FACTORS]);
+    emu_begin(c, factor->n, factor->captured.seed, factor->ld, &emulated[i / CV_FACTORS][i % CV_FACTORS]);
   }
   run_close(&ctx);
 }
@@ -275,7 +275,7 @@ END_TEST
 
 /* ||M - (U^T D U + tau (I - U^T U))||, Frobenius, of a worker's preconditioner */
 static double error_of(const cv_factor *factor, dense M) {
-  const cv_lrps *side = &factor->side;
+  const cv_lrps *side = &factor->applied.side;
   dense U = dense_zero(side->r, M.n), DU = U;
   for (int64_t i = 0; i < side->r; i++) {
     for (int64_t j = 0; j < M.n; j++)

@@ -83,7 +83,7 @@ static dense times_values(const cv_lrps *side, dense U, double shift) {
 
 /* E = S - U^T D U - tau (I - U^T U) */
 static dense error_in_force(const curvd_ctx *ctx, int f, dense S) {
-  const cv_lrps *side = &ctx->layer[0].factor[f].side;
+  const cv_lrps *side = &ctx->layer[0].factor[f].applied.side;
   dense U = rows_in_force(side), low = dense_product(dense_transposed(U), times_values(side, U, -side->tau));
   return dense_sum(1, dense_shifted(S, -side->tau), -1, low);
 }
@@ -110,7 +110,7 @@ static double norm_of_values(const cv_lrps *side) {
 /* An estimate from 10 Gaussian vectors is off by a factor of 3 with chance 1e-5; rounding of products in fp32 is 1e-6
  * of the largest eigenvalue. Returns whether the bound holds. */
 static bool check_told(const curvd_ctx *ctx, int f, dense S, const char *what) {
-  const cv_lrps *side = &ctx->layer[0].factor[f].side;
+  const cv_lrps *side = &ctx->layer[0].factor[f].applied.side;
   curvd_factor_metrics told = service_factor(ctx, 0, f);
   dense E = error_in_force(ctx, f, S), U = rows_in_force(side), DU = times_values(side, U, 0);
   double noise = 1e-6 * told.lambda_max, error = dense_norm(E);
@@ -178,7 +178,7 @@ END_TEST
 /* Share of Q S outside the span of Q, Q the basis that the next refresh starts with. */
 static double true_drift(const curvd_ctx *ctx, int f, dense S) {
   const cv_factor *factor = &ctx->layer[0].factor[f];
-  dense Q = widened(factor->basis, factor->own_ld, factor->last.found, factor->n), Y = dense_product(Q, S);
+  dense Q = widened(factor->own.basis, factor->own.ld, factor->own.last.found, factor->n), Y = dense_product(Q, S);
   double all = dense_dot(Y, Y), inside = dense_norm(dense_product(Y, dense_transposed(Q)));
   return sqrt((all - inside * inside) / all);
 }
@@ -269,10 +269,10 @@ static in_force state_of(const curvd_ctx *ctx, int f) {
   in_force s = {.told = {(double)told.eig_rank, (double)told.statistics_step, told.trace, told.tau, told.error_norm,
                          (double)told.products}};
   ck_assert_int_le(factor->k_max * factor->ld, N * 64);
-  memcpy(s.U, factor->side.U, (size_t)(factor->side.r * factor->ld) * sizeof *s.U);
-  memcpy(s.D, factor->side.D, (size_t)factor->side.r * sizeof *s.D);
-  memcpy(s.basis, factor->basis, (size_t)(factor->last.found * factor->own_ld) * sizeof *s.basis);
-  memcpy(s.eigenvalues, factor->eigenvalues, (size_t)factor->last.found * sizeof *s.eigenvalues);
+  memcpy(s.U, factor->applied.side.U, (size_t)(factor->applied.side.r * factor->ld) * sizeof *s.U);
+  memcpy(s.D, factor->applied.side.D, (size_t)factor->applied.side.r * sizeof *s.D);
+  memcpy(s.basis, factor->own.basis, (size_t)(factor->own.last.found * factor->own.ld) * sizeof *s.basis);
+  memcpy(s.eigenvalues, factor->own.eigenvalues, (size_t)factor->own.last.found * sizeof *s.eigenvalues);
   return s;
 }
 
@@ -281,7 +281,7 @@ static in_force state_of(const curvd_ctx *ctx, int f) {
 static void check_clear(const curvd_ctx *ctx, int f, const sample *first, const sample *then, bool is_skipped) {
   double old = dense_norm(error_in_force(ctx, f, kfac_statistic(first->x[f], false))),
          now = dense_norm(error_in_force(ctx, f, kfac_statistic(then->x[f], false))),
-         allowed = SKIP * norm_of_values(&ctx->layer[0].factor[f].side);
+         allowed = SKIP * norm_of_values(&ctx->layer[0].factor[f].applied.side);
   ck_assert_msg(is_skipped ? 3 * now < old / 3 + allowed : now / 3 > 3 * old + allowed,
                 "error %g, was %g, allowed %g: not clear", now, old, allowed);
 }
@@ -334,7 +334,7 @@ START_TEST(small_changes_do_not_add_up_unnoticed) {
       for (int f = 0; f < CV_FACTORS; f++) {
         double error = dense_norm(error_in_force(ctx, f, kfac_statistic(s.x[f], false)));
         if (service_factor(ctx, 0, f).statistics_step == step)
-          most[f] = 3 * (3 * error + SKIP * norm_of_values(&ctx->layer[0].factor[f].side));
+          most[f] = 3 * (3 * error + SKIP * norm_of_values(&ctx->layer[0].factor[f].applied.side));
         ck_assert_msg(error <= most[f], "%s, step %d: error %g, at most %g", methods[i], step, error, most[f]);
       }
     }

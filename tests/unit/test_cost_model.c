@@ -162,35 +162,52 @@ END_TEST
 
 /* ---- transfers ---- */
 
+/* Messages of 1 us and 1 ms, additions of 1.5 ms, copies of 1 ms. */
 START_TEST(seconds_of_transfers) {
+  const double us = 1e-6, ms = 1e-3;
   for (int kind = CV_PLAN_SUM; kind <= CV_PLAN_SEND; kind++)
     ck_assert(cv_plan_transfer_s(&machine, (cv_plan_transfer)kind, 1, 1e6) == 0);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4e-6 + 1.5e-3 + 1.5 * 0.75e-3); /* 3/4 added */
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6e-6 + 1.6e-3 + 1.5 * 0.8e-3);  /* three rounds */
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 8, 1e6), 3e-6 + 1e-3);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 16, 1e6), 4e-5 + 1e-2); /* leaves the node */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 2, 1e6), 2 * us + (2 + 1.5 + 1) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4 * us + (4 + 2 * 1.5) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6 * us + (6 + 3 * 1.5 + 1) * ms); /* three rounds */
+  /* 123 pieces of at most 8192 bytes; halves, and quarters, and eighths, there and back */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 2, 1e6), 246 * us + (1 + 1.5) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 4, 1e6), 4 * us + (2 + 1.5) * 0.75 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 8, 1e6), 6 * us + (2 + 1.5) * 0.875 * ms);
+  /* of 3 ranks one shares with another first, half each way */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 3, 1e6), 4 * us + 2 * (1 + 0.75) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 2, 1e4), us + 0.025 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 5, 1e4), 3 * us + 0.075 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 4, 1e6), 3 * us + 3 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 5, 1e6), 3 * us + 3 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 16, 1e6), 40 * us + 40 * ms); /* leaves the node */
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 4096, 1e6), 1e-5 + 1e-2);
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 8, 0), 1e-6);
 }
 END_TEST
 
-/* n = 100, 4 workers and a curvature rank: 3 rounds. */
+/* n = 100, 4 workers and a curvature rank: 3 rounds of short messages. */
 START_TEST(seconds_to_the_owner) {
   cv_plan_run run = run_of();
   double triangle = 4 * 5054, columns = 4 * 4000;
   cv_plan_up up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER, 0);
   ck_assert(up.reduced == triangle && up.summed == 0 && up.columns == 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 3 * 2.5 * triangle / 1e9);
+  run.n_workers = 3; /* as they are, and two are added to the first */
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + (3 + 2 * 1.5) * triangle / 1e9);
+  run.n_workers = 1;
+  check_near(cv_plan_up_s(&machine, &run, &up), 1e-6 + triangle / 1e9);
+  run.n_workers = 4;
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
   ck_assert(up.reduced == 0 && up.summed == triangle && up.columns == 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (1.5 + 1.5 * 0.75) * triangle / 1e9 + 1e-6 + triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9 + 1e-6 + triangle / 1e9);
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0);
   ck_assert(up.reduced == 16 && up.summed == 0 && up.columns == columns);
-  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 16e-9 + 1e-6 + 4 * columns / 1e9); /* one after the other */
-  check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 1e-3);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 3 * 2.5 * 16e-9 + 1e-6 + 4 * columns / 1e9); /* in turn */
+  check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 3e-3);
   run.n_curvature = 0; /* a worker has the sum already */
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (1.5 + 1.5 * 0.75) * triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9);
 }
 END_TEST
 
@@ -495,7 +512,7 @@ START_TEST(traffic_of_other_carriers) {
                                    {{CV_PLAN_TRIANGLE, CV_PLAN_SKETCH}, CV_PLAN_SHARDED, CV_PLAN_WITH_GRADIENTS}};
   const int32_t owner[] = {1, 0};
   const cv_plan_layout layout = {&run, 2, layer, choice, owner};
-  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
+  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4 + 2, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
   run.factor_update_steps = 2;
   run.inv_update_steps = 3;
   run.header_bytes = 1000;

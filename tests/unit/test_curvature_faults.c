@@ -311,7 +311,7 @@ END_TEST
 
 /* Value of the running average of factor f that a test spoils. */
 static float *average_of(curvd_ctx *ctx, int f) {
-  return &ctx->layer[0].factor[f].average[5 * ctx->layer[0].factor[f].ld + 2];
+  return &ctx->layer[0].factor[f].own.average[5 * ctx->layer[0].factor[f].ld + 2];
 }
 
 /* A running average that went bad in memory: no solver takes it, and the previous preconditioner stays. When it is well

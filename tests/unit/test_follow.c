@@ -236,8 +236,8 @@ START_TEST(projections_are_those_of_the_momentum_in_fp64) {
         X[l] = dense_sum(0.9, X[l], 1 - 0.9, gradient(step, l, FEW));
         ck_assert(layer->is_following);
         double allowed = rounding(l, FEW) * dense_norm(X[l]);
-        ck_assert_double_le(projection_error(&G->side, X[l], layer->P, A->ld), allowed);
-        ck_assert_double_le(projection_error(&A->side, dense_transposed(X[l]), layer->R, G->ld), allowed);
+        ck_assert_double_le(projection_error(&G->applied.side, X[l], layer->P, A->ld), allowed);
+        ck_assert_double_le(projection_error(&A->applied.side, dense_transposed(X[l]), layer->R, G->ld), allowed);
       }
     }
     close_pair(&p);
@@ -308,7 +308,7 @@ static void check_spoilt_row(bool in_p, bool is_last) {
     if (step != WRONG_STEP) continue;
     const cv_layer *layer = &p.told->layer[0];
     const cv_factor *rows = &layer->factor[in_p ? CV_G : CV_A], *columns = &layer->factor[in_p ? CV_A : CV_G];
-    float *row = (in_p ? layer->P : layer->R) + (is_last ? rows->side.r - 1 : 0) * columns->ld;
+    float *row = (in_p ? layer->P : layer->R) + (is_last ? rows->applied.side.r - 1 : 0) * columns->ld;
     for (int64_t j = 0; j < columns->n; j++) row[j] += 1;
   }
   close_pair(&p);

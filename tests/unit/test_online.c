@@ -75,9 +75,9 @@ static dense twin_direction(const twin *t, int step, const char *tail) {
 static dense pairs_of(const cv_factor *factor, int64_t count) {
   dense P = dense_zero(factor->n, factor->n);
   for (int64_t l = 0; l < count; l++) {
-    const float *u = factor->basis + l * factor->own_ld;
+    const float *u = factor->own.basis + l * factor->own.ld;
     for (int64_t i = 0; i < factor->n * factor->n; i++)
-      P.x[i / factor->n][i % factor->n] += (double)factor->eigenvalues[l] * u[i / factor->n] * u[i % factor->n];
+      P.x[i / factor->n][i % factor->n] += (double)factor->own.eigenvalues[l] * u[i / factor->n] * u[i % factor->n];
   }
   return P;
 }
@@ -85,8 +85,8 @@ static dense pairs_of(const cv_factor *factor, int64_t count) {
 /* What the owner holds now becomes the twin's. */
 static void twin_follow(twin *t, const curvd_ctx *ctx) {
   const cv_factor *f = ctx->layer[0].factor;
-  t->A.L = pairs_of(&f[CV_A], f[CV_A].online.r);
-  t->G.L = pairs_of(&f[CV_G], f[CV_G].online.r);
+  t->A.L = pairs_of(&f[CV_A], f[CV_A].own.online.r);
+  t->G.L = pairs_of(&f[CV_G], f[CV_G].own.online.r);
 }
 
 static dense exact_average(const twin *t, int step, int which) {
@@ -246,7 +246,7 @@ static void check_bound(const curvd_ctx *ctx, const twin *t, int step, int f, co
   curvd_factor_metrics now = service_factor(ctx, 0, f);
   dense whole = exact_average(t, step, f), estimate = pairs_of(factor, now.eig_rank), I = dense_identity(factor->n);
   for (int64_t l = 0; l < now.eig_rank; l++) {
-    const float *u = factor->basis + l * factor->own_ld;
+    const float *u = factor->own.basis + l * factor->own.ld;
     for (int64_t i = 0; i < factor->n * factor->n; i++)
       I.x[i / factor->n][i % factor->n] -= (double)u[i / factor->n] * u[i % factor->n];
   }

@@ -236,7 +236,7 @@ static void check_rank(const curvd_ctx *ctx, int f, int64_t fewest, const char *
                 now.missing_trace);
   ck_assert_msg(now.eig_rank == fewest || !is_last, "%s: %d pairs in the end, the best are %d", method,
                 (int)now.eig_rank, (int)fewest);
-  ck_assert_int_le(is_last ? ctx->layer[0].factor[f].last.found : 0, fewest + RANK_OVER);
+  ck_assert_int_le(is_last ? ctx->layer[0].factor[f].own.last.found : 0, fewest + RANK_OVER);
 }
 
 /* Half as many rows again in every refresh reach RANK_MAX from 4 in less than GROWN. */

@@ -74,14 +74,14 @@ static dense take(const float *X, int64_t ld, int64_t rows, int64_t n) {
 static dense kept_statistic(const cv_factor *factor, dense S, dense *expected) {
   int64_t n = factor->n;
   *expected = S;
-  if (factor->average) {
-    dense L = take(factor->average, factor->own_ld, n, n);
+  if (factor->own.average) {
+    dense L = take(factor->own.average, factor->own.ld, n, n);
     for (int64_t i = 0; i < n * n; i++)
       L.x[i / n][i % n] = L.x[i / n > i % n ? i / n : i % n][i / n > i % n ? i % n : i / n];
     return L;
   }
-  *expected = dense_product(take(factor->stream.Omega, factor->stream.ld, factor->k_max, n), S);
-  return take(factor->stream.Y, factor->stream.ld, factor->k_max, n);
+  *expected = dense_product(take(factor->own.stream.Omega, factor->own.stream.ld, factor->k_max, n), S);
+  return take(factor->own.stream.Y, factor->own.stream.ld, factor->k_max, n);
 }
 
 /* ---- the mean ---- */
@@ -94,7 +94,7 @@ typedef struct moments {
 
 static void add_draw(moments *m, const cv_factor *factor, dense S) {
   dense now = kept_statistic(factor, S, &m->expected);
-  double off = factor->fresh.trace - dense_trace(S), distance = dense_norm(dense_sum(1, now, -1, m->expected));
+  double off = factor->own.fresh.trace - dense_trace(S), distance = dense_norm(dense_sum(1, now, -1, m->expected));
   m->sum = m->sum.n == 0 ? now : dense_sum(1, m->sum, 1, now);
   m->trace += off / DRAWS, m->trace_squares += off * off / DRAWS;
   m->squares += distance * distance / DRAWS;
@@ -189,10 +189,10 @@ START_TEST(rows_that_are_not_finite_are_refused) {
       }
       dense direction = service_step(ctx, &fc, V_of(3));
       ck_assert(isfinite(dense_norm(direction)));
-      ck_assert_int_eq(ctx->layer[0].factor[is_g].fresh.statistics_step, step == 1 ? 0 : step);
-      ck_assert_int_eq(ctx->layer[0].factor[!is_g].fresh.statistics_step, step);
+      ck_assert_int_eq(ctx->layer[0].factor[is_g].own.fresh.statistics_step, step == 1 ? 0 : step);
+      ck_assert_int_eq(ctx->layer[0].factor[!is_g].own.fresh.statistics_step, step);
     }
-    ck_assert_int_eq(ctx->layer[0].factor[is_g].fresh.refused, 1);
+    ck_assert_int_eq(ctx->layer[0].factor[is_g].own.fresh.refused, 1);
     ck_assert_msg(n_lines == 1 && strstr(lines[0], "body.fc") && strstr(lines[0], is_g ? " G " : " A ") &&
                       strstr(lines[0], "step 1") && strstr(lines[0], "rank 0"),
                   "%s: %d lines, '%s'", carrier, n_lines, lines[0]);

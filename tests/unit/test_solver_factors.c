@@ -78,10 +78,10 @@ static dense factor_of(spectrum value, int64_t n, uint64_t seed) {
 static void put(curvd_ctx *ctx, int f, dense M) {
   cv_factor *factor = &ctx->layer[0].factor[f];
   for (int64_t i = 0; i < M.n; i++) {
-    for (int64_t j = 0; j < M.n; j++) factor->average[i * factor->own_ld + j] = j > i ? NAN : (float)M.x[i][j];
+    for (int64_t j = 0; j < M.n; j++) factor->own.average[i * factor->own.ld + j] = j > i ? NAN : (float)M.x[i][j];
   }
-  factor->fresh.trace = dense_trace(M);
-  factor->updates++;
+  factor->own.fresh.trace = dense_trace(M);
+  factor->own.updates++;
 }
 
 static dense damped_inverse(dense M) {

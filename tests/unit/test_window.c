@@ -94,11 +94,11 @@ typedef struct story {
 
 static dense estimate(const cv_factor *factor) {
   int64_t n = factor->n;
-  dense P = dense_scaled(factor->state.tau, dense_identity(n));
-  for (int64_t l = 0; l < factor->state.r; l++) {
-    const float *u = factor->side.U + l * factor->ld;
+  dense P = dense_scaled(factor->applied.state.tau, dense_identity(n));
+  for (int64_t l = 0; l < factor->applied.state.r; l++) {
+    const float *u = factor->applied.side.U + l * factor->ld;
     for (int64_t i = 0; i < n * n; i++)
-      P.x[i / n][i % n] += (factor->side.D[l] - factor->state.tau) * (double)u[i / n] * u[i % n];
+      P.x[i / n][i % n] += (factor->applied.side.D[l] - factor->applied.state.tau) * (double)u[i / n] * u[i % n];
   }
   return P;
 }
@@ -109,7 +109,7 @@ static void judge(const cv_factor *factor, dense whole, double *error, double *e
   double best = 0;
   for (int64_t i = RANK; i < N; i++) best += e.w[i] * e.w[i];
   *error = dense_norm(E) / sqrt(best);
-  *excess = fmax(*excess, fmax(of_error.w[0], -of_error.w[N - 1]) / factor->state.error_bound);
+  *excess = fmax(*excess, fmax(of_error.w[0], -of_error.w[N - 1]) / factor->applied.state.error_bound);
 }
 
 /* A's subspace jumps in step JUMP - 1; G's stays. Refreshes in every INTERVAL-th step. is_spoilt: the window is made
@@ -129,7 +129,7 @@ static void tell(const char *options, bool is_spoilt, story *s) {
   for (int step = 0; step < STEPS; step++) {
     dense a = step < JUMP - 1 ? before : after;
     S_A[step] = kfac_statistic(a, false);
-    if (is_spoilt && step == JUMP) ctx->layer[0].factor[CV_A].window.weight *= 1.3;
+    if (is_spoilt && step == JUMP) ctx->layer[0].factor[CV_A].own.window.weight *= 1.3;
     service_capture(ctx, 0, a, g);
     s->direction[step] = service_step(ctx, &fc, dense_random((uint64_t)step, M, N));
     s->repaired[step] = service_metrics(ctx).events[CURVD_EVENT_REPAIRED];
