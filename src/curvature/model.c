@@ -76,7 +76,13 @@ int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 
 int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   int64_t k = cv_plan_basis(run, n, carrier);
-  return carrier == CV_PLAN_SKETCH || k == n ? k : cv_smaller(run->eig_rank, k); /* workers sketch with all of them */
+  return k == n ? k : cv_smaller(run->eig_rank, k);
+}
+
+int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns) {
+  int64_t pairs = cv_plan_pairs(run, n, carrier);
+  if (run->is_inverse) return columns * (columns + 1) / 2;
+  return (carrier == CV_PLAN_SKETCH ? cv_plan_basis(run, n, carrier) : pairs) * columns + pairs;
 }
 
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -116,7 +122,7 @@ static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier ca
 }
 
 int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
-  return body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
+  return carrier == CV_PLAN_LOCAL ? 0 : body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
 }
 
 static int32_t owners_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -181,6 +187,7 @@ static int64_t group(const cv_plan_run *run) {
 }
 
 static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double body, double extra) {
+  if (carrier == CV_PLAN_LOCAL) return (cv_plan_up){0};
   double columns = carrier == CV_PLAN_COLUMNS ? body : 0, fused = body - columns + extra;
   if (route == CV_PLAN_WITH_GRADIENTS) return (cv_plan_up){.summed = fused, .columns = columns};
   return (cv_plan_up){.reduced = fused, .columns = columns};
@@ -256,6 +263,7 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
                                cv_plan_carrier carrier) {
   bool is_spread = cv_plan_is_spread(run, n, carrier);
   double floats = all_floats(run, n, carrier), owners = owners_of(run, n, carrier);
+  if (carrier == CV_PLAN_LOCAL) return (cv_plan_cost){0};
   cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
                           ? product(machine, 2 * (double)run->statistics_rows * floats)
                           : copy(machine, floats);
@@ -348,8 +356,9 @@ static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *r
 
 void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
                           cv_plan_cost cost[CV_PLAN_STAGES]) {
-  double N = (double)n, owners = owners_of(run, n, carrier),
-         floats = run->is_inverse ? N * (N + 1) / 2 : (double)cv_plan_pairs(run, n, carrier) * (N + owners);
+  double owners = owners_of(run, n, carrier),
+         floats = (double)cv_plan_refresh_floats(run, n, carrier, n) +
+                  (owners - 1) * (double)cv_plan_pairs(run, n, carrier); /* eigenvalues come with each part */
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
   cost[CV_PLAN_CAPTURE] = capture(machine, run, n, carrier);
   cost[CV_PLAN_STATISTICS] = statistics(machine, run, n, carrier);

@@ -6,7 +6,7 @@
  *
  *   carrier    floats to its owner, of each statistic   what the owner keeps       pairs (r) sent back
  *   triangle   n (n + 1) / 2, reduced                   the average (n, n)         eig_rank; n where it is full
- *   sketch     (k + 10) n, reduced                      a seeded sketch (stream.h) k
+ *   sketch     (k + 10) n, reduced                      a seeded sketch (stream.h) eig_rank, in k rows
  *   columns    rows n, from each worker                 as the run says            eig_rank; n where it is full
  *   local      none: of the owner's own rows            as the run says            as columns
  *
@@ -130,9 +130,11 @@ int32_t cv_plan_owner_count(const cv_plan_run *run);
  * exactly; local only when the workers own. */
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
-/* Largest basis of a refresh, and the pairs that it sends. */
+/* Largest basis of a refresh, the pairs of it that are used, and what one owner sends, who has so many columns of them:
+ * pairs; with a sketch all of the basis, which workers sketch with; or an inverse's triangle. */
 int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns);
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);

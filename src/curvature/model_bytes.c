@@ -91,10 +91,9 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       if (!holds(&p, owner)) continue;
-      int64_t pairs = is_most ? cv_plan_basis(p.run, p.n, p.carrier) : cv_plan_pairs(p.run, p.n, p.carrier);
-      bool is_triangle = p.run->is_inverse && !is_most;
+      int64_t columns = mine(&p, owner), most = cv_plan_basis(p.run, p.n, p.carrier) * (columns + 1);
       is_held = true;
-      bytes += FLOAT * (is_triangle ? p.n * (p.n + 1) / 2 : pairs * (mine(&p, owner) + 1));
+      bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(p.run, p.n, p.carrier, columns));
     }
     bytes += is_held ? l->run->header_bytes : 0;
   }

@@ -41,7 +41,7 @@ static const cv_plan_carrier carriers[] = {CV_PLAN_TRIANGLE, CV_PLAN_SKETCH, CV_
 
 START_TEST(floats_of_every_carrier) {
   cv_plan_run run = run_of();
-  static const int64_t expected[] = {100 * 101 / 2 + 4, 40 * 100 + 4, 40 * 100 + 4, 4}; /* (30 + 10) n; 40 rows */
+  static const int64_t expected[] = {100 * 101 / 2 + 4, 40 * 100 + 4, 40 * 100 + 4, 0}; /* (30 + 10) n; 40 rows */
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
     ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 0), expected[c]);
     ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 1), expected[c]);
@@ -53,7 +53,7 @@ END_TEST
 
 START_TEST(pairs_of_every_carrier) {
   cv_plan_run run = run_of();
-  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 30, 20, 20};
+  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 20, 20, 20};
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
     ck_assert_int_eq(cv_plan_basis(&run, 100, carriers[c]), basis[c]);
     ck_assert_int_eq(cv_plan_pairs(&run, 100, carriers[c]), pairs[c]);
@@ -252,7 +252,8 @@ START_TEST(stages_of_a_sketch) {
   /* finish 10 n k k in 1.7 times its flops' time, new seed 4 n k k, small problem */
   check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_REFRESH), 14.0 * 100 * 900 + 9 * 27000,
              (17.0 + 4) * 100 * 900e-9 + 2e-9 * 27000, 0);
-  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_PUBLISH), 0, 12120e-9, 12120); /* 30 pairs of 101 */
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_PUBLISH), 0, 12080e-9,
+             12080); /* 30 rows, 20 of them pairs */
 }
 END_TEST
 
@@ -321,7 +322,7 @@ START_TEST(stages_of_a_local_factor) {
   cv_plan_run run = run_of();
   run.n_curvature = 0;
   check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_CAPTURE), 404000, 404000 / 5e8, 0);
-  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_STATISTICS), 0, 0, 16);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_STATISTICS), 0, 0, 0);
   check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), 15150, 1.5 * 20200e-9, 0);
 }
 END_TEST
@@ -373,7 +374,7 @@ START_TEST(stages_of_an_inverse) {
 }
 END_TEST
 
-/* m = 60, n = 100: 20 pairs a side by triangle, 30 by sketch. */
+/* m = 60, n = 100: 20 pairs a side, by sketch, too. */
 START_TEST(stages_of_a_layer) {
   cv_plan_run run = run_of(), exact = run_of();
   double core = 2 * 20 * 20 * 160, half = 2 * 6000 * 40 + core / 2;
@@ -382,7 +383,6 @@ START_TEST(stages_of_a_layer) {
               half);
   check_layer(run, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_SHARDED, CV_PLAN_TO_OWNER}, half,
               half);
-  core = 2 * 20 * 30 * 160, half = 2 * 6000 * 50 + core / 2;
   check_layer(run, (cv_plan_choice){{CV_PLAN_SKETCH, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER}, half,
               half);
   /* 50 rows on their own sides: 4 rows (100 20 + 60 20), or 2 rows (100^2 + 60^2) */
@@ -525,10 +525,10 @@ START_TEST(traffic_of_other_carriers) {
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_CONTROL], rank == 0 ? 2 * 8 * (5 + 1) : 0);
   }
   cv_plan_traffic_of(&layout, 4, 7, bytes);
-  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 51)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 50 + 20)));
   ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS] + bytes[CV_PLAN_TRAFFIC_GRADIENTS], 0);
   cv_plan_traffic_of(&layout, 5, 7, bytes);
-  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 101 + 20 * 61)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 100 + 20 + 20 * 61)));
 }
 END_TEST
 
