@@ -82,7 +82,8 @@ def schedule_error(setting):
     worst = max(errors, key=errors.get)
     lines = [line for of_case in cases.values() for line in of_case]
     return Measured(list(errors.values()), schedule_command(setting, *worst[:2]), reduce=max,
-                    more={"worst_case": cases[worst][0], "median_error": statistics.median(errors.values()),
+                    more={"worst_case": min(cases[worst], key=lambda line: line["step_error"]),
+                          "median_error": statistics.median(errors.values()),
                           "load_error": max(line["load_error"] for line in lines),
                           "free_ages_off": max(abs(line["age_mean"][0] - line["age_mean"][1]) for line in lines)})
 
