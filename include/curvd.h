@@ -219,7 +219,8 @@ CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
-  X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")
+  X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
+  X(CURVD_EVENT_MOVED, "layers moved to another owner")
 
 #define CURVD_LIST_ENUM(name, text) name,
 typedef enum curvd_stage { CURVD_STAGE_LIST(CURVD_LIST_ENUM) CURVD_STAGES } curvd_stage;

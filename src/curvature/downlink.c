@@ -147,16 +147,31 @@ static cv_wait way_to_wait(const curvd_ctx *ctx) {
   return cv_up_is_sending(ctx) ? CV_WAIT_GENTLY : CV_WAIT_IDLE;
 }
 
-curvd_status cv_down_wait(curvd_ctx *ctx) {
-  if (cv_down_is_here(ctx)) return CURVD_OK;
+static curvd_status wait_until(curvd_ctx *ctx, bool (*is_done)(const curvd_ctx *ctx)) {
+  if (is_done(ctx)) return CURVD_OK;
   cv_links_wait_begin(ctx);
   curvd_status status = CURVD_OK;
-  for (int64_t n = 0; status == CURVD_OK && !cv_down_is_here(ctx); n++) {
+  for (int64_t n = 0; status == CURVD_OK && !is_done(ctx); n++) {
     status = cv_links_advance(ctx);
     cv_coll_pause(way_to_wait(ctx), n);
   }
   cv_links_wait_end(ctx);
   return status;
+}
+
+curvd_status cv_down_wait(curvd_ctx *ctx) {
+  return wait_until(ctx, cv_down_is_here);
+}
+
+static bool is_all_here(const curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    if (cv_down_is_awaited(&ctx->route[o].down)) return false;
+  }
+  return true;
+}
+
+curvd_status cv_down_wait_all(curvd_ctx *ctx) {
+  return wait_until(ctx, is_all_here);
 }
 
 /* What an owner sent itself is older than its own counts. */
@@ -180,6 +195,59 @@ curvd_status cv_down_land(curvd_ctx *ctx) {
   }
   cv_stage_end(&ctx->stage[CURVD_STAGE_BROADCAST]);
   return CURVD_OK;
+}
+
+/* ---- owners that change ---- */
+
+static bool is_spread(const cv_layer *layer) {
+  return layer->factor[CV_A].is_spread || layer->factor[CV_G].is_spread;
+}
+
+/* What one layer has in the parcel of owner o, behind what owner `to` has already. */
+static void repack_layer(curvd_ctx *ctx, const cv_layer *layer, int o, cv_cursor *from, cv_cursor *to) {
+  int64_t header = layer->method->header_bytes, payload = layer->method->payload_bytes(ctx, layer, o, from->header);
+  memcpy(to->header, from->header, (size_t)header);
+  memcpy(to->payload, from->payload, (size_t)payload);
+  *from = (cv_cursor){from->header + header, from->payload + payload};
+  *to = (cv_cursor){to->header + header, to->payload + payload};
+}
+
+static void repack_layers(curvd_ctx *ctx, const int32_t *owner, cv_cursor *from, cv_cursor *to) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    const cv_layer *layer = &ctx->layer[i];
+    if (layer->method && !is_spread(layer)) repack_layer(ctx, layer, owner[i], &from[owner[i]], &to[layer->owner]);
+    for (int o = 0; o < ctx->comm.n_owners && layer->method && is_spread(layer); o++) {
+      if (cv_holds(layer, o)) repack_layer(ctx, layer, o, &from[o], &to[o]);
+    }
+  }
+}
+
+/* All owners have as many parcels under way. */
+void cv_down_repack(curvd_ctx *ctx, const cv_route *old, const int32_t *owner, cv_cursor *cursors) {
+  int n = ctx->comm.n_owners;
+  cv_cursor *from = cursors, *to = cursors + n;
+  int64_t under_way = 0;
+  for (int o = 0; o < n; o++) {
+    under_way = old[o].down.n_under_way > under_way ? old[o].down.n_under_way : under_way;
+    memcpy(ctx->route[o].down.events, old[o].down.events, sizeof old[o].down.events);
+  }
+  for (int64_t p = 0; p < under_way; p++) {
+    for (int o = 0; o < n; o++) {
+      const cv_downlink *before = &old[o].down;
+      if (before->n_under_way == 0) continue;
+      const cv_parcel *parcel = parcel_at(before, p);
+      cv_parcel *copy = append(ctx, &ctx->route[o].down);
+      copy->state = CV_PARCEL_HERE;
+      copy->step = parcel->step;
+      from[o] = (cv_cursor){parcel->header, parcel->payload};
+      to[o] = (cv_cursor){copy->header, copy->payload};
+    }
+    repack_layers(ctx, owner, from, to);
+    for (int o = 0; o < n; o++) { /* behind the layers: the owner's counts */
+      size_t bytes = sizeof old[o].down.events;
+      if (old[o].down.n_under_way > 0) memcpy(to[o].header, from[o].header, bytes);
+    }
+  }
 }
 
 /* ---- owner ---- */

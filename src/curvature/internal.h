@@ -40,6 +40,7 @@ typedef struct cv_factor_state {
   int64_t rows;     /* of the basis that follow: r, or of a stream all that make up a seed */
   double trace, lambda_max, lambda_min, tau;
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
+  double work_s;        /* wall seconds that owners have spent on the factor's layer, on its factor A */
   double extra_damping; /* rho^updates of average "zero", else 0 */
 } cv_factor_state;
 
@@ -148,7 +149,14 @@ typedef struct cv_layer {
   cv_pair_sums sums;      /* of this step's unscaled direction */
   double scale;           /* of it, by the clip or the normalisation */
   double direction_rms;
+  double balanced_s; /* its work_s when owners were last compared */
 } cv_layer;
+
+/* Which owners a comparison proposes (rebalance.h); NULL where owners never change. */
+typedef struct cv_balance {
+  int32_t *owner; /* [n_layers], and scratch of as many three times */
+  double *cost;   /* [n_layers + n_owners] */
+} cv_balance;
 
 /* Layers that are applied by one worker each (shard.c); count NULL: there are none. */
 typedef struct cv_shards {
@@ -223,6 +231,7 @@ struct curvd_ctx {
                     NULL with one worker */
   int64_t bucket_statistics; /* floats of the latter; 0: they go straight to their owners */
   cv_shards shards;
+  cv_balance balance;
   bool is_here_everywhere;       /* every worker has the oldest refresh under way (free-running) */
   float *plane, *core, *scatter; /* workspace of pair.h, and (m, ld) for what may not go to its place at once */
   bool is_factored;              /* some layer is */
@@ -265,8 +274,9 @@ static inline bool cv_is_linked(const curvd_ctx *ctx, int o) {
   return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == o;
 }
 
-/* plan.c: memory, owners, buffers, after the ranks are split. */
+/* plan.c: memory, owners, buffers, after the ranks are split; eig_work for the factors that this rank holds. */
 curvd_status cv_plan_make(curvd_ctx *ctx);
+curvd_status cv_plan_solver_room(curvd_ctx *ctx);
 void cv_plan_free(curvd_ctx *ctx);
 
 /* step.c: the algorithm. */

@@ -99,9 +99,7 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
     down.header_bytes += layer->method->header_bytes;
     down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
   }
-  if (down.header_bytes == 0) return CURVD_OK;
-  CV_TRY(cv_comm_connect(&ctx->comm, owner, &ctx->error));
-  if (!cv_is_linked(ctx, owner)) return CURVD_OK;
+  if (down.header_bytes == 0 || !cv_is_linked(ctx, owner)) return CURVD_OK;
   down.header_bytes += (int64_t)sizeof down.events;
   int64_t sum = up.n_floats * (int64_t)sizeof(float), most = cv_larger(sum, down.payload_bytes);
   if (most > CV_TRANSFER_MAX_BYTES || (cv_is_with_gradients(ctx) && sum > CV_MESSAGE_MAX_BYTES)) {
@@ -114,27 +112,39 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
   return allocate_down(ctx, &ctx->route[owner].down);
 }
 
-/* Every rank connects to every owner, whatever fails here, or others would wait. */
-curvd_status cv_links_allocate(curvd_ctx *ctx) {
-  curvd_status status = CURVD_OK;
+curvd_status cv_links_connect(curvd_ctx *ctx) {
   for (int o = 0; o < ctx->comm.n_owners; o++) {
-    curvd_status now = allocate_route(ctx, o);
-    if (status == CURVD_OK) status = now;
+    bool is_any = false;
+    for (int32_t i = 0; i < ctx->n_layers && !is_any; i++) is_any = cv_holds(&ctx->layer[i], o);
+    if (is_any) CV_TRY(cv_comm_connect(&ctx->comm, o, &ctx->error));
   }
-  return status;
+  return CURVD_OK;
 }
 
-void cv_links_free(curvd_ctx *ctx) {
-  for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
-    cv_route *route = &ctx->route[o];
+curvd_status cv_links_allocate(curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
+  return CURVD_OK;
+}
+
+void cv_routes_free(curvd_ctx *ctx, cv_route **routes) {
+  for (int o = 0; *routes && o < ctx->comm.n_owners; o++) {
+    cv_route *route = &(*routes)[o];
     cv_floats_free(&ctx->memory, &route->up.slots);
-    void *block[] = {route->up.transfer, route->up.rows,      route->up.inbox,     route->up.rows_way,
-                     route->down.parcel, route->down.headers, route->down.payloads};
-    for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(&ctx->memory, &block[i]);
+    void *blocks[] = {route->up.transfer, route->up.rows,      route->up.inbox,     route->up.rows_way,
+                      route->down.parcel, route->down.headers, route->down.payloads};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) cv_memory_free(&ctx->memory, &blocks[i]);
   }
-  void *routes = ctx->route;
-  cv_memory_free(&ctx->memory, &routes);
-  ctx->route = NULL;
+  void *block = *routes;
+  cv_memory_free(&ctx->memory, &block);
+  *routes = NULL;
+}
+
+curvd_status cv_routes_new(curvd_ctx *ctx, cv_route **routes) {
+  void *block = NULL;
+  curvd_status status = cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof **routes, "routes",
+                                      &block, &ctx->error);
+  *routes = block;
+  return status;
 }
 
 /* ---- what is under way ---- */
@@ -185,12 +195,26 @@ curvd_status cv_links_advance(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-curvd_status cv_links_drain(curvd_ctx *ctx) {
-  CV_TRY(cv_coll_told(&ctx->comm, &ctx->error));
+static curvd_status wait_for_slots(curvd_ctx *ctx) {
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     cv_uplink *up = &ctx->route[o].up;
     for (int64_t i = 0; i < up->n_slots; i++) CV_TRY(cv_up_wait_for_slot(ctx, up, i));
   }
+  return CURVD_OK;
+}
+
+curvd_status cv_links_settle(curvd_ctx *ctx) {
+  CV_TRY(wait_for_slots(ctx));
+  CV_TRY(cv_down_wait_all(ctx));
+  if (cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
+  cv_downlink *down = &ctx->route[cv_comm_my_owner(&ctx->comm)].down;
+  while (down->n_under_way > 0) cv_down_drop(down);
+  return CURVD_OK;
+}
+
+curvd_status cv_links_drain(curvd_ctx *ctx) {
+  CV_TRY(cv_coll_told(&ctx->comm, &ctx->error));
+  CV_TRY(wait_for_slots(ctx));
   while (cv_down_oldest(ctx) >= 0) {
     CV_TRY(cv_down_wait(ctx));
     for (int o = 0; o < ctx->comm.n_owners; o++) {

@@ -21,9 +21,14 @@ int64_t cv_staleness_bound(const cv_settings *s);
 /* Do statistics come with the gradients' sum? */
 bool cv_is_with_gradients(const curvd_ctx *ctx);
 
-/* Memory of both links of every owner; sizes are agreed on by all ranks. */
+/* [collective over all ranks] Communicators of the owners that have layers. */
+curvd_status cv_links_connect(curvd_ctx *ctx);
+
+/* Routes [n_owners] without links; memory of both links of every owner, as long as its layers ask for: all ranks agree
+ * on the sizes; and all of that freed. */
+curvd_status cv_routes_new(curvd_ctx *ctx, cv_route **routes);
 curvd_status cv_links_allocate(curvd_ctx *ctx);
-void cv_links_free(curvd_ctx *ctx);
+void cv_routes_free(curvd_ctx *ctx, cv_route **routes);
 
 /* Worker: this step's statistics of all owners' layers are packed and sent. cv_up_pack: packs them, owner by owner, for
  * the gradients' sum; cv_up_send then hands the sums over. */
@@ -54,17 +59,27 @@ curvd_status cv_down_expect(curvd_ctx *ctx);
 /* Owner: what its layers' last refresh made, to the workers. */
 curvd_status cv_down_publish(curvd_ctx *ctx);
 
-/* Parcels of the oldest refresh under way: its step, -1 without; are they here; waits until they are; and, on a worker,
- * waits and opens them. */
+/* Parcels of the oldest refresh under way: its step, -1 without; are they here; waits until they are (_all: until all
+ * are); and, on a worker, waits and opens them. */
 int64_t cv_down_oldest(const curvd_ctx *ctx);
 bool cv_down_is_here(const curvd_ctx *ctx);
 bool cv_down_is_awaited(const cv_downlink *down); /* any parcel of it */
 curvd_status cv_down_wait(curvd_ctx *ctx);
+curvd_status cv_down_wait_all(curvd_ctx *ctx);
 curvd_status cv_down_land(curvd_ctx *ctx);
 
 /* Of one owner: moves its parcels on; forgets the oldest one. */
 curvd_status cv_down_advance(curvd_ctx *ctx, int owner);
 void cv_down_drop(cv_downlink *down);
+
+/* Places in a parcel's header and payload. */
+typedef struct cv_cursor {
+  char *header, *payload;
+} cv_cursor;
+
+/* Worker: what came by the routes of other owners (owner: of each layer) and is not open yet, as if the owners of now
+ * had sent it. cursors: [2 n_owners]. */
+void cv_down_repack(curvd_ctx *ctx, const cv_route *old, const int32_t *owner, cv_cursor *cursors);
 
 /* Moves what is under way on, without waiting. */
 curvd_status cv_links_advance(curvd_ctx *ctx);
@@ -74,6 +89,9 @@ curvd_status cv_links_advance(curvd_ctx *ctx);
 void cv_links_note(curvd_ctx *ctx);
 void cv_links_wait_begin(curvd_ctx *ctx);
 void cv_links_wait_end(curvd_ctx *ctx);
+
+/* Waits until all that is under way has come; workers keep what they have not opened yet. */
+curvd_status cv_links_settle(curvd_ctx *ctx);
 
 /* Waits until nothing is under way: the end of a run. */
 curvd_status cv_links_drain(curvd_ctx *ctx);

@@ -102,9 +102,11 @@ static curvd_status allocate_functions(curvd_ctx *ctx, cv_layer *layer) {
 static curvd_status allocate(curvd_ctx *ctx, cv_layer *layer) {
   int32_t index = (int32_t)(layer - ctx->layer);
   for (int f = 0; f < CV_FACTORS; f++) {
-    if (cv_holds_factor(layer, &layer->factor[f], cv_comm_my_owner(&ctx->comm)))
-      CV_TRY(cv_owned_allocate(ctx, &layer->factor[f], index));
-    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, layer, &layer->factor[f]));
+    cv_factor *factor = &layer->factor[f];
+    bool is_mine = cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm));
+    if (is_mine) CV_TRY(cv_owned_allocate(ctx, factor));
+    if (is_mine && factor->store->begin) CV_TRY(factor->store->begin(ctx, factor, index));
+    if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_worker(ctx, layer, factor));
   }
   layer->table_is_due = true;
   layer->factored_step = -1;

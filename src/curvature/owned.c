@@ -10,7 +10,7 @@ static int arrays_of(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_A
   return n;
 }
 
-curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index) {
+curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor) {
   cv_array list[CV_ARRAYS_MAX];
   cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
   factor->own.cols = cv_cyclic_count(&piece);
@@ -19,7 +19,7 @@ curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index)
   int n = arrays_of(ctx, factor, list);
   for (int i = 0; i < n; i++)
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, list[i].count, list[i].what, list[i].x, &ctx->error));
-  return factor->store->begin ? factor->store->begin(ctx, factor, index) : CURVD_OK;
+  return CURVD_OK;
 }
 
 /* Where nothing was allocated, too. */

@@ -5,6 +5,7 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/planner.h"
+#include "curvature/rebalance.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
@@ -69,10 +70,8 @@ static curvd_status allocate_layers(curvd_ctx *ctx) {
 }
 
 static curvd_status allocate_routes(curvd_ctx *ctx) {
-  void *routes = NULL;
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->comm.n_owners, sizeof *ctx->route, "routes", &routes,
-                       &ctx->error));
-  ctx->route = routes;
+  CV_TRY(cv_routes_new(ctx, &ctx->route));
+  CV_TRY(cv_links_connect(ctx));
   ctx->memory.is_dry = cv_settings_of(ctx)->dry_run;
   CV_TRY(cv_links_allocate(ctx));
   bool needs_bucket =
@@ -181,8 +180,20 @@ static curvd_status allocate_sampling(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-static curvd_status allocate_solver(curvd_ctx *ctx) {
+curvd_status cv_plan_solver_room(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+      const cv_factor *factor = &ctx->layer[i].factor[f];
+      bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
+      if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
+        CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));
+    }
+  }
+  return cv_solver_room_new(ctx, most, &ctx->eig_work);
+}
+
+static curvd_status allocate_solver(curvd_ctx *ctx) {
   int64_t block = 0, sketched = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
@@ -190,9 +201,6 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
       if (factor->is_spread) block = cv_larger(block, CV_GRID_BLOCK * factor->n);
       if (factor->store == &cv_store_stream)
         sketched = cv_larger(sketched, cv_stream_add_scratch(factor->k_max + CV_EIG_PROBES));
-      bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
-      if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
-        CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
@@ -201,7 +209,8 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
                          &ctx->error));
   CV_TRY(allocate_sampling(ctx));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
-  return cv_solver_room_new(ctx, most, &ctx->eig_work);
+  CV_TRY(cv_rebalance_allocate(ctx));
+  return cv_plan_solver_room(ctx);
 }
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
@@ -221,8 +230,9 @@ void cv_plan_free(curvd_ctx *ctx) {
     cv_floats_free(&ctx->memory, &ctx->layer[i].own);
     if (ctx->layer[i].method) ctx->layer[i].method->release(ctx, &ctx->layer[i]);
   }
-  cv_links_free(ctx);
+  cv_routes_free(ctx, &ctx->route);
   cv_shard_free(ctx);
+  cv_rebalance_free(ctx);
   float **block[] = {&ctx->bucket, &ctx->plane, &ctx->core, &ctx->scatter, &ctx->thin, &ctx->rows_work};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
   cv_floats_free(&ctx->memory, &ctx->block);

@@ -62,6 +62,43 @@ int64_t cv_plan_owners(const double *cost, int32_t n, int32_t n_owners, int32_t 
   return layers.comparisons + owners.comparisons;
 }
 
+static int32_t extreme(const double *load, int32_t n, double sign) {
+  int32_t at = 0;
+  for (int32_t o = 1; o < n; o++) {
+    if (sign * load[o] > sign * load[at]) at = o;
+  }
+  return at;
+}
+
+/* -1: none shortens it. */
+static int32_t layer_to_move(const double *cost, const int32_t *owner, int32_t n, const double *load, int32_t from,
+                             int32_t to) {
+  int32_t best = -1;
+  double least = load[from];
+  for (int32_t i = 0; i < n; i++) {
+    double left = load[from] - cost[i], moved = load[to] + cost[i], longer = left > moved ? left : moved;
+    if (owner[i] != from || longer >= least) continue;
+    least = longer;
+    best = i;
+  }
+  return best;
+}
+
+int32_t cv_plan_rebalance(const double *cost, int32_t n, int32_t n_owners, int32_t *owner, double *load) {
+  int32_t moves = 0;
+  for (int32_t o = 0; o < n_owners; o++) load[o] = 0;
+  for (int32_t i = 0; i < n; i++) load[owner[i]] += cost[i];
+  for (; moves < n; moves++) {
+    int32_t from = extreme(load, n_owners, 1), to = extreme(load, n_owners, -1),
+            layer = layer_to_move(cost, owner, n, load, from, to);
+    if (layer < 0) break;
+    owner[layer] = to;
+    load[from] -= cost[layer];
+    load[to] += cost[layer];
+  }
+  return moves;
+}
+
 int32_t cv_plan_overfull(const double *bytes, const int32_t *owner, int32_t n, int32_t n_owners, double room_bytes,
                          double *used) {
   int32_t worst = 0;

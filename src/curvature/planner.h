@@ -44,6 +44,11 @@ double cv_plan_refresh_flops(int64_t n, int64_t k, int64_t q, bool is_exact);
  * Returns the number of comparisons, at most 4 n (log2 n + 1): the same on every machine. */
 int64_t cv_plan_owners(const double *cost, int32_t n, int32_t n_owners, int32_t *owner, double *load, int32_t *order);
 
+/* Moves single layers from the owner that has most to do to the one that has least, while the longer of the two loads
+ * gets shorter: each time the layer that shortens it most, of equals the first, and at most n layers. owner (n) is
+ * changed, load (n_owners) becomes the sums of costs. Returns the number of moves. */
+int32_t cv_plan_rebalance(const double *cost, int32_t n, int32_t n_owners, int32_t *owner, double *load);
+
 /* Does every owner have room for its layers? used[o]: sum of bytes[i] over the layers of owner o; layers of owner -1
  * count nowhere. Returns the owner that is the most above room_bytes (the lowest number of equals), -1 when all fit. */
 int32_t cv_plan_overfull(const double *bytes, const int32_t *owner, int32_t n, int32_t n_owners, double room_bytes,

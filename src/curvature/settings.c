@@ -36,6 +36,11 @@ const cv_option cv_settings_table[] = {
      "steps between the statistics of a refresh and its use, the same on every worker; 0: the step waits for it; free: "
      "as soon as all workers have it, which is not reproducible",
      AT(staleness)},
+    {"rebalance_steps", CV_OPTION_INTEGER, "factors", "steps", 0, 1e9, NULL, "0",
+     "interval of comparing what the owners' layers cost; layers, with all that is known of their factors, then move "
+     "from "
+     "busy owners to idle ones where that is a gain; 0: never",
+     AT(rebalance_steps)},
     {"staleness_max", CV_OPTION_INTEGER, "factors", "steps", 1, 1e6, NULL, "50",
      "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
     {"carrier", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|triangle|sketch|columns|local", "auto",
@@ -269,6 +274,8 @@ static curvd_status check_carriers(const cv_settings *s, cv_error *err) {
   bool can_stream = s->method == CV_METHOD_NYSTROM;
   if (s->carrier == CV_CARRY_LOCAL && s->curvature_ranks > 0)
     return refuse(err, "carrier local needs owners that are workers: curvature_ranks 0");
+  if (s->carrier == CV_CARRY_LOCAL && s->rebalance_steps > 0)
+    return refuse(err, "with carrier local a layer's statistics are those of its owner: rebalance_steps must be 0");
   if (s->route == CV_ROUTE_GRADIENTS && (s->carrier == CV_CARRY_LOCAL || s->grad_reduction == CV_GRAD_NONE))
     return refuse(err, "route gradients needs gradients that are summed here, and statistics that travel");
   if (s->apply == CV_APPLY_SHARDED && s->grad_reduction == CV_GRAD_NONE)

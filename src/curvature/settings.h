@@ -65,7 +65,7 @@ typedef struct cv_settings {
   double steps_per_epoch;
   char skip[CV_OPTION_TEXT_MAX];
   cv_schedule factor_update_steps, inv_update_steps;
-  int64_t staleness, staleness_max;
+  int64_t staleness, staleness_max, rebalance_steps;
   int32_t carrier, route, store;
   int64_t sample_rows, window_rows, online_renew, online_correct;
   double online_share;

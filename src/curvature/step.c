@@ -12,6 +12,7 @@
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
+#include "curvature/rebalance.h"
 
 static const int64_t FINISH = -1; /* in place of a step's number */
 
@@ -38,7 +39,10 @@ static void average(curvd_ctx *ctx, const float *wire) {
   cv_stage_begin(&ctx->stage[CURVD_STAGE_AVERAGE]);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (cv_holds(layer, me)) wire = layer->method->absorb(ctx, layer, wire);
+    if (!cv_holds(layer, me)) continue;
+    double begin_s = cv_wall_s();
+    wire = layer->method->absorb(ctx, layer, wire);
+    cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
   cv_stage_end(&ctx->stage[CURVD_STAGE_AVERAGE]);
 }
@@ -56,7 +60,11 @@ static curvd_status take_statistics(curvd_ctx *ctx) {
 static curvd_status refresh(curvd_ctx *ctx) {
   int me = cv_comm_my_owner(&ctx->comm);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    if (cv_holds(&ctx->layer[i], me)) ctx->layer[i].method->refresh(ctx, &ctx->layer[i], i);
+    cv_layer *layer = &ctx->layer[i];
+    if (!cv_holds(layer, me)) continue;
+    double begin_s = cv_wall_s();
+    layer->method->refresh(ctx, layer, i);
+    cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
   return CURVD_OK;
 }
@@ -134,7 +142,15 @@ static void count_ages(curvd_ctx *ctx) {
   }
 }
 
+/* Before statistics are packed for their owners. */
+static curvd_status rebalance(curvd_ctx *ctx) {
+  if (!cv_rebalance_is_gain(ctx)) return CURVD_OK;
+  CV_TRY(tell(ctx, CV_WORD_MOVE));
+  return cv_rebalance(ctx);
+}
+
 static curvd_status run_stages(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
+  CV_TRY(rebalance(ctx));
   cv_stage_begin(&ctx->stage[CURVD_STAGE_GRADIENTS]);
   curvd_status status = exchange_gradients(ctx, gradients);
   if (status == CURVD_OK && cv_settings_of(ctx)->method == CV_METHOD_NONE) cv_direction_hand_back(ctx, lr, gradients);
@@ -182,6 +198,7 @@ static curvd_status serve_one(curvd_ctx *ctx, int64_t *word) {
   curvd_status status = cv_coll_hear(&ctx->comm, word, &ctx->error);
   cv_stage_end(&ctx->stage[CURVD_STAGE_IDLE]);
   if (status != CURVD_OK || *word == FINISH) return status;
+  if (*word == CV_WORD_MOVE) return cv_rebalance(ctx);
   ctx->step = *word;
   return run_service(ctx);
 }

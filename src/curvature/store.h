@@ -39,7 +39,7 @@ typedef struct cv_store {
 
 /* The owner's part of a factor (owned.c): its memory; and all of it to another owner, or from one, whose part has been
  * allocated. */
-curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor, int32_t index);
+curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor);
 void cv_owned_release(curvd_ctx *ctx, cv_factor *factor);
 curvd_status cv_owned_send(curvd_ctx *ctx, cv_factor *factor, int owner);
 curvd_status cv_owned_receive(curvd_ctx *ctx, cv_factor *factor, int owner);

@@ -3,6 +3,7 @@
 #include "curvature/carrier.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
+#include "curvature/rebalance.h"
 
 #include <string.h>
 
@@ -179,7 +180,10 @@ static void absorb_rows(curvd_ctx *ctx, const char *message) {
   int me = cv_comm_my_owner(&ctx->comm);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (cv_holds(layer, me)) message = layer->method->absorb_rows(ctx, layer, message);
+    if (!cv_holds(layer, me)) continue;
+    double begin_s = cv_wall_s();
+    message = layer->method->absorb_rows(ctx, layer, message);
+    cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
 }
 

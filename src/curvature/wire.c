@@ -111,6 +111,7 @@ void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *hea
     cv_factor_state state = state_in(header, f);
     if (!cv_holds_factor(layer, factor, owner)) continue;
     factor->applied.state.refused = state.refused;
+    factor->applied.state.work_s = state.work_s;
     if (!state.is_new) continue; /* nothing, or a refresh that was skipped: tables and projections stay */
     from = receive_factor(ctx, factor, owner, state, from);
     layer->table_is_due = true;

@@ -1,12 +1,24 @@
 #include "train/commands.h"
 #include "train/config.h"
-#include "train/model.h"
+#include "train/run_shape.h"
 
-/* The words of --network, against activation and loss. */
-static curvd_status network_check(const train_config *values, cv_error *err) {
-  model_spec spec;
-  return model_spec_parse(values->network, (nn_activation_kind)values->activation, (nn_loss_kind)values->loss, &spec,
-                          err);
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A prediction looks at all values together, as a plan under MPI would; one worker will do. */
+static curvd_status check_together(config *c, cv_error *err) {
+  run_shape *run = NULL;
+  curvd_prediction *p = NULL;
+  char message[sizeof err->text] = "";
+  int64_t n_ranks = 1 + (c->values.curvature_ranks > 0 ? c->values.curvature_ranks : 0);
+  if (n_ranks > CURVD_PREDICTED_RANKS_MAX)
+    return cv_fail(err, CURVD_ERR_LAYOUT, "curvature_ranks %lld: a check knows up to %d ranks",
+                   (long long)c->values.curvature_ranks, CURVD_PREDICTED_RANKS_MAX);
+  CV_TRY(run_shape_make(c, (int)n_ranks, &run, err));
+  curvd_status status = curvd_predict(&run->shape, &p, message, sizeof message);
+  curvd_prediction_free(&p);
+  free(run);
+  return status == CURVD_OK ? CURVD_OK : cv_fail(err, status, "%s", message);
 }
 
 int cmd_check(int argc, char **argv) {
@@ -15,12 +27,10 @@ int cmd_check(int argc, char **argv) {
   if (config_load(argc, argv, &loaded, &err) != CURVD_OK) return command_failed(&err);
   int n_set = 0;
   for (int i = 0; i < loaded.n; i++) n_set += loaded.entry[i].is_set;
-  int code = EXIT_CODE_OK;
-  if (network_check(&loaded.values, &err) != CURVD_OK)
-    code = command_failed(&err);
-  else
+  curvd_status status = check_together(&loaded, &err);
+  if (status == CURVD_OK)
     printf("%s: ok (%d value%s set)\n", loaded.file[0] != '\0' ? loaded.file : "command line", n_set,
            n_set == 1 ? "" : "s");
   config_free(&loaded);
-  return code;
+  return status == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
 }

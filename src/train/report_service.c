@@ -1,9 +1,13 @@
 #include "train/report_service.h"
 
-static const double NOTICED = 0.02, BUSY = 0.8, IDLE = 0.3;
+static const double NOTICED = 0.02, BUSY = 0.8, IDLE = 0.3, UNEVEN = 0.5;
 
 const char *service_advice(const service_load *load) {
   if (load->n_curvature == 0) return "";
+  if (load->waited > NOTICED && load->busy_max > BUSY && load->n_curvature > 1 &&
+      load->busy_min < UNEVEN * load->busy_max)
+    return "workers waited for a busy curvature rank while another one idled: rebalance_steps moves layers from one to "
+           "the other";
   if (load->waited > NOTICED && load->busy_max > BUSY)
     return "workers waited for busy curvature ranks: add some, or raise inv_update_steps or factor_update_steps";
   if (load->waited > NOTICED && !load->is_stale)

@@ -160,6 +160,17 @@ START_TEST(test_check) {
 }
 END_TEST
 
+/* Values that are fine one by one. */
+START_TEST(test_check_of_combinations) {
+  assert_said(RUN("check", "--carrier", "local", "--curvature-ranks", "1"), 2,
+              "curvd: carrier local needs owners that are workers: curvature_ranks 0\n");
+  assert_said(RUN("check", "--carrier", "sketch", "--method", "kfac"), 2,
+              "curvd: carrier sketch needs method nystrom-kfac\n");
+  ck_assert_int_eq(RUN("check", "--curvature-ranks", "3", "--staleness", "5"), 0);
+  ck_assert_int_eq(RUN("check", "--method", "sgd"), 0);
+}
+END_TEST
+
 START_TEST(test_wrong_words) {
   assert_said(run(1, (const char *const[]){"curvd"}), 2,
               "curvd: a command is missing; `curvd --help` lists the commands\n");
@@ -278,6 +289,7 @@ int main(void) {
       test_options_are_listed,
       test_origins,
       test_check,
+      test_check_of_combinations,
       test_wrong_words,
       test_plan_of_ranks_that_are_not_there,
       test_plan_as_json,

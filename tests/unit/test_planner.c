@@ -246,14 +246,73 @@ START_TEST(products_beyond_64_bits) {
 }
 END_TEST
 
+/* ---- moves between owners ---- */
+
+static double longest_load(int32_t n, int32_t n_owners) {
+  double sum[8] = {0}, most = 0;
+  for (int32_t i = 0; i < n; i++) sum[owner[i]] += cost[i];
+  for (int32_t o = 0; o < n_owners; o++) most = fmax(most, sum[o]);
+  return most;
+}
+
+START_TEST(moves_that_are_known) {
+  const double cost_of[] = {1, 5, 4};
+  int32_t owner_of[] = {0, 1, 1};
+  double load_of[2];
+  ck_assert_int_eq(cv_plan_rebalance(cost_of, 3, 2, owner_of, load_of), 1);
+  ck_assert(owner_of[0] == 0 && owner_of[1] == 1 && owner_of[2] == 0);
+  ck_assert(load_of[0] == 5 && load_of[1] == 5);
+  ck_assert_int_eq(cv_plan_rebalance(cost_of, 3, 2, owner_of, load_of), 0);
+  const double one[] = {3};
+  int32_t only[] = {1};
+  ck_assert_int_eq(cv_plan_rebalance(one, 1, 2, only, load_of), 0); /* alone, a move is no gain */
+  ck_assert(only[0] == 1 && load_of[0] == 0 && load_of[1] == 3);
+}
+END_TEST
+
+/* Against all single moves, tried one by one: at the end none from the longest load to the shortest is a gain; loads
+ * are the sums; and the longest never grew. */
+START_TEST(moves_leave_none_that_is_a_gain) {
+  enum { N = 12, OWNERS = 4 };
+  for (uint64_t trial = 0; trial < 200; trial++) {
+    const cv_rng rng = {.seed = trial, .stream = CV_RNG_PROBE};
+    int32_t from = 0, to = 0;
+    for (uint64_t i = 0; i < N; i++) {
+      cost[i] = cv_rng_uniform(&rng, i);
+      owner[i] = (int32_t)(OWNERS * cv_rng_uniform(&rng, N + i));
+    }
+    double before = longest_load(N, OWNERS);
+    int32_t moves = cv_plan_rebalance(cost, N, OWNERS, owner, load);
+    double after = longest_load(N, OWNERS);
+    ck_assert(moves <= N && after <= before + 1e-12);
+    for (int32_t o = 0; o < OWNERS; o++) {
+      if (load[o] > load[from]) from = o;
+      if (load[o] < load[to]) to = o;
+    }
+    ck_assert_double_eq_tol(load[from], after, 1e-12);
+    for (int32_t i = 0; i < N && moves < N; i++)
+      ck_assert(owner[i] != from || load[to] + cost[i] >= load[from] - 1e-12);
+  }
+}
+END_TEST
+
 int main(void) {
-  const TTest *const tests[] = {one_owner_takes_all,          no_layer_no_load,
-                                more_owners_than_layers,      equal_costs_go_round,
-                                worst_case_of_graham,         within_the_bound_of_the_optimum,
-                                thousands_of_owners,          same_as_the_plain_rule,
-                                comparisons_grow_as_n_log_n,  room_of_owners,
-                                flops_of_a_refresh,           products_of_one_rank_cost_the_same,
-                                slab_gets_cheaper_with_ranks, choice_of_a_product_is_a_pure_function,
-                                products_beyond_64_bits};
+  const TTest *const tests[] = {one_owner_takes_all,
+                                no_layer_no_load,
+                                more_owners_than_layers,
+                                equal_costs_go_round,
+                                worst_case_of_graham,
+                                within_the_bound_of_the_optimum,
+                                thousands_of_owners,
+                                same_as_the_plain_rule,
+                                comparisons_grow_as_n_log_n,
+                                room_of_owners,
+                                flops_of_a_refresh,
+                                products_of_one_rank_cost_the_same,
+                                slab_gets_cheaper_with_ranks,
+                                choice_of_a_product_is_a_pure_function,
+                                products_beyond_64_bits,
+                                moves_that_are_known,
+                                moves_leave_none_that_is_a_gain};
   return suite_run("planner", tests, sizeof tests / sizeof tests[0], NULL);
 }

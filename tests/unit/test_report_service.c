@@ -1,5 +1,5 @@
 /* What a run's report advises: one case of every branch, and both sides of every border (2 % waited, 80 % busy, 30 %
- * idle). */
+ * idle, one rank half as busy as another). */
 #include "suite.h"
 
 #include "train/report_service.h"
@@ -13,12 +13,14 @@ typedef struct advice {
   const char *says; /* "": nothing */
 } advice;
 
-static const char add_ranks[] = "add some", raise_staleness[] = "go on meanwhile",
+static const char add_ranks[] = "add some", move_layers[] = "rebalance_steps", raise_staleness[] = "go on meanwhile",
                   raise_more[] = "refreshes on their way", fewer[] = "fewer would do", well[] = "workers hardly waited";
 
 static const advice cases[] = {
     {{.n_curvature = 0, .waited = 0.5, .busy_max = 1}, ""},
-    {{.n_curvature = 2, .waited = 0.5, .busy_min = 0.1, .busy_max = 0.9}, add_ranks},
+    {{.n_curvature = 2, .waited = 0.5, .busy_min = 0.44, .busy_max = 0.9}, move_layers},
+    {{.n_curvature = 2, .waited = 0.5, .busy_min = 0.46, .busy_max = 0.9}, add_ranks},
+    {{.n_curvature = 1, .waited = 0.5, .busy_min = 0.1, .busy_max = 0.9}, add_ranks},
     {{.n_curvature = 2, .is_stale = true, .waited = 0.03, .busy_min = 0.9, .busy_max = 0.81}, add_ranks},
     {{.n_curvature = 2, .waited = 0.5, .busy_max = 0.79}, raise_staleness},
     {{.n_curvature = 2, .is_stale = true, .waited = 0.5, .busy_max = 0.79}, raise_more},
