@@ -27,11 +27,7 @@ static curvd_status read_options(const curvd_run_shape *shape, cv_settings_book 
 }
 
 bool cv_forecast_is_rough(const cv_settings *s) {
-  bool is_renewed = s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC,
-       is_stored = s->carrier == CV_CARRY_COLUMNS && !cv_is_online(s),
-       is_local = s->carrier == CV_CARRY_LOCAL && s->store == CV_STORE_STREAM;
-  return is_renewed || is_stored || is_local || s->form == CV_FORM_CHOLESKY || s->missing_trace > 0 ||
-         s->staleness == CV_STALENESS_FREE;
+  return s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC || s->missing_trace > 0;
 }
 
 /* ---- the machine ---- */
@@ -72,10 +68,10 @@ static int64_t first_value(const cv_schedule *schedule) {
   return (int64_t)schedule->piece[0].value;
 }
 
-/* Free-running workers use a refresh when all have it: mostly before the next one begins. */
-static int64_t staleness_of(const cv_settings *s) {
-  if (s->staleness != CV_STALENESS_FREE) return s->staleness;
-  return cv_smaller(s->staleness_max, cv_larger(first_value(&s->inv_update_steps) - 1, 1));
+/* What owners keep of rows, where a factor is not full. */
+static cv_plan_store store_of_rows(const cv_settings *s) {
+  if (cv_is_online(s)) return CV_PLAN_ONLINE;
+  return s->store == CV_STORE_STREAM ? CV_PLAN_STREAM : CV_PLAN_FULL;
 }
 
 /* Streams of small factors are full up to a larger size than other factors are. */
@@ -94,8 +90,11 @@ static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
   run.statistics_rows = s->sample_rows > 0 ? cv_smaller(captured, s->sample_rows * run.n_workers) : captured;
   run.factor_update_steps = first_value(&s->factor_update_steps);
   run.inv_update_steps = first_value(&s->inv_update_steps);
-  run.staleness = staleness_of(s);
+  run.staleness = cv_staleness_bound(s);
+  run.is_free = s->staleness == CV_STALENESS_FREE;
   run.is_exact = s->method == CV_METHOD_KFAC;
+  run.is_inverse = s->form == CV_FORM_CHOLESKY;
+  run.columns_store = run.local_store = store_of_rows(s);
   run.eig_rank = cv_largest_rank(s);
   run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
   run.spreads_rows = s->carrier == CV_CARRY_COLUMNS && s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;
@@ -124,7 +123,7 @@ static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
 /* user: the settings, but for what the run says of ranks, intervals and staleness. */
 static cv_plan_choice choose(const void *user, const cv_plan_run *run, const cv_plan_layer *layer, double *flops) {
   cv_settings s = *(const cv_settings *)user;
-  s.staleness = run->staleness;
+  s.staleness = run->is_free ? CV_STALENESS_FREE : run->staleness;
   s.inv_update_steps = cv_schedule_constant((double)run->inv_update_steps);
   bool rides = s.route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
   cv_plan_choice choice = {.apply = apply_of(&s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};

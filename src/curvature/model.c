@@ -7,10 +7,18 @@
 /* Extra: trace, rows and two flags (factors.c). Brand: fewest rows of a block (brand.c). */
 enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
 
+/* Open MPI 4.1's collectives behind the callers' backs: below SHORT_BYTES a sum to one rank takes whole messages,
+ * between two ranks pieces of CHAIN_BYTES above; up to LINEAR_RANKS the root of a broadcast sends to each itself. Seen
+ * in the sizes of what ranks read from each other. */
+enum { SHORT_BYTES = 65536, CHAIN_BYTES = 8192, LINEAR_RANKS = 4 };
+
 static const double FLOAT = sizeof(float);
 /* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
  * bench/eig, n 1000 and 2048, rank 64. */
 static const double THIN = 1.7;
+/* Time of potrf with potri (n 256 to 2000): over that of products with as many flops, and what does not grow so fast,
+ * over that of a copy. */
+static const double INVERSE = 0.64, INVERSE_SQUARE = 22;
 static const double SCAN = 0.8; /* of a copy's time: x x summed up, measured at 2 and 6 million numbers */
 static const double PASS = 1.5; /* of a copy's traffic: x <- a x + b y reads twice and writes once */
 
@@ -25,6 +33,7 @@ const cv_plan_run cv_plan_run_default = {.n_workers = 1,
                                          .eig_rank = 64,
                                          .oversampling = 8,
                                          .stream_oversampling = -1,
+                                         .columns_store = CV_PLAN_ONLINE,
                                          .products = 1,
                                          .full_share = 0.75,
                                          .grid_min_n = 4096,
@@ -37,13 +46,23 @@ int32_t cv_plan_owner_count(const cv_plan_run *run) {
 }
 
 static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS;
+  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS ||
+                (carrier == CV_PLAN_LOCAL && run->local_store == CV_PLAN_STREAM);
   int64_t of_stream = run->stream_oversampling < 0 ? run->eig_rank / 2 : run->stream_oversampling;
   return cv_smaller(run->eig_rank + (is_low ? of_stream : run->oversampling), n);
 }
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   return run->is_exact || n <= run->full_n || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
+}
+
+cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  const cv_plan_store store[] = {[CV_PLAN_TRIANGLE] = CV_PLAN_FULL,
+                                 [CV_PLAN_SKETCH] = CV_PLAN_STREAM,
+                                 [CV_PLAN_COLUMNS] = run->columns_store,
+                                 [CV_PLAN_LOCAL] = run->local_store,
+                                 [CV_PLAN_CARRIERS] = CV_PLAN_FULL};
+  return cv_plan_is_full(run, n, carrier) ? CV_PLAN_FULL : store[carrier];
 }
 
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -57,7 +76,13 @@ int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 
 int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   int64_t k = cv_plan_basis(run, n, carrier);
-  return carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS || k == n ? k : cv_smaller(run->eig_rank, k);
+  return k == n ? k : cv_smaller(run->eig_rank, k);
+}
+
+int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns) {
+  int64_t pairs = cv_plan_pairs(run, n, carrier);
+  if (run->is_inverse) return columns * (columns + 1) / 2;
+  return (carrier == CV_PLAN_SKETCH ? cv_plan_basis(run, n, carrier) : pairs) * columns + pairs;
 }
 
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -65,18 +90,18 @@ bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrie
   return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
 }
 
-/* Blocks of the owner's columns, each from row 0 down to its last column. */
-static int64_t spread_floats(int64_t n, int32_t owners, int32_t owner) {
-  cv_cyclic piece = {.n = n, .block = CV_PLAN_SPREAD_BLOCK, .parts = owners, .part = owner};
-  int64_t floats = 0, count = cv_cyclic_count(&piece);
-  for (int64_t local = 0, width; local < count; local += width) {
-    width = cv_cyclic_run(&piece, local);
-    floats += width * (cv_cyclic_global(&piece, local) + width);
-  }
-  return floats;
+/* Floats of the blocks first, first + step, ... of a spread factor, each from row 0 down to its last column; the last
+ * one may be narrower. */
+static int64_t block_floats(int64_t n, int64_t first, int64_t step) {
+  int64_t width = CV_PLAN_SPREAD_BLOCK, whole = n / width, rest = n % width,
+          count = first < whole ? cv_divide_up(whole - first, step) : 0,
+          heights = count * (first + 1) + step * (count * (count - 1) / 2); /* in blocks */
+  bool has_last = rest > 0 && whole % step == first;
+  return width * width * heights + (has_last ? rest * n : 0);
 }
 
-static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+/* Of a factor that lies with one owner, or that goes to each of them whole. */
+static int64_t whole_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   switch (carrier) {
   case CV_PLAN_SKETCH:
     return (cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES) * n;
@@ -88,33 +113,72 @@ static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier ca
   case CV_PLAN_CARRIERS:
     break;
   }
-  if (cv_plan_is_spread(run, n, carrier)) return spread_floats(n, cv_plan_owner_count(run), owner);
   return n * (n + 1) / 2;
 }
 
+static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+  bool has_blocks = carrier == CV_PLAN_TRIANGLE && cv_plan_is_spread(run, n, carrier);
+  return has_blocks ? block_floats(n, owner, cv_plan_owner_count(run)) : whole_floats(run, n, carrier);
+}
+
 int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
-  return body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
+  return carrier == CV_PLAN_LOCAL ? 0 : body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
+}
+
+static int32_t owners_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  return cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
 }
 
 /* Over all owners of the factor, without the extra floats. */
 static double all_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  int32_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
-  double floats = 0;
-  for (int32_t o = 0; o < owners; o++) floats += (double)body_floats(run, n, carrier, o);
-  return floats;
+  int32_t owners = owners_of(run, n, carrier);
+  bool has_blocks = carrier == CV_PLAN_TRIANGLE && owners > 1;
+  return has_blocks ? (double)block_floats(n, 0, 1) : (double)owners * (double)whole_floats(run, n, carrier);
 }
 
 /* ---- transfers ---- */
 
+/* x <- x + y of what has arrived. */
+static double add_s(const cv_plan_machine *machine, double bytes) {
+  return PASS * bytes / machine->copy_bytes_s;
+}
+
+static double message_s(const cv_plan_link *link, double bytes) {
+  return link->latency_s + bytes / link->bytes_s;
+}
+
+/* Rounds up a tree, with a sum in each. */
+static double tree_s(const cv_plan_machine *machine, const cv_plan_link *link, double rounds, double bytes) {
+  return rounds * (message_s(link, bytes) + add_s(machine, bytes));
+}
+
+/* Two ranks: pieces, one behind the other, each of which is announced and then fetched. More of them: halves of halves
+ * are summed and gathered, by the largest power of two of them; the others first share theirs with one of these. */
+static double reduce_s(const cv_plan_machine *machine, const cv_plan_link *link, double p, double bytes) {
+  double rounds = floor(log2(p)), part = (1 - 1 / exp2(rounds)) * bytes, pieces = ceil(bytes / CHAIN_BYTES),
+         fold = 2 * message_s(link, bytes / 2) + add_s(machine, bytes / 2);
+  if (bytes < SHORT_BYTES) return tree_s(machine, link, ceil(log2(p)), bytes);
+  if (p <= 2) return 2 * pieces * link->latency_s + bytes / link->bytes_s + add_s(machine, bytes);
+  double halves = 2 * (rounds * link->latency_s + part / link->bytes_s) + add_s(machine, part);
+  return halves + (p > exp2(rounds) ? fold : 0);
+}
+
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes) {
   const cv_plan_link *link = ranks <= machine->ranks_per_node ? &machine->within : &machine->between;
-  double p = (double)ranks, messages = ceil(log2(p));
+  double p = (double)ranks, rounds = ceil(log2(p));
   if (ranks <= 1) return 0;
-  if (kind == CV_PLAN_SEND) return link->latency_s + bytes / link->bytes_s;
-  double part = (p - 1) / p * bytes;
-  if (kind == CV_PLAN_SUM)
-    return 2 * messages * link->latency_s + 2 * part / link->bytes_s + PASS * part / machine->copy_bytes_s;
-  return messages * link->latency_s + bytes / link->bytes_s;
+  switch (kind) {
+  case CV_PLAN_SUM: /* an odd number of rounds begins in a copy */
+    return tree_s(machine, link, rounds, bytes) + rounds * message_s(link, bytes) +
+           fmod(rounds, 2) * bytes / machine->copy_bytes_s;
+  case CV_PLAN_REDUCE:
+    return reduce_s(machine, link, p, bytes);
+  case CV_PLAN_BROADCAST:
+    return (ranks <= LINEAR_RANKS ? p - 1 : rounds) * message_s(link, bytes);
+  case CV_PLAN_SEND:
+    break;
+  }
+  return message_s(link, bytes);
 }
 
 /* The workers and an owner. */
@@ -122,19 +186,32 @@ static int64_t group(const cv_plan_run *run) {
   return run->n_workers + (run->n_curvature > 0);
 }
 
-cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
-                            int32_t owner) {
-  double body = FLOAT * (double)body_floats(run, n, carrier, owner), extra = FLOAT * EXTRA_FLOATS;
+static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double body, double extra) {
+  if (carrier == CV_PLAN_LOCAL) return (cv_plan_up){0};
   double columns = carrier == CV_PLAN_COLUMNS ? body : 0, fused = body - columns + extra;
   if (route == CV_PLAN_WITH_GRADIENTS) return (cv_plan_up){.summed = fused, .columns = columns};
   return (cv_plan_up){.reduced = fused, .columns = columns};
+}
+
+cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                            int32_t owner) {
+  return up_of(carrier, route, FLOAT * (double)body_floats(run, n, carrier, owner), FLOAT * EXTRA_FLOATS);
+}
+
+cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
+  return up_of(carrier, route, FLOAT * all_floats(run, n, carrier), FLOAT * EXTRA_FLOATS * owners_of(run, n, carrier));
 }
 
 double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up) {
   int64_t ranks = group(run);
   double sum_s = cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, up->summed) -
                  cv_plan_transfer_s(machine, CV_PLAN_SUM, run->n_workers, 0); /* no messages of its own */
-  if (up->reduced > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_REDUCE, ranks, up->reduced);
+  bool is_of_parts = run->n_curvature > 0 && run->n_workers <= CV_PLAN_PARTS_MAX;
+  double workers = run->n_workers;
+  if (up->reduced > 0 && is_of_parts)
+    sum_s += workers * cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, up->reduced) +
+             (workers - 1) * add_s(machine, up->reduced);
+  if (up->reduced > 0 && !is_of_parts) sum_s += cv_plan_transfer_s(machine, CV_PLAN_REDUCE, ranks, up->reduced);
   if (up->summed > 0 && run->n_curvature > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, up->summed);
   if (up->columns > 0) sum_s += cv_plan_transfer_s(machine, CV_PLAN_SEND, ranks, run->n_workers * up->columns);
   return sum_s;
@@ -176,7 +253,8 @@ static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *r
   double rows = (double)run->statistics_rows, N = (double)n, flops = rows * N * (N + 1);
   if (carrier == CV_PLAN_SKETCH)
     return product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES));
-  if (carrier == CV_PLAN_COLUMNS || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
+  bool is_of_rows = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) != CV_PLAN_FULL;
+  if (carrier == CV_PLAN_COLUMNS || is_of_rows || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
   return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
 }
 
@@ -184,7 +262,8 @@ static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *r
 static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                                cv_plan_carrier carrier) {
   bool is_spread = cv_plan_is_spread(run, n, carrier);
-  double floats = all_floats(run, n, carrier), owners = is_spread ? cv_plan_owner_count(run) : 1;
+  double floats = all_floats(run, n, carrier), owners = owners_of(run, n, carrier);
+  if (carrier == CV_PLAN_LOCAL) return (cv_plan_cost){0};
   cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
                           ? product(machine, 2 * (double)run->statistics_rows * floats)
                           : copy(machine, floats);
@@ -192,10 +271,9 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
   return cost;
 }
 
-/* Brand's updates of r pairs by the rows of all workers, in blocks (brand.h); c c products in fp64. */
-static cv_plan_cost update_pairs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n) {
-  int64_t rows = run->statistics_rows * run->n_workers, pairs = cv_plan_basis(run, n, CV_PLAN_COLUMNS),
-          block = cv_smaller(cv_larger(BRAND_ROWS, pairs / 2), rows);
+/* Brand's updates of r pairs, in blocks of rows (brand.h); c c products in fp64. */
+static cv_plan_cost update_pairs(const cv_plan_machine *machine, int64_t n, int64_t pairs, int64_t rows) {
+  int64_t block = cv_smaller(cv_larger(BRAND_ROWS, pairs / 2), rows);
   double N = (double)n, r = (double)pairs, c = (double)block;
   if (rows == 0) return (cv_plan_cost){0};
   cv_plan_cost one = product(machine, 4 * N * r * c + 2 * N * c * c + 2 * N * r * (r + c));
@@ -203,11 +281,37 @@ static cv_plan_cost update_pairs(const cv_plan_machine *machine, const cv_plan_r
   return times((double)rows / c, one);
 }
 
+/* Rows into a stored average: outer products of all of it, or of each owner's blocks, which the old average enters
+ * with. */
+static cv_plan_cost add_rows(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
+                             int64_t rows) {
+  double R = (double)rows, flops = R * (double)n * (double)(n + 1), owners = owners_of(run, n, carrier);
+  if (owners > 1) return product(machine, 2 * R * (double)block_floats(n, 0, 1) / owners);
+  return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
+}
+
+/* Rows of all workers, or the owner's own. */
+static cv_plan_cost average_rows(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                                 cv_plan_carrier carrier) {
+  int64_t rows = run->statistics_rows * (carrier == CV_PLAN_LOCAL ? 1 : run->n_workers),
+          k = cv_plan_basis(run, n, carrier);
+  switch (cv_plan_store_of(run, n, carrier)) {
+  case CV_PLAN_ONLINE:
+    return update_pairs(machine, n, k, rows);
+  case CV_PLAN_STREAM:
+    return product(machine, 4 * (double)rows * (double)n * (double)(k + CV_PLAN_PROBES));
+  case CV_PLAN_FULL:
+    break;
+  }
+  return add_rows(machine, run, n, carrier, rows);
+}
+
 static cv_plan_cost average(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
-  if (carrier == CV_PLAN_COLUMNS) return update_pairs(machine, run, n);
-  if (carrier == CV_PLAN_LOCAL) return mix(machine, (double)n * (double)(n + 1) / 2);
-  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
+  bool is_full_local = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL;
+  if (is_full_local) return mix(machine, (double)n * (double)(n + 1) / 2);
+  if (carrier == CV_PLAN_COLUMNS || carrier == CV_PLAN_LOCAL) return average_rows(machine, run, n, carrier);
+  double owners = owners_of(run, n, carrier);
   return mix(machine, all_floats(run, n, carrier) / owners);
 }
 
@@ -226,26 +330,35 @@ static double certificate_s(const cv_plan_machine *machine, double n, double own
   return probes / machine->gemm_flops_s + copy(machine, n * n / 2 / owners).seconds;
 }
 
+/* LAPACK's potrf and potri, n n n / 3 and 2 n n n / 3 flops. */
+static cv_plan_cost inversion(const cv_plan_machine *machine, double n) {
+  cv_plan_cost cost = product(machine, n * n * n);
+  cost.seconds *= INVERSE;
+  return plus(cost, copy(machine, INVERSE_SQUARE * n * n));
+}
+
 /* A sketch has its product already; expressing it on the new seed takes two of k k n. */
 static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
-  int64_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
-          k = cv_plan_basis(run, n, carrier);
+  int64_t owners = owners_of(run, n, carrier), k = cv_plan_basis(run, n, carrier);
   double N = (double)n, K = (double)k;
-  if (carrier == CV_PLAN_COLUMNS) return (cv_plan_cost){0};
+  cv_plan_store store = cv_plan_store_of(run, n, carrier);
+  if (store == CV_PLAN_ONLINE) return (cv_plan_cost){0};
+  if (run->is_inverse) return inversion(machine, N);
   if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
   cv_plan_cost finish = product(machine, 10 * N * K * K / (double)owners);
   finish.seconds *= THIN;
   finish = plus(finish, eigenproblem(&machine->eig_f64, K));
-  if (carrier == CV_PLAN_SKETCH) return plus(finish, product(machine, 4 * N * K * K));
+  if (store == CV_PLAN_STREAM) return plus(finish, product(machine, 4 * N * K * K));
   finish.seconds += certificate_s(machine, N, (double)owners);
   return plus(finish, products(machine, run, n, k, owners));
 }
 
 void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
                           cv_plan_cost cost[CV_PLAN_STAGES]) {
-  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
-         floats = (double)cv_plan_pairs(run, n, carrier) * ((double)n + owners);
+  double owners = owners_of(run, n, carrier),
+         floats = (double)cv_plan_refresh_floats(run, n, carrier, n) +
+                  (owners - 1) * (double)cv_plan_pairs(run, n, carrier); /* eigenvalues come with each part */
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
   cost[CV_PLAN_CAPTURE] = capture(machine, run, n, carrier);
   cost[CV_PLAN_STATISTICS] = statistics(machine, run, n, carrier);
@@ -263,7 +376,7 @@ static double side_flops(const cv_plan_run *run, int64_t n, int64_t other, const
   cv_plan_carrier carrier = choice->carrier[which];
   bool is_factored = choice->apply == CV_PLAN_FACTORED;
   double rows = is_factored ? (double)run->batch_rows : (double)other, N = (double)n;
-  if (cv_plan_is_full(run, n, carrier)) return (is_factored ? 2 : 4) * rows * N * N;
+  if (cv_plan_is_full(run, n, carrier)) return (is_factored || run->is_inverse ? 2 : 4) * rows * N * N;
   return 4 * rows * N * (double)cv_plan_pairs(run, n, carrier);
 }
 

@@ -2,7 +2,7 @@
 #include "base/order.h"
 #include "curvature/model.h"
 
-enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), THIN_ROWS = 128 };
+enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), COUNT = sizeof(int64_t), THIN_ROWS = 128 };
 
 /* One factor of a layout. */
 typedef struct place {
@@ -26,14 +26,10 @@ static bool holds(const place *p, int32_t owner) {
   return p->owner >= 0 && owner >= 0 && (p->is_spread || p->owner == owner);
 }
 
-/* Its owners are the numbers from the first to before the end: none, the layer's, or all. */
-static int32_t first_owner(const place *p) {
-  return p->is_spread || p->owner < 0 ? 0 : p->owner;
-}
-
-static int32_t end_owner(const place *p) {
+/* None, the layer's, or all. */
+static int32_t owners_of(const place *p) {
   if (p->owner < 0) return 0;
-  return p->is_spread ? cv_plan_owner_count(p->run) : p->owner + 1;
+  return p->is_spread ? cv_plan_owner_count(p->run) : 1;
 }
 
 static bool is_worker(const cv_plan_run *run, int32_t rank) {
@@ -74,19 +70,27 @@ static int64_t commands(const cv_plan_run *run, int64_t n_steps) {
   return times(n_steps, f) + times(n_steps, i) - times(n_steps, both) + 1;
 }
 
-/* Of one statistic, by one worker. */
+/* Of what was summed with the gradients, from worker o mod W to curvature rank o. */
+static int64_t handed_over(const place *p, int32_t rank) {
+  const cv_plan_run *run = p->run;
+  int64_t bytes = 0;
+  if (run->n_curvature == 0 || p->choice->route != CV_PLAN_WITH_GRADIENTS) return 0;
+  for (int32_t o = rank; o < run->n_curvature; o += run->n_workers) {
+    if (holds(p, o)) bytes += (int64_t)cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, o).summed;
+  }
+  return bytes;
+}
+
+/* Of one statistic, by one worker: to all owners but itself. */
 static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
-  bool is_riding = p->choice->route == CV_PLAN_WITH_GRADIENTS;
-  int64_t floats = 0;
-  for (int32_t o = first_owner(p); o < end_owner(p); o++) {
-    cv_plan_up up = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, o);
-    int64_t reduced = (int64_t)up.reduced, summed = (int64_t)up.summed, columns = (int64_t)up.columns;
-    if (owner_of(run, rank) != o) floats += reduced + columns;
-    if (run->n_workers > 1) floats += summed;
-    if (is_riding && run->n_curvature > 0 && rank == o % run->n_workers) floats += summed; /* handed over */
-  }
-  return floats;
+  if (p->owner < 0) return 0;
+  cv_plan_up all = cv_plan_all_up_bytes(run, p->n, p->carrier, p->choice->route), own = {0};
+  bool is_mine = holds(p, owner_of(run, rank));
+  if (is_mine) own = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, owner_of(run, rank));
+  int64_t counts = p->carrier == CV_PLAN_COLUMNS ? COUNT * (owners_of(p) - is_mine) : 0;
+  return counts + handed_over(p, rank) + (int64_t)(all.reduced - own.reduced + all.columns - own.columns) +
+         (run->n_workers > 1 ? (int64_t)all.summed : 0);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */
@@ -97,9 +101,9 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       if (!holds(&p, owner)) continue;
-      int64_t pairs = is_most ? cv_plan_basis(p.run, p.n, p.carrier) : cv_plan_pairs(p.run, p.n, p.carrier);
+      int64_t columns = mine(&p, owner), most = cv_plan_basis(p.run, p.n, p.carrier) * (columns + 1);
       is_held = true;
-      bytes += FLOAT * pairs * (mine(&p, owner) + 1);
+      bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(p.run, p.n, p.carrier, columns));
     }
     bytes += is_held ? l->run->header_bytes : 0;
   }
@@ -114,17 +118,30 @@ static bool is_any_spread(const cv_plan_layout *l) {
   return false;
 }
 
-/* Largest of all owners together; owners without a layer send nothing, unless they have a part of a spread factor. */
-static int64_t all_parcel_bytes(const cv_plan_layout *l) {
-  int64_t bytes = 0;
-  if (is_any_spread(l)) {
-    for (int32_t o = 0; o < cv_plan_owner_count(l->run); o++) bytes += parcel_bytes(l, o, true);
-    return bytes;
-  }
+/* Owners with a layer, or a part of a spread factor. */
+static int32_t senders(const cv_plan_layout *l) {
+  int32_t n = 0;
+  if (is_any_spread(l)) return cv_plan_owner_count(l->run);
   for (int32_t i = 0; i < l->n_layers; i++) {
-    bool is_first = true;
+    bool is_first = l->owner[i] >= 0;
     for (int32_t before = 0; before < i && is_first; before++) is_first = l->owner[before] != l->owner[i];
-    if (is_first) bytes += parcel_bytes(l, l->owner[i], true);
+    n += is_first;
+  }
+  return n;
+}
+
+/* Largest of all owners together. */
+static int64_t all_parcel_bytes(const cv_plan_layout *l) {
+  int64_t bytes = l->run->event_bytes * senders(l);
+  for (int32_t i = 0; i < l->n_layers; i++) {
+    int32_t most = 0;
+    for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+      place p = place_of(l, i, f);
+      int32_t owners = owners_of(&p);
+      if (owners > 0) bytes += FLOAT * cv_plan_basis(p.run, p.n, p.carrier) * (p.n + owners);
+      most = owners > most ? owners : most;
+    }
+    bytes += most * l->run->header_bytes;
   }
   return bytes;
 }
@@ -172,13 +189,17 @@ static int64_t ring(const cv_plan_run *run, int64_t interval) {
   return cv_larger(cv_divide_up(run->staleness, interval), 1);
 }
 
-static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
+/* Does the worker collect rows, to send them or for itself? */
+static bool is_of_rows(const place *p) {
+  bool is_local = p->carrier == CV_PLAN_LOCAL && cv_plan_store_of(p->run, p->n, p->carrier) != CV_PLAN_FULL;
+  return p->carrier == CV_PLAN_COLUMNS || is_local;
+}
+
+static void hold_statistic(const place *p, int64_t *bytes) {
   int64_t rows = p->n; /* a triangle is kept as a square */
-  if (p->is_spread) rows = p->run->capture_rows;
-  if (p->carrier == CV_PLAN_COLUMNS) rows = p->run->statistics_rows;
+  if (p->is_spread || is_of_rows(p)) rows = p->run->capture_rows;
   if (p->carrier == CV_PLAN_SKETCH)
     rows = 3 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seeds */
-  if (p->carrier == CV_PLAN_LOCAL && !holds(p, owner_of(p->run, rank))) rows = 0;
   bytes[CV_MEMORY_STATISTICS] += FLOAT * rows * p->n;
 }
 
@@ -186,8 +207,9 @@ static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
 static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
   int64_t k = cv_plan_basis(p->run, p->n, p->carrier), rows = p->n;
   if (!holds(p, owner)) return;
-  if (p->carrier == CV_PLAN_COLUMNS) rows = 0;
-  if (p->carrier == CV_PLAN_SKETCH) rows = 2 * (k + CV_PLAN_PROBES);
+  cv_plan_store store = cv_plan_store_of(p->run, p->n, p->carrier);
+  if (store == CV_PLAN_ONLINE) rows = 0;
+  if (store == CV_PLAN_STREAM) rows = 2 * (k + CV_PLAN_PROBES);
   bytes[CV_MEMORY_FACTORS] += FLOAT * ((rows + k + CV_PLAN_PROBES) * mine(p, owner) + k);
 }
 
@@ -196,12 +218,13 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
   int64_t a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
   bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
+  if (A.run->is_inverse) return A.n * A.n + G.n * G.n;
   int64_t floats = (is_low ? g + a : a) * A.n + (is_low ? g + a : g) * G.n + a + g + (a + 1) * (g + 1);
   if (is_low && A.run->n_workers == 1) floats += g * A.n + a * G.n;
   return floats;
 }
 
-static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+static void hold_worker(const cv_plan_layout *l, int64_t *bytes) {
   int64_t all = 0, largest = 0, plane = 0, core = 0, thin = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
     place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
@@ -210,8 +233,8 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     all += weights;
     if (l->layer[i].is_skipped) continue;
     bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
-    hold_statistic(&A, rank, bytes);
-    hold_statistic(&G, rank, bytes);
+    hold_statistic(&A, bytes);
+    hold_statistic(&G, bytes);
     bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * preconditioner_floats(l, i) / (is_sharded ? l->run->n_workers : 1);
     largest = cv_larger(largest, weights);
     core = cv_larger(core, a * g);
@@ -223,33 +246,40 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1);
 }
 
+/* A slot of what is reduced to one owner; rows have messages of their own, with their number in front. */
+static int64_t slot_bytes(const place *p) {
+  if (p->is_spread) return 0;
+  if (p->carrier == CV_PLAN_LOCAL && !is_of_rows(p)) return FLOAT * (p->n * (p->n + 1) / 2);
+  return (int64_t)cv_plan_up_bytes(p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
+}
+
+static int64_t row_bytes(const place *p) {
+  return is_of_rows(p) ? COUNT + FLOAT * p->run->capture_rows * p->n : 0;
+}
+
 /* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more. */
 static bool sums_parts(const cv_plan_run *run) {
   return run->n_curvature > 0 && run->n_workers > 1 && run->n_workers <= CV_PLAN_PARTS_MAX;
 }
 
-/* Rings of both ways; a rank has those of the owners that it talks to. An owner has an inbox for one worker's. */
+/* Rings of both ways to all owners; an owner has one slot, and an inbox for one worker's. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
   bool trains = is_worker(run, rank);
-  int64_t up_slots = trains && run->n_curvature > 0
-                         ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
-                         : 1,
-          down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_columns = 0, inbox_sum = 0;
+  int64_t up_slots = run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1,
+          down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_rows = 0, inbox_sum = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
-    if (p.is_spread || p.owner < 0 || (!trains && p.owner != owner_of(run, rank))) continue;
-    cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, p.owner);
-    bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.reduced;
-    if (trains) bytes[CV_MEMORY_TRANSFER] += up_slots * (int64_t)up.columns;
+    if (trains) bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * up_slots * (slot_bytes(&p) + row_bytes(&p));
     bool rides = run->n_workers > 1 && p.choice->route == CV_PLAN_WITH_GRADIENTS;
-    if (trains && rides)
-      bytes[CV_MEMORY_TRANSFER] += (int64_t)up.reduced; /* behind the gradients, before it is handed over */
-    if (p.owner != owner_of(run, rank)) continue;
-    inbox_columns += (int64_t)up.columns;
-    if (sums_parts(run) && !rides) inbox_sum += (int64_t)up.reduced;
+    if (trains && rides && p.owner >= 0) /* behind the gradients, before it is handed over */
+      bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * slot_bytes(&p);
+    if (!holds(&p, owner_of(run, rank))) continue;
+    if (!trains) bytes[CV_MEMORY_TRANSFER] += slot_bytes(&p);
+    inbox_rows += row_bytes(&p);
+    if (sums_parts(run) && !rides) inbox_sum += slot_bytes(&p);
   }
-  if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_columns, inbox_sum);
+  if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_rows, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
   bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;
 }
@@ -264,7 +294,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     int64_t k = cv_plan_basis(p.run, p.n, p.carrier);
     bool is_full = cv_plan_is_full(p.run, p.n, p.carrier);
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
-    if (!holds(&p, owner)) continue;
+    if (!holds(&p, owner) || p.run->is_inverse) continue;
     if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }
@@ -275,7 +305,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
   int32_t owner = owner_of(l->run, rank);
   for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
-  if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
+  if (is_worker(l->run, rank)) hold_worker(l, bytes);
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
     hold_factor(&p, owner, bytes);

@@ -49,12 +49,12 @@ static void choose_owner(const curvd_ctx *ctx, cv_trial *trial) {
 }
 
 /* The same in all of the owner's group. Owners that train wait for statistics at once: only what they send can overlap.
- */
+ * Of statistics that ride on the gradients' sum only one worker's hand-over can. */
 static void set_sizes(const curvd_ctx *ctx, cv_trial *trial, int64_t most_bytes) {
   const cv_route *route = &ctx->route[trial->owner];
-  bool is_up = ctx->comm.n_curvature > 0;
+  bool is_up = ctx->comm.n_curvature > 0, is_summed = is_up && !cv_is_with_gradients(ctx);
   trial->most_bytes = most_bytes;
-  trial->up_floats = is_up ? cv_smaller(route->up.n_floats, most_bytes / (int64_t)sizeof(float)) : 0;
+  trial->up_floats = is_summed ? cv_smaller(route->up.n_floats, most_bytes / (int64_t)sizeof(float)) : 0;
   trial->row_bytes = is_up ? cv_smaller(route->up.row_bytes, most_bytes) : 0;
   trial->down_bytes = cv_smaller(route->down.payload_bytes, most_bytes);
 }

@@ -119,7 +119,7 @@ const cv_plan_machine cv_plan_machine_default = {.gemm_flops_s = 1.2e11,
                                                  .copy_bytes_s = 8e9,
                                                  .eig_f32 = {3.8e-8, 5.5e-11},
                                                  .eig_f64 = {5.5e-8, 1.1e-10},
-                                                 .within = {5e-6, 4e9},
+                                                 .within = {2e-6, 8.5e9},
                                                  .between = {3e-5, 1.2e9},
                                                  .ranks_per_node = 64,
                                                  .overlap = 0.9};

@@ -41,7 +41,7 @@ static const cv_plan_carrier carriers[] = {CV_PLAN_TRIANGLE, CV_PLAN_SKETCH, CV_
 
 START_TEST(floats_of_every_carrier) {
   cv_plan_run run = run_of();
-  static const int64_t expected[] = {100 * 101 / 2 + 4, 40 * 100 + 4, 40 * 100 + 4, 4}; /* (30 + 10) n; 40 rows */
+  static const int64_t expected[] = {100 * 101 / 2 + 4, 40 * 100 + 4, 40 * 100 + 4, 0}; /* (30 + 10) n; 40 rows */
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
     ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 0), expected[c]);
     ck_assert_int_eq(cv_plan_statistic_floats(&run, 100, carriers[c], 1), expected[c]);
@@ -53,7 +53,7 @@ END_TEST
 
 START_TEST(pairs_of_every_carrier) {
   cv_plan_run run = run_of();
-  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 30, 30, 20};
+  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 20, 20, 20};
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
     ck_assert_int_eq(cv_plan_basis(&run, 100, carriers[c]), basis[c]);
     ck_assert_int_eq(cv_plan_pairs(&run, 100, carriers[c]), pairs[c]);
@@ -95,37 +95,119 @@ START_TEST(spread_factors_come_in_blocks) {
 }
 END_TEST
 
+/* Column j of n lies in block j / 64 with owner (j / 64) % owners, and goes down to the block's last one. */
+static int64_t counted_floats(int64_t n, int64_t owners, int64_t owner) {
+  int64_t floats = 0;
+  for (int64_t j = 0; j < n; j++) {
+    int64_t block = j / 64, end = 64 * (block + 1);
+    if (block % owners == owner) floats += end < n ? end : n;
+  }
+  return floats;
+}
+
+static cv_plan_run spread_run_of(int32_t owners, int64_t min_n) {
+  cv_plan_run run = run_of();
+  run.n_workers = owners;
+  run.n_curvature = 0;
+  run.grid_min_n = min_n;
+  run.header_bytes = 1000;
+  run.event_bytes = 8;
+  return run;
+}
+
+static const int64_t spread_sizes[] = {64, 127, 200, 1000, 4097};
+static const int32_t spread_owners[] = {2, 3, 7, 100};
+
+START_TEST(blocks_of_many_owners) {
+  for (int i = 0; i < 5 * 4; i++) {
+    int64_t n = spread_sizes[i % 5], sum = 0;
+    int32_t owners = spread_owners[i / 5];
+    cv_plan_run run = spread_run_of(owners, n);
+    for (int32_t o = 0; o < owners; o++) {
+      ck_assert_int_eq(cv_plan_statistic_floats(&run, n, CV_PLAN_TRIANGLE, o), counted_floats(n, owners, o) + 4);
+      sum += counted_floats(n, owners, o) + 4;
+    }
+    ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER).reduced == 4 * (double)sum);
+    ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS).summed == 4 * (double)sum);
+    run.spreads_rows = true; /* every owner has all rows */
+    cv_plan_up rows = cv_plan_all_up_bytes(&run, n, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER);
+    bool is_low = cv_plan_can_carry(&run, n, CV_PLAN_COLUMNS);
+    ck_assert(!is_low || (rows.columns == owners * 160.0 * (double)n && rows.reduced == 16 * owners));
+  }
+}
+END_TEST
+
+/* One layer, A spread and G with owner 1: a rank sends blocks to all others, and G's triangle unless it is owner 1. It
+ * receives a part of 25 pairs of A from every owner, the eigenvalues with each of them, a header and a list of events;
+ * and from owner 1 its 25 pairs of G. */
+START_TEST(ranks_of_spread_factors) {
+  for (int i = 0; i < 5 * 4; i++) {
+    int64_t n = spread_sizes[i % 5], bytes[CV_PLAN_TRAFFICS], held[CV_MEMORY_KINDS];
+    int32_t owners = spread_owners[i / 5];
+    const int32_t owner = 1, rank = owners - 1;
+    cv_plan_run run = spread_run_of(owners, n);
+    const cv_plan_layer layer = {60, n, false};
+    const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+    const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+    cv_plan_traffic_of(&layout, rank, 1, bytes);
+    int64_t sent = rank == 1 ? 0 : 60 * 61 / 2 + 4;
+    for (int32_t o = 0; o < owners - 1; o++) sent += counted_floats(n, owners, o) + 4;
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS], 4 * sent);
+    cv_plan_memory_of(&layout, rank, held);
+    int64_t parcels = 4 * 25 * (n + owners) + 4 * 25 * 61 + owners * 1008, gradients = 4 * (60 * n + 1);
+    ck_assert_int_eq(held[CV_MEMORY_TRANSFER], gradients + 4 * (60 * 61 / 2 + 4) + parcels + 4 * 64 * n);
+  }
+}
+END_TEST
+
 /* ---- transfers ---- */
 
+/* Messages of 1 us and 1 ms, additions of 1.5 ms, copies of 1 ms. */
 START_TEST(seconds_of_transfers) {
+  const double us = 1e-6, ms = 1e-3;
   for (int kind = CV_PLAN_SUM; kind <= CV_PLAN_SEND; kind++)
     ck_assert(cv_plan_transfer_s(&machine, (cv_plan_transfer)kind, 1, 1e6) == 0);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4e-6 + 1.5e-3 + 1.5 * 0.75e-3); /* 3/4 added */
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6e-6 + 1.6e-3 + 1.5 * 0.8e-3);  /* three rounds */
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 8, 1e6), 3e-6 + 1e-3);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 16, 1e6), 4e-5 + 1e-2); /* leaves the node */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 2, 1e6), 2 * us + (2 + 1.5 + 1) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4 * us + (4 + 2 * 1.5) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6 * us + (6 + 3 * 1.5 + 1) * ms); /* three rounds */
+  /* 123 pieces of at most 8192 bytes; halves, and quarters, and eighths, there and back */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 2, 1e6), 246 * us + (1 + 1.5) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 4, 1e6), 4 * us + (2 + 1.5) * 0.75 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 8, 1e6), 6 * us + (2 + 1.5) * 0.875 * ms);
+  /* of 3 ranks one shares with another first, half each way */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 3, 1e6), 4 * us + 2 * (1 + 0.75) * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 2, 1e4), us + 0.025 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 5, 1e4), 3 * us + 0.075 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 4, 1e6), 3 * us + 3 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 5, 1e6), 3 * us + 3 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_BROADCAST, 16, 1e6), 40 * us + 40 * ms); /* leaves the node */
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 4096, 1e6), 1e-5 + 1e-2);
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_SEND, 8, 0), 1e-6);
 }
 END_TEST
 
-/* n = 100, 4 workers and a curvature rank: 3 rounds. */
+/* n = 100, 4 workers and a curvature rank: 3 rounds of short messages. */
 START_TEST(seconds_to_the_owner) {
   cv_plan_run run = run_of();
   double triangle = 4 * 5054, columns = 4 * 4000;
   cv_plan_up up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER, 0);
   ck_assert(up.reduced == triangle && up.summed == 0 && up.columns == 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 3 * 2.5 * triangle / 1e9);
+  run.n_workers = 3; /* as they are, and two are added to the first */
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + (3 + 2 * 1.5) * triangle / 1e9);
+  run.n_workers = 1;
+  check_near(cv_plan_up_s(&machine, &run, &up), 1e-6 + triangle / 1e9);
+  run.n_workers = 4;
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
   ck_assert(up.reduced == 0 && up.summed == triangle && up.columns == 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (1.5 + 1.5 * 0.75) * triangle / 1e9 + 1e-6 + triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9 + 1e-6 + triangle / 1e9);
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0);
   ck_assert(up.reduced == 16 && up.summed == 0 && up.columns == columns);
-  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 16e-9 + 1e-6 + 4 * columns / 1e9); /* one after the other */
-  check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 1e-3);
+  check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 3 * 2.5 * 16e-9 + 1e-6 + 4 * columns / 1e9); /* in turn */
+  check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 3e-3);
   run.n_curvature = 0; /* a worker has the sum already */
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (1.5 + 1.5 * 0.75) * triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9);
 }
 END_TEST
 
@@ -170,7 +252,8 @@ START_TEST(stages_of_a_sketch) {
   /* finish 10 n k k in 1.7 times its flops' time, new seed 4 n k k, small problem */
   check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_REFRESH), 14.0 * 100 * 900 + 9 * 27000,
              (17.0 + 4) * 100 * 900e-9 + 2e-9 * 27000, 0);
-  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_PUBLISH), 0, 12120e-9, 12120); /* 30 pairs of 101 */
+  check_cost(factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_PUBLISH), 0, 12080e-9,
+             12080); /* 30 rows, 20 of them pairs */
 }
 END_TEST
 
@@ -188,11 +271,58 @@ START_TEST(stages_of_columns) {
 }
 END_TEST
 
+/* Columns of which the owner keeps the average, k = 25: outer products of the rows of all 4 workers, a refresh as of a
+ * triangle. As a sketch, k = 30 and 10 probes: 4 flops a row, number and pair; a refresh as of a sketch. */
+START_TEST(stages_of_columns_by_store) {
+  cv_plan_run run = run_of(), small = run_of();
+  cv_plan_cost of_triangle = factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH),
+               of_sketch = factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_REFRESH);
+  run.columns_store = CV_PLAN_STREAM;
+  ck_assert_int_eq(cv_plan_pairs(&run, 100, CV_PLAN_COLUMNS), 20);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_CAPTURE), 0, 16000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 4.0 * 160 * 100 * 40, 2560000 / 1e9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), of_sketch.flops, of_sketch.seconds, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_PUBLISH), 0, 8080e-9, 8080); /* no seed for workers */
+  run.columns_store = CV_PLAN_FULL;
+  run.stream_oversampling = 5;
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_STATISTICS), 0, 16000e-9, 16016);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160.0 * 100 * 101, 1616000 / 5e8, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), of_triangle.flops, of_triangle.seconds, 0);
+  small.columns_store = CV_PLAN_STREAM; /* 30 pairs of 40 are all: the average is kept, and decomposed exactly */
+  ck_assert_int_eq(cv_plan_store_of(&small, 40, CV_PLAN_COLUMNS), CV_PLAN_FULL);
+  check_cost(factor_cost(&small, 40, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160.0 * 40 * 41, 262400 / 5e8, 0);
+  check_cost(factor_cost(&small, 40, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), 9.0 * 64000, 64e-6, 0);
+  /* spread over 2 owners: all have all rows, and each multiplies for its blocks */
+  run.grid_min_n = 200;
+  run.spreads_rows = true;
+  double floats = 64 * 64 + 192 * 64 + 128 * 64 + 200 * 8;
+  check_cost(factor_cost(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_STATISTICS), 0, 4 * 2 * 40 * 200e-9, 4 * 2 * (8000 + 4));
+  check_cost(factor_cost(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160 * floats, 160 * floats / 1e9, 0);
+}
+END_TEST
+
+/* Owners' own 40 rows, whatever the others have. */
+START_TEST(stages_of_local_rows) {
+  cv_plan_run run = run_of();
+  run.n_curvature = 0;
+  run.local_store = CV_PLAN_STREAM;
+  ck_assert_int_eq(cv_plan_basis(&run, 100, CV_PLAN_LOCAL), 30);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_CAPTURE), 0, 16000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), 4.0 * 40 * 100 * 40, 640000 / 1e9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_REFRESH), 14.0 * 100 * 900 + 9 * 27000,
+             (17.0 + 4) * 100 * 900e-9 + 2e-9 * 27000, 0);
+  run.local_store = CV_PLAN_ONLINE; /* k = 25, one block of all 40 rows */
+  double one = 4.0 * 100 * 25 * 40 + 2.0 * 100 * 40 * 40 + 2.0 * 100 * 25 * 65, cube = 65.0 * 65 * 65;
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), one + 9 * cube, one / 1e9 + 2e-9 * cube, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_REFRESH), 0, 0, 0);
+}
+END_TEST
+
 START_TEST(stages_of_a_local_factor) {
   cv_plan_run run = run_of();
   run.n_curvature = 0;
   check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_CAPTURE), 404000, 404000 / 5e8, 0);
-  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_STATISTICS), 0, 0, 16);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_STATISTICS), 0, 0, 0);
   check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), 15150, 1.5 * 20200e-9, 0);
 }
 END_TEST
@@ -224,7 +354,27 @@ static void check_layer(cv_plan_run run, cv_plan_choice choice, double project, 
   check_cost(cost[CV_PLAN_APPLY], apply + 18000, apply / 1e9 + 36000e-9, 0);
 }
 
-/* m = 60, n = 100: 20 pairs a side by triangle, 30 by sketch. */
+/* n n n flops at 1 / 0.64 of the products' speed, and 22 copies; half of the matrix is sent; one product a side. */
+START_TEST(stages_of_an_inverse) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer = {60, 100, false};
+  const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+  const int32_t owner = 0;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+  int64_t bytes[CV_PLAN_TRAFFICS], held[CV_MEMORY_KINDS];
+  run.is_exact = run.is_inverse = true;
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH), 1e6, 0.64e-3 + 22 * 40000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_PUBLISH), 0, 20200e-9, 20200);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), 1e6, 0.64e-3 + 22 * 40000e-9, 0);
+  check_layer(run, choice, 2 * 6000 * 160, 0);
+  cv_plan_traffic_of(&layout, 4, 1, bytes);
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 4 * (5050 + 1830));
+  cv_plan_memory_of(&layout, 0, held);
+  ck_assert_int_eq(held[CV_MEMORY_PRECONDITIONER], 4 * (10000 + 3600));
+}
+END_TEST
+
+/* m = 60, n = 100: 20 pairs a side, by sketch, too. */
 START_TEST(stages_of_a_layer) {
   cv_plan_run run = run_of(), exact = run_of();
   double core = 2 * 20 * 20 * 160, half = 2 * 6000 * 40 + core / 2;
@@ -233,7 +383,6 @@ START_TEST(stages_of_a_layer) {
               half);
   check_layer(run, (cv_plan_choice){{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_SHARDED, CV_PLAN_TO_OWNER}, half,
               half);
-  core = 2 * 20 * 30 * 160, half = 2 * 6000 * 50 + core / 2;
   check_layer(run, (cv_plan_choice){{CV_PLAN_SKETCH, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER}, half,
               half);
   /* 50 rows on their own sides: 4 rows (100 20 + 60 20), or 2 rows (100^2 + 60^2) */
@@ -363,7 +512,7 @@ START_TEST(traffic_of_other_carriers) {
                                    {{CV_PLAN_TRIANGLE, CV_PLAN_SKETCH}, CV_PLAN_SHARDED, CV_PLAN_WITH_GRADIENTS}};
   const int32_t owner[] = {1, 0};
   const cv_plan_layout layout = {&run, 2, layer, choice, owner};
-  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
+  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4 + 2, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
   run.factor_update_steps = 2;
   run.inv_update_steps = 3;
   run.header_bytes = 1000;
@@ -377,10 +526,10 @@ START_TEST(traffic_of_other_carriers) {
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_CONTROL], rank == 0 ? 2 * 8 * (5 + 1) : 0);
   }
   cv_plan_traffic_of(&layout, 4, 7, bytes);
-  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 51)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 50 + 20)));
   ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS] + bytes[CV_PLAN_TRAFFIC_GRADIENTS], 0);
   cv_plan_traffic_of(&layout, 5, 7, bytes);
-  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 101 + 30 * 61)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 100 + 20 + 20 * 61)));
 }
 END_TEST
 
@@ -393,7 +542,7 @@ START_TEST(memory_of_other_carriers) {
   const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
   int64_t bytes[CV_MEMORY_KINDS];
   cv_plan_memory_of(&layout, 0, bytes);
-  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 40 * 60)); /* sketch and its seed; rows */
+  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 1024 * 60)); /* sketch and its seed; room */
   ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], 0);
   ck_assert_int_eq(bytes[CV_MEMORY_MOMENTUM], 4 * 300000);
   ck_assert_int_eq(bytes[CV_MEMORY_PRECONDITIONER], 4 * (60 * 5000 + 60 * 60 + 60 + 31 * 31));
@@ -408,14 +557,28 @@ START_TEST(memory_of_other_carriers) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {floats_of_every_carrier,   pairs_of_every_carrier,
-                                what_can_be_carried,       spread_factors_come_in_blocks,
-                                seconds_of_transfers,      seconds_to_the_owner,
-                                stages_of_a_triangle,      stages_of_a_sketch,
-                                stages_of_columns,         stages_of_a_local_factor,
-                                stages_of_a_spread_factor, stages_of_a_layer,
-                                one_worker_sums_nothing,   the_cheapest_of_all,
-                                choices_can_be_forced,     wide_layers_are_sketched_and_factored,
-                                traffic_of_other_carriers, memory_of_other_carriers};
+  const TTest *const tests[] = {floats_of_every_carrier,
+                                pairs_of_every_carrier,
+                                what_can_be_carried,
+                                spread_factors_come_in_blocks,
+                                blocks_of_many_owners,
+                                ranks_of_spread_factors,
+                                seconds_of_transfers,
+                                seconds_to_the_owner,
+                                stages_of_a_triangle,
+                                stages_of_a_sketch,
+                                stages_of_columns,
+                                stages_of_columns_by_store,
+                                stages_of_local_rows,
+                                stages_of_an_inverse,
+                                stages_of_a_local_factor,
+                                stages_of_a_spread_factor,
+                                stages_of_a_layer,
+                                one_worker_sums_nothing,
+                                the_cheapest_of_all,
+                                choices_can_be_forced,
+                                wide_layers_are_sketched_and_factored,
+                                traffic_of_other_carriers,
+                                memory_of_other_carriers};
   return suite_run("cost model", tests, sizeof tests / sizeof tests[0], NULL);
 }
