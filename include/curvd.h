@@ -293,6 +293,7 @@ typedef struct curvd_layer_metrics {
   int64_t d_in, d_out;
   bool has_bias;
   int owner;                      /* rank in the communicator of curvd_create; -1 without an owner */
+  const char *apply;              /* replicated, sharded, factored: who makes its direction, and of what */
   double share;                   /* of all layers' parameters, [0, 1] */
   curvd_factor_metrics factor[2]; /* A, G */
   double direction_rms;           /* root mean square of the last direction, before lr */

@@ -56,6 +56,78 @@ double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_pla
   return plan->is_spread ? 0 : cv_plan_refresh_flops(n, plan->k_max, products - 1, plan->is_full);
 }
 
+/* ---- the run, and its layers ---- */
+
+static int64_t first_value(const cv_schedule *schedule) {
+  return (int64_t)schedule->piece[0].value;
+}
+
+/* Free-running workers use a refresh when all have it: mostly before the next one begins. */
+static int64_t staleness_of(const cv_settings *s) {
+  if (s->staleness != CV_STALENESS_FREE) return s->staleness;
+  return cv_smaller(s->staleness_max, cv_larger(first_value(&s->inv_update_steps) - 1, 1));
+}
+
+/* Streams of small factors are full up to a larger size than other factors are. */
+static int64_t largest_full(const cv_settings *s, int64_t rows) {
+  bool takes_all = s->carrier == CV_CARRY_SKETCH || s->store == CV_STORE_STREAM;
+  return takes_all && s->full_share > 0 ? (int64_t)((double)rows / s->full_share) : 0;
+}
+
+cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
+  cv_plan_run run = cv_plan_run_default;
+  double oversampling = cv_schedule_max(&s->oversampling);
+  run.n_curvature = (int32_t)s->curvature_ranks;
+  run.n_workers = n_workers;
+  run.factor_update_steps = first_value(&s->factor_update_steps);
+  run.inv_update_steps = first_value(&s->inv_update_steps);
+  run.staleness = staleness_of(s);
+  run.is_exact = s->method == CV_METHOD_KFAC;
+  run.eig_rank = cv_largest_rank(s);
+  run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
+  run.spreads_rows = s->carrier == CV_CARRY_COLUMNS && s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;
+  run.stream_oversampling = cv_oversampling(oversampling, run.eig_rank, cv_has_stream_ranks(s));
+  run.full_n = largest_full(s, run.eig_rank + run.stream_oversampling);
+  run.products = cv_refresh_products(s);
+  run.full_share = s->full_share;
+  run.grid_min_n = s->form == CV_FORM_EIGEN ? s->grid_min_n : 0;
+  run.capture_rows = s->capture_rows;
+  run.momentum_is_callers = cv_momentum_here(s) == 0;
+  return run;
+}
+
+static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
+  bool is_sharded = s->apply == CV_APPLY_SHARDED && run->n_workers > 1 && s->method != CV_METHOD_NONE;
+  if (s->apply == CV_APPLY_FACTORED) return CV_PLAN_FACTORED;
+  return is_sharded ? CV_PLAN_SHARDED : CV_PLAN_REPLICATED;
+}
+
+static cv_plan_choice choice_of(const cv_settings *s, const cv_plan_run *run, const cv_plan_layer *layer,
+                                double *flops) {
+  bool rides = s->route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
+  cv_plan_choice choice = {.apply = apply_of(s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};
+  *flops = 0;
+  for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
+    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
+    cv_factor_plan plan = cv_factor_plan_of(s, n, cv_plan_owner_count(run));
+    choice.carrier[f] = plan.carrier;
+    *flops += cv_factor_plan_flops(s, n, &plan);
+  }
+  return choice;
+}
+
+void cv_layers_plan(const cv_settings *s, const cv_plan_run *run, cv_plan_draft *draft) {
+  bool is_open = s->apply == CV_APPLY_AUTO && run->n_workers > 1 && s->method != CV_METHOD_NONE &&
+                 s->grad_reduction != CV_GRAD_NONE;
+  for (int32_t i = 0; i < draft->n_layers; i++)
+    draft->choice[i] = choice_of(s, run, &draft->layer[i], &draft->flops[i]);
+  if (is_open) {
+    cv_plan_choose_applies(run, draft);
+  } else {
+    cv_plan_deal_shards(run, draft);
+  }
+}
+
 /* Does pattern match name? '*' stands for any characters. */
 static bool matches(const char *pattern, size_t length, const char *name) {
   if (length == 0) return *name == '\0';

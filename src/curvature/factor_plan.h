@@ -25,6 +25,12 @@ bool cv_has_stream_ranks(const cv_settings *s);
 int64_t cv_largest_rank(const cv_settings *s);
 int64_t cv_refresh_products(const cv_settings *s);
 
+/* The run that the settings describe, on so many workers; rows and seconds are left open. */
+cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers);
+
+/* Carriers, route, apply, shard and flops of all layers of a run. */
+void cv_layers_plan(const cv_settings *s, const cv_plan_run *run, cv_plan_draft *draft);
+
 /* Flops by which owners are chosen. */
 double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_plan *plan);
 

@@ -140,8 +140,9 @@ typedef struct cv_layer {
 /* Layers that are applied by one worker each (shard.c); count NULL: there are none. */
 typedef struct cv_shards {
   int *count, *begin; /* [n_workers] floats of the bucket */
+  int64_t n_floats;   /* all of them: what comes behind in the bucket is summed on every worker */
   float *mine;        /* summed gradients of this worker's layers */
-  double *sums;       /* (n_layers, 2) */
+  double *sums;       /* (sharded layers, 2) */
 } cv_shards;
 
 /* Statistics on their way to one owner: a ring of slots, taken in turn. A curvature rank has one. */

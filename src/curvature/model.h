@@ -30,6 +30,9 @@ enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
 /* Rows of the certificates behind a sketch (eig.h), and columns in a block of a spread factor (grid.h). */
 enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
 
+/* Most floats that sharded layers have together, as in coll.h. */
+#define CV_PLAN_GATHER_MAX ((int64_t)INT32_MAX)
+
 typedef enum cv_plan_carrier {
   CV_PLAN_TRIANGLE,
   CV_PLAN_SKETCH,
@@ -166,6 +169,31 @@ double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, do
 cv_plan_choice cv_plan_choose(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
                               const cv_plan_allowed *allowed);
 
+/* Of writing a sharded layer's direction out, which every worker does. */
+double cv_plan_write_seconds(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer);
+
+/* Layers and what is chosen for them, with scratch. */
+typedef struct cv_plan_draft {
+  int32_t n_layers;
+  const cv_plan_layer *layer; /* [n_layers] */
+  cv_plan_choice *choice;     /* [n_layers] */
+  int32_t *shard;             /* [n_layers] the worker that applies a sharded layer; -1: every worker does */
+  double *flops;              /* [n_layers] by which owners are chosen */
+  double *cost, *load;        /* scratch: [n_layers], [n_workers] */
+  int32_t *order;             /* scratch: [2 n_layers] */
+} cv_plan_draft;
+
+/* Deals the layers whose choice is sharded out to the workers, as layers are to owners: by the default machine's
+ * seconds of averaging and applying, so on every rank alike. Returns those of the busiest worker. With one worker shard
+ * is -1 everywhere. */
+double cv_plan_deal_shards(const cv_plan_run *run, cv_plan_draft *draft);
+
+/* choice[].apply, replicated or sharded, and shard, by the default machine's seconds of a step. A replicated layer is
+ * averaged and applied by every worker. Sharded ones by one each, the busiest of whom counts; then every worker writes
+ * their directions out, and some short messages are sent. Layers that would gain if work were dealt out evenly are
+ * sharded, when together they gain as it is dealt out. Skipped layers never are: there is no work to share. */
+void cv_plan_choose_applies(const cv_plan_run *run, cv_plan_draft *draft);
+
 /* ---- a whole run: layers with their choices and owners (-1: skipped) ---- */
 
 typedef struct cv_plan_layout {
@@ -174,6 +202,7 @@ typedef struct cv_plan_layout {
   const cv_plan_layer *layer;   /* [n_layers] */
   const cv_plan_choice *choice; /* [n_layers] */
   const int32_t *owner;         /* [n_layers] */
+  const int32_t *shard;         /* [n_layers] as in cv_plan_draft */
 } cv_plan_layout;
 
 /* In the order of CURVD_TRAFFIC_LIST. */
@@ -186,8 +215,7 @@ typedef enum cv_plan_traffic {
 } cv_plan_traffic;
 
 /* Bytes that a rank has sent after n_steps steps and curvd_finish, as curvd_metrics counts them: what it contributes or
- * is root of. Of a refresh that kept all its pairs. Sharded gradients: the scattering, and a mean share of the
- * gathering. */
+ * is root of. Of a refresh that kept all its pairs. */
 void cv_plan_traffic_of(const cv_plan_layout *layout, int32_t rank, int64_t n_steps, int64_t bytes[CV_PLAN_TRAFFICS]);
 
 /* Bytes that a rank holds, without the padding of rows (at most 31 floats each) and without what is small: scratch of

@@ -78,10 +78,6 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
   bool needs_bucket =
       cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
-  for (int32_t i = 0; i < ctx->n_layers && !ctx->shards.count; i++) {
-    ctx->layer[i].bucket_at = ctx->bucket_floats;
-    ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
-  }
   for (int o = 0; o < ctx->comm.n_owners && cv_is_with_gradients(ctx); o++)
     ctx->bucket_statistics += ctx->route[o].up.n_floats;
   return cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, ctx->bucket_floats + 1 + ctx->bucket_statistics,

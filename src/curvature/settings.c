@@ -151,10 +151,10 @@ const cv_option cv_settings_table[] = {
      "left alone)",
      AT(momentum_place)},
     {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|sharded|factored", "auto",
-     "what is preconditioned: the averaged gradient, on every worker (replicated; auto) or each layer's on one worker "
+     "what is preconditioned: the averaged gradient, on every worker (replicated) or each layer's on one worker "
      "(sharded), or each worker's own rows before they make a gradient (factored, see curvd_precondition): cheaper, "
-     "but "
-     "momentum then averages directions",
+     "but momentum then averages directions; auto: replicated or sharded, layer by layer, as costs less by sizes and "
+     "workers",
      AT(apply)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];

@@ -52,7 +52,7 @@ static curvd_ctx *service_of(const test_case *c, int n_curvature, const service_
   char options[512];
   snprintf(options, sizeof options,
            "%s curvature_ranks=%d factor_update_steps=%d inv_update_steps=%d staleness=%d oversampling=%d "
-           "grid_min_n=%d capture_rows=%d missing_trace=0 drift_products=0 %s",
+           "grid_min_n=%d capture_rows=%d apply=replicated missing_trace=0 drift_products=0 %s",
            c->options, n_curvature, (int)c->factor, (int)c->inv, (int)c->staleness, (int)c->oversampling,
            c->grid_min_n ? (int)c->grid_min_n : 1 << 20, (int)ROWS, more);
   return service_open(MPI_COMM_WORLD, options, LAYERS, layers);

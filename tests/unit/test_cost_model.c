@@ -362,7 +362,8 @@ START_TEST(traffic_of_other_carriers) {
   const cv_plan_choice choice[] = {{{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER},
                                    {{CV_PLAN_TRIANGLE, CV_PLAN_SKETCH}, CV_PLAN_SHARDED, CV_PLAN_WITH_GRADIENTS}};
   const int32_t owner[] = {1, 0};
-  const cv_plan_layout layout = {&run, 2, layer, choice, owner};
+  const int32_t shard[] = {-1, 3};
+  const cv_plan_layout layout = {&run, 2, layer, choice, owner, shard};
   int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
   run.factor_update_steps = 2;
   run.inv_update_steps = 3;
@@ -370,7 +371,8 @@ START_TEST(traffic_of_other_carriers) {
   run.event_bytes = 8;
   for (int32_t rank = 0; rank < 4; rank++) {
     cv_plan_traffic_of(&layout, rank, 7, bytes);
-    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_GRADIENTS], 7 * 4 * (6000 + 4000 + 1000)); /* a quarter is gathered */
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_GRADIENTS],
+                     7 * 4 * (6000 + (rank == 3 ? 8000 : 4000))); /* gathered from 3 */
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS], 4 * 4 * (own + riding * (rank == 0 ? 2 : 1)));
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 0);
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_CONTROL], rank == 0 ? 2 * 8 * (5 + 1) : 0);
@@ -388,8 +390,8 @@ START_TEST(memory_of_other_carriers) {
   cv_plan_run run = run_of();
   const cv_plan_layer layer = {60, 5000, false};
   cv_plan_choice choice = {{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
-  const int32_t owner = 1;
-  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+  const int32_t owner = 1, shard = -1;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &shard};
   int64_t bytes[CV_MEMORY_KINDS];
   cv_plan_memory_of(&layout, 0, bytes);
   ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 40 * 60)); /* sketch and its seed; rows */
