@@ -65,18 +65,18 @@ bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrie
   return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
 }
 
-/* Blocks of the owner's columns, each from row 0 down to its last column. */
-static int64_t spread_floats(int64_t n, int32_t owners, int32_t owner) {
-  cv_cyclic piece = {.n = n, .block = CV_PLAN_SPREAD_BLOCK, .parts = owners, .part = owner};
-  int64_t floats = 0, count = cv_cyclic_count(&piece);
-  for (int64_t local = 0, width; local < count; local += width) {
-    width = cv_cyclic_run(&piece, local);
-    floats += width * (cv_cyclic_global(&piece, local) + width);
-  }
-  return floats;
+/* Floats of the blocks first, first + step, ... of a spread factor, each from row 0 down to its last column; the last
+ * one may be narrower. */
+static int64_t block_floats(int64_t n, int64_t first, int64_t step) {
+  int64_t width = CV_PLAN_SPREAD_BLOCK, whole = n / width, rest = n % width,
+          count = first < whole ? cv_divide_up(whole - first, step) : 0,
+          heights = count * (first + 1) + step * (count * (count - 1) / 2); /* in blocks */
+  bool has_last = rest > 0 && whole % step == first;
+  return width * width * heights + (has_last ? rest * n : 0);
 }
 
-static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+/* Of a factor that lies with one owner, or that goes to each of them whole. */
+static int64_t whole_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   switch (carrier) {
   case CV_PLAN_SKETCH:
     return (cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES) * n;
@@ -88,20 +88,27 @@ static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier ca
   case CV_PLAN_CARRIERS:
     break;
   }
-  if (cv_plan_is_spread(run, n, carrier)) return spread_floats(n, cv_plan_owner_count(run), owner);
   return n * (n + 1) / 2;
+}
+
+static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
+  bool has_blocks = carrier == CV_PLAN_TRIANGLE && cv_plan_is_spread(run, n, carrier);
+  return has_blocks ? block_floats(n, owner, cv_plan_owner_count(run)) : whole_floats(run, n, carrier);
 }
 
 int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
   return body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
 }
 
+static int32_t owners_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  return cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
+}
+
 /* Over all owners of the factor, without the extra floats. */
 static double all_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  int32_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
-  double floats = 0;
-  for (int32_t o = 0; o < owners; o++) floats += (double)body_floats(run, n, carrier, o);
-  return floats;
+  int32_t owners = owners_of(run, n, carrier);
+  bool has_blocks = carrier == CV_PLAN_TRIANGLE && owners > 1;
+  return has_blocks ? (double)block_floats(n, 0, 1) : (double)owners * (double)whole_floats(run, n, carrier);
 }
 
 /* ---- transfers ---- */
@@ -122,12 +129,19 @@ static int64_t group(const cv_plan_run *run) {
   return run->n_workers + (run->n_curvature > 0);
 }
 
-cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
-                            int32_t owner) {
-  double body = FLOAT * (double)body_floats(run, n, carrier, owner), extra = FLOAT * EXTRA_FLOATS;
+static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double body, double extra) {
   double columns = carrier == CV_PLAN_COLUMNS ? body : 0, fused = body - columns + extra;
   if (route == CV_PLAN_WITH_GRADIENTS) return (cv_plan_up){.summed = fused, .columns = columns};
   return (cv_plan_up){.reduced = fused, .columns = columns};
+}
+
+cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                            int32_t owner) {
+  return up_of(carrier, route, FLOAT * (double)body_floats(run, n, carrier, owner), FLOAT * EXTRA_FLOATS);
+}
+
+cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
+  return up_of(carrier, route, FLOAT * all_floats(run, n, carrier), FLOAT * EXTRA_FLOATS * owners_of(run, n, carrier));
 }
 
 double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up) {
@@ -184,7 +198,7 @@ static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *r
 static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                                cv_plan_carrier carrier) {
   bool is_spread = cv_plan_is_spread(run, n, carrier);
-  double floats = all_floats(run, n, carrier), owners = is_spread ? cv_plan_owner_count(run) : 1;
+  double floats = all_floats(run, n, carrier), owners = owners_of(run, n, carrier);
   cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
                           ? product(machine, 2 * (double)run->statistics_rows * floats)
                           : copy(machine, floats);
@@ -207,7 +221,7 @@ static cv_plan_cost average(const cv_plan_machine *machine, const cv_plan_run *r
                             cv_plan_carrier carrier) {
   if (carrier == CV_PLAN_COLUMNS) return update_pairs(machine, run, n);
   if (carrier == CV_PLAN_LOCAL) return mix(machine, (double)n * (double)(n + 1) / 2);
-  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1;
+  double owners = owners_of(run, n, carrier);
   return mix(machine, all_floats(run, n, carrier) / owners);
 }
 
@@ -229,8 +243,7 @@ static double certificate_s(const cv_plan_machine *machine, double n, double own
 /* A sketch has its product already; expressing it on the new seed takes two of k k n. */
 static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
-  int64_t owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
-          k = cv_plan_basis(run, n, carrier);
+  int64_t owners = owners_of(run, n, carrier), k = cv_plan_basis(run, n, carrier);
   double N = (double)n, K = (double)k;
   if (carrier == CV_PLAN_COLUMNS) return (cv_plan_cost){0};
   if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
@@ -244,8 +257,7 @@ static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *r
 
 void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
                           cv_plan_cost cost[CV_PLAN_STAGES]) {
-  double owners = cv_plan_is_spread(run, n, carrier) ? cv_plan_owner_count(run) : 1,
-         floats = (double)cv_plan_pairs(run, n, carrier) * ((double)n + owners);
+  double owners = owners_of(run, n, carrier), floats = (double)cv_plan_pairs(run, n, carrier) * ((double)n + owners);
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
   cost[CV_PLAN_CAPTURE] = capture(machine, run, n, carrier);
   cost[CV_PLAN_STATISTICS] = statistics(machine, run, n, carrier);

@@ -157,6 +157,8 @@ typedef struct cv_plan_up {
 } cv_plan_up;
 cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
                             int32_t owner);
+cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
+                                cv_plan_route route); /* to all owners of the factor */
 double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up);
 
 /* Of so many bytes from one owner to all workers. */

@@ -26,14 +26,10 @@ static bool holds(const place *p, int32_t owner) {
   return p->owner >= 0 && owner >= 0 && (p->is_spread || p->owner == owner);
 }
 
-/* Its owners are the numbers from the first to before the end: none, the layer's, or all. */
-static int32_t first_owner(const place *p) {
-  return p->is_spread || p->owner < 0 ? 0 : p->owner;
-}
-
-static int32_t end_owner(const place *p) {
+/* None, the layer's, or all. */
+static int32_t owners_of(const place *p) {
   if (p->owner < 0) return 0;
-  return p->is_spread ? cv_plan_owner_count(p->run) : p->owner + 1;
+  return p->is_spread ? cv_plan_owner_count(p->run) : 1;
 }
 
 static bool is_worker(const cv_plan_run *run, int32_t rank) {
@@ -74,19 +70,15 @@ static int64_t commands(const cv_plan_run *run, int64_t n_steps) {
   return times(n_steps, f) + times(n_steps, i) - times(n_steps, both) + 1;
 }
 
-/* Of one statistic, by one worker. */
+/* Of one statistic, by one worker: to all owners but itself. Rank 0 hands over to curvature ranks what was summed. */
 static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
-  bool is_riding = p->choice->route == CV_PLAN_WITH_GRADIENTS;
-  int64_t floats = 0;
-  for (int32_t o = first_owner(p); o < end_owner(p); o++) {
-    cv_plan_up up = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, o);
-    int64_t reduced = (int64_t)up.reduced, summed = (int64_t)up.summed, columns = (int64_t)up.columns;
-    if (owner_of(run, rank) != o) floats += reduced + columns;
-    if (run->n_workers > 1) floats += summed;
-    if (is_riding && run->n_curvature > 0 && rank == 0) floats += summed; /* handed over */
-  }
-  return floats;
+  if (p->owner < 0) return 0;
+  cv_plan_up all = cv_plan_all_up_bytes(run, p->n, p->carrier, p->choice->route), own = {0};
+  if (holds(p, owner_of(run, rank)))
+    own = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, owner_of(run, rank));
+  bool is_summed = run->n_workers > 1, is_courier = run->n_curvature > 0 && rank == 0;
+  return (int64_t)(all.reduced - own.reduced + all.columns - own.columns + (is_summed + is_courier) * all.summed);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */
@@ -114,17 +106,30 @@ static bool is_any_spread(const cv_plan_layout *l) {
   return false;
 }
 
-/* Largest of all owners together; owners without a layer send nothing, unless they have a part of a spread factor. */
-static int64_t all_parcel_bytes(const cv_plan_layout *l) {
-  int64_t bytes = 0;
-  if (is_any_spread(l)) {
-    for (int32_t o = 0; o < cv_plan_owner_count(l->run); o++) bytes += parcel_bytes(l, o, true);
-    return bytes;
-  }
+/* Owners with a layer, or a part of a spread factor. */
+static int32_t senders(const cv_plan_layout *l) {
+  int32_t n = 0;
+  if (is_any_spread(l)) return cv_plan_owner_count(l->run);
   for (int32_t i = 0; i < l->n_layers; i++) {
-    bool is_first = true;
+    bool is_first = l->owner[i] >= 0;
     for (int32_t before = 0; before < i && is_first; before++) is_first = l->owner[before] != l->owner[i];
-    if (is_first) bytes += parcel_bytes(l, l->owner[i], true);
+    n += is_first;
+  }
+  return n;
+}
+
+/* Largest of all owners together. */
+static int64_t all_parcel_bytes(const cv_plan_layout *l) {
+  int64_t bytes = l->run->event_bytes * senders(l);
+  for (int32_t i = 0; i < l->n_layers; i++) {
+    int32_t most = 0;
+    for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+      place p = place_of(l, i, f);
+      int32_t owners = owners_of(&p);
+      if (owners > 0) bytes += FLOAT * cv_plan_basis(p.run, p.n, p.carrier) * (p.n + owners);
+      most = owners > most ? owners : most;
+    }
+    bytes += most * l->run->header_bytes;
   }
   return bytes;
 }

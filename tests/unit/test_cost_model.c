@@ -96,6 +96,72 @@ START_TEST(spread_factors_come_in_blocks) {
 }
 END_TEST
 
+/* Column j of n lies in block j / 64 with owner (j / 64) % owners, and goes down to the block's last one. */
+static int64_t counted_floats(int64_t n, int64_t owners, int64_t owner) {
+  int64_t floats = 0;
+  for (int64_t j = 0; j < n; j++) {
+    int64_t block = j / 64, end = 64 * (block + 1);
+    if (block % owners == owner) floats += end < n ? end : n;
+  }
+  return floats;
+}
+
+static cv_plan_run spread_run_of(int32_t owners, int64_t min_n) {
+  cv_plan_run run = run_of();
+  run.n_workers = owners;
+  run.n_curvature = 0;
+  run.grid_min_n = min_n;
+  run.header_bytes = 1000;
+  run.event_bytes = 8;
+  return run;
+}
+
+static const int64_t spread_sizes[] = {64, 127, 200, 1000, 4097};
+static const int32_t spread_owners[] = {2, 3, 7, 100};
+
+START_TEST(blocks_of_many_owners) {
+  for (int i = 0; i < 5 * 4; i++) {
+    int64_t n = spread_sizes[i % 5], sum = 0;
+    int32_t owners = spread_owners[i / 5];
+    cv_plan_run run = spread_run_of(owners, n);
+    for (int32_t o = 0; o < owners; o++) {
+      ck_assert_int_eq(cv_plan_statistic_floats(&run, n, CV_PLAN_TRIANGLE, o), counted_floats(n, owners, o) + 4);
+      sum += counted_floats(n, owners, o) + 4;
+    }
+    ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER).reduced == 4 * (double)sum);
+    ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS).summed == 4 * (double)sum);
+    run.spreads_rows = true; /* every owner has all rows */
+    cv_plan_up rows = cv_plan_all_up_bytes(&run, n, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER);
+    bool is_low = cv_plan_can_carry(&run, n, CV_PLAN_COLUMNS);
+    ck_assert(!is_low || (rows.columns == owners * 160.0 * (double)n && rows.reduced == 16 * owners));
+  }
+}
+END_TEST
+
+/* One layer, A spread and G with owner 1: a rank sends blocks to all others, and G's triangle unless it is owner 1. It
+ * receives a part of 25 pairs of A from every owner, the eigenvalues with each of them, a header and a list of events;
+ * and from owner 1 its 25 pairs of G. */
+START_TEST(ranks_of_spread_factors) {
+  for (int i = 0; i < 5 * 4; i++) {
+    int64_t n = spread_sizes[i % 5], bytes[CV_PLAN_TRAFFICS], held[CV_MEMORY_KINDS];
+    int32_t owners = spread_owners[i / 5];
+    const int32_t owner = 1, rank = owners - 1;
+    cv_plan_run run = spread_run_of(owners, n);
+    const cv_plan_layer layer = {60, n, false};
+    const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+    const int32_t everywhere = -1;
+    const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &everywhere};
+    cv_plan_traffic_of(&layout, rank, 1, bytes);
+    int64_t sent = rank == 1 ? 0 : 60 * 61 / 2 + 4;
+    for (int32_t o = 0; o < owners - 1; o++) sent += counted_floats(n, owners, o) + 4;
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS], 4 * sent);
+    cv_plan_memory_of(&layout, rank, held);
+    int64_t parcels = 4 * 25 * (n + owners) + 4 * 25 * 61 + owners * 1008, gradients = 4 * (60 * n + 1);
+    ck_assert_int_eq(held[CV_MEMORY_TRANSFER], gradients + 4 * (60 * 61 / 2 + 4) + parcels + 4 * 64 * n);
+  }
+}
+END_TEST
+
 /* ---- transfers ---- */
 
 START_TEST(seconds_of_transfers) {
@@ -519,6 +585,8 @@ int main(void) {
                                 pairs_of_every_carrier,
                                 what_can_be_carried,
                                 spread_factors_come_in_blocks,
+                                blocks_of_many_owners,
+                                ranks_of_spread_factors,
                                 seconds_of_transfers,
                                 seconds_to_the_owner,
                                 stages_of_a_triangle,
