@@ -180,30 +180,42 @@ static void time_owners(prediction *p) {
   }
 }
 
-/* What a worker does in every step. Of the sharded layers that of the busiest worker counts, and all write them out. */
-static void time_workers(prediction *p) {
+/* The worker with the most to do for sharded layers; -1: there are none. */
+static int32_t busiest_worker(prediction *p) {
   cv_prediction *out = p->out;
-  double *load = p->number + 2 * out->n_layers, bytes = 0, sharded_s = 0;
+  double *load = p->number + 2 * out->n_layers;
+  int32_t busiest = -1;
   for (int32_t w = 0; w < out->run.n_workers; w++) load[w] = 0;
   for (int32_t i = 0; i < out->n_layers; i++) {
     cv_plan_cost cost[CV_PLAN_STAGES];
+    int32_t w = out->shard[i];
+    if (w < 0) continue;
     cv_plan_layer_costs(p->given->machine, &out->run, &out->layer[i], &out->choice[i], cost);
+    for (int s = CV_PLAN_MOMENTUM; s <= CV_PLAN_APPLY; s++) load[w] += cost[s].seconds;
+    if (busiest < 0 || load[w] > load[busiest]) busiest = w;
+  }
+  return busiest;
+}
+
+/* What a worker does in every step. The busiest one counts; sharded layers are written out by all. */
+static void time_workers(prediction *p) {
+  cv_prediction *out = p->out;
+  const cv_plan_machine *machine = p->given->machine;
+  int32_t busiest = busiest_worker(p);
+  double bytes = 0;
+  for (int32_t i = 0; i < out->n_layers; i++) {
+    cv_plan_cost cost[CV_PLAN_STAGES];
+    cv_plan_layer_costs(machine, &out->run, &out->layer[i], &out->choice[i], cost);
     out->stage_s[CV_PLAN_TRAIN] += cost[CV_PLAN_TRAIN].seconds;
     out->stage_s[CV_PLAN_GRADIENTS] += cost[CV_PLAN_GRADIENTS].seconds;
-    for (int s = CV_PLAN_MOMENTUM; s <= CV_PLAN_APPLY; s++) {
-      if (out->shard[i] < 0) out->stage_s[s] += cost[s].seconds;
-      if (out->shard[i] >= 0) load[out->shard[i]] += cost[s].seconds;
-    }
-    if (out->shard[i] >= 0)
-      out->stage_s[CV_PLAN_APPLY] += cv_plan_write_seconds(p->given->machine, &out->run, &out->layer[i]);
+    bool applies = out->shard[i] < 0 || out->shard[i] == busiest;
+    for (int s = CV_PLAN_MOMENTUM; s <= CV_PLAN_APPLY && applies; s++) out->stage_s[s] += cost[s].seconds;
+    if (out->shard[i] >= 0) out->stage_s[CV_PLAN_APPLY] += cv_plan_write_seconds(machine, &out->run, &out->layer[i]);
     bytes += cost[CV_PLAN_GRADIENTS].bytes;
   }
-  for (int32_t w = 0; w < out->run.n_workers; w++) sharded_s = fmax(sharded_s, load[w]);
   if (out->run.train_s > 0) out->stage_s[CV_PLAN_TRAIN] = out->run.train_s;
-  out->stage_s[CV_PLAN_APPLY] += sharded_s;
   out->table.gradients_s = out->stage_s[CV_PLAN_GRADIENTS];
-  if (bytes > 0)
-    out->table.gradients_s += cv_plan_transfer_s(p->given->machine, CV_PLAN_SUM, out->run.n_workers, bytes);
+  if (bytes > 0) out->table.gradients_s += cv_plan_transfer_s(machine, CV_PLAN_SUM, out->run.n_workers, bytes);
 }
 
 /* As many refreshes as are under way at once are skipped, and one interval more. */

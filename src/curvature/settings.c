@@ -135,7 +135,8 @@ const cv_option cv_settings_table[] = {
      "how owners multiply a spread factor: by ScaLAPACK, by one gather and local products, or as the planner has it",
      AT(grid_product)},
     {"capture_rows", CV_OPTION_INTEGER, "grid", "rows", 1, 1 << 30, NULL, "1024",
-     "most rows that a worker captures in one step of a layer with a factor that is spread, or carried as columns",
+     "most rows that a worker captures in one step of a layer with a factor that is spread, or carried as columns; set "
+     "to what a worker does capture, it lets carrier auto choose columns",
      AT(capture_rows)},
     {"dry_run", CV_OPTION_SWITCH, "grid", "", 0, 0, NULL, "false",
      "plan without memory: sizes and owners can be read, nothing can be run", AT(dry_run)},
@@ -297,6 +298,9 @@ curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
     CV_TRY(cv_settings_row(implied[i].key, &row, err));
     if (!book->is_set[row]) CV_TRY(cv_settings_set(book, row, implied[i].value, err));
   }
+  int capture_rows = 0;
+  CV_TRY(cv_settings_row("capture_rows", &capture_rows, err));
+  book->values.knows_rows = book->is_set[capture_rows];
   CV_TRY(check_combinations(&book->values, err));
   return check_carriers(&book->values, err);
 }
@@ -309,6 +313,7 @@ uint64_t cv_settings_hash(const cv_settings_book *book) {
       hash = (hash ^ (unsigned char)*c) * 1099511628211u;
       if (!*c) break;
     }
+    hash = (hash ^ book->is_set[i]) * 1099511628211u;
   }
   return hash;
 }
