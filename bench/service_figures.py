@@ -1,8 +1,8 @@
 """Figures of the service behind the workers' backs, from runs of build/curvd train under mpirun. Run i has seed i."""
 import statistics
 
-from common import Figure, Measured, Refused, say, shown
-from train_run import Request, check, command, start
+from common import Figure, Measured, Refused, lines_of, program, say, shown
+from train_run import MPI_FLAGS, Request, check, command, start
 
 DEFAULT = "nystrom-kfac"
 RUN_FOLDER = "RUN"
@@ -60,6 +60,33 @@ def stale_accuracy(setting):
                           "stale_accuracy": statistics.mean(stale for _, stale in pairs)})
 
 
+SPLITS = [(2, 1), (4, 2), (4, 1), (4, 0), (8, 2), (8, 0)]  # ranks, curvature ranks among them
+
+
+def schedule_command(setting, ranks, curvature_ranks):
+    return ["mpirun", "-n", str(ranks), *MPI_FLAGS, program(setting.build, "bench_schedule"), "--curvature-ranks",
+            str(curvature_ranks)]
+
+
+def schedule_error(setting):
+    """The worst case of all; each is the median of the runs."""
+    cases = {}
+    for split in SPLITS:
+        words = schedule_command(setting, *split)
+        for i in range(setting.runs):
+            say(f"{shown(words)}: run {i + 1} of {setting.runs}")
+            for line in lines_of(words):
+                key = (*split, line["staleness"], line["inv_update_steps"])
+                cases.setdefault(key, []).append(line)
+    errors = {key: statistics.median(line["step_error"] for line in lines) for key, lines in cases.items()}
+    worst = max(errors, key=errors.get)
+    lines = [line for of_case in cases.values() for line in of_case]
+    return Measured(list(errors.values()), schedule_command(setting, *worst[:2]), reduce=max,
+                    more={"worst_case": cases[worst][0], "median_error": statistics.median(errors.values()),
+                          "load_error": max(line["load_error"] for line in lines),
+                          "free_ages_off": max(abs(line["age_mean"][0] - line["age_mean"][1]) for line in lines)})
+
+
 SERVICE_FIGURES = [
     Figure("stall", "share of a refresh's duration, from its step until a worker has all of it, in which the worker stands "
            "still; 784-2048-2048-10, batch 256, rank 220, staleness 5, 1 worker and 1 curvature rank", "%", "at_most", 2,
@@ -68,4 +95,7 @@ SERVICE_FIGURES = [
            "eigenbases, 2047-2048-10, intervals 10, 1 worker and 1 curvature rank", "ratio", "at_most", 0.25, bytes_sent),
     Figure("stale-accuracy", "points of accuracy lost by staleness 5, after 3 epochs of the default recipe, batch 512",
            "points", "at_most", 0.3, stale_accuracy),
+    Figure("schedule-error", "share by which a simulated mean step is off, the worst of 72 runs whose work is sleep: 1 + 1 to "
+           "6 + 2 workers and curvature ranks, 4 and 8 workers that own, staleness 0, 1, 5 and free, intervals 1, 4 and 10; "
+           "ages must be equal", "", "at_most", 0.1, schedule_error),
 ]

@@ -84,6 +84,38 @@ class Predict(unittest.TestCase):
         self.assertEqual(run(os.path.join(BENCH, "predict"), "--steps", "0").returncode, 2)
 
 
+class Schedule(unittest.TestCase):
+    schedule = os.path.join(ROOT, BUILD, "bench_schedule")
+    tiny = ["--train-ms", "0.5", "--steps", "2"]
+
+    def test_lines(self):
+        for ranks, curvature_ranks in ((2, 1), (3, 2), (3, 0)):
+            done = run("mpirun", "-n", str(ranks), *MPI_FLAGS, self.schedule, "--curvature-ranks", str(curvature_ranks),
+                       *self.tiny)
+            with self.subTest(ranks=ranks, curvature_ranks=curvature_ranks):
+                self.assertEqual(done.returncode, 0, done.stderr)
+                lines = [json.loads(line) for line in done.stdout.splitlines()]
+                self.assertEqual([(line["staleness"], line["inv_update_steps"]) for line in lines],
+                                 [(s, i) for s in (0, 1, 5, 12) for i in (1, 4, 10)])
+                for line in lines:
+                    self.assertEqual(line["workers"] + line["curvature_ranks"], ranks)
+                    # sleeps end late, never early
+                    self.assertGreater(line["step_ms"][1], 0.999 * line["step_ms"][0])
+                    self.assertAlmostEqual(line["step_error"], line["step_ms"][1] / line["step_ms"][0] - 1, delta=1e-3)
+                    self.assertGreater(line["latency_ms"][1], 0.5)
+
+    def test_wrong_words(self):
+        for words, sentence in ((["--curvature-ranks", "2"], "--curvature-ranks takes no '2' on 2"), (["--steps", "0"], "--steps"),
+                                (["--train-ms", "-1"], "--train-ms"), (["--ms", "1"], "no option --ms"), (["--steps"], "a value")):
+            done = run("mpirun", "-n", "2", *MPI_FLAGS, self.schedule, *words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+        done = run(self.schedule)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("mpirun", done.stderr)
+
+
 class Eig(unittest.TestCase):
     eig = os.path.join(ROOT, BUILD, "bench_eig")
     tiny = ["--n", "96", "--eig-rank", "8,16", "--rounds", "2", "--repeats", "2"]

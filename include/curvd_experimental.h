@@ -3,8 +3,8 @@
  *
  * The service's own rules say who owns what, how it travels and how it is applied; a model of its stages says what that
  * costs on a machine; and the schedule is simulated: who waits for whom, and how old preconditioners are. Predictions
- * of carrier columns with a stored average or a stream, carrier local with a stream, form cholesky, renewals and
- * corrections of online methods, missing_trace, and staleness free are rough: is_rough is set then. */
+ * of renewals and corrections of online methods, and of missing_trace, are rough: is_rough is set then. With staleness
+ * free ages are a prediction, too: they depend on who is how fast. */
 #ifndef CURVD_EXPERIMENTAL_H
 #define CURVD_EXPERIMENTAL_H
 
@@ -95,7 +95,7 @@ CURVD_API void curvd_prediction_free(curvd_prediction **prediction);
 /* Means are over a steady part of the run, at the first values of its schedules. */
 typedef struct curvd_prediction_summary {
   int32_t n_workers, n_curvature, n_owners;
-  int64_t factor_update_steps, inv_update_steps, staleness;
+  int64_t factor_update_steps, inv_update_steps, staleness; /* free: the most */
   /* Each time the stage is done: seconds of a worker, or of the slowest owner; the sum of gradients with its transfer;
    * transfers from or to the slowest owner, without what hides them. */
   double stage_s[CURVD_PREDICTED_STAGES];

@@ -62,10 +62,10 @@ static int64_t first_value(const cv_schedule *schedule) {
   return (int64_t)schedule->piece[0].value;
 }
 
-/* Free-running workers use a refresh when all have it: mostly before the next one begins. */
-static int64_t staleness_of(const cv_settings *s) {
-  if (s->staleness != CV_STALENESS_FREE) return s->staleness;
-  return cv_smaller(s->staleness_max, cv_larger(first_value(&s->inv_update_steps) - 1, 1));
+/* What owners keep of rows, where a factor is not full. */
+static cv_plan_store store_of_rows(const cv_settings *s) {
+  if (cv_is_online(s)) return CV_PLAN_ONLINE;
+  return s->store == CV_STORE_STREAM ? CV_PLAN_STREAM : CV_PLAN_FULL;
 }
 
 /* Streams of small factors are full up to a larger size than other factors are. */
@@ -81,8 +81,11 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   run.n_workers = n_workers;
   run.factor_update_steps = first_value(&s->factor_update_steps);
   run.inv_update_steps = first_value(&s->inv_update_steps);
-  run.staleness = staleness_of(s);
+  run.is_free = s->staleness == CV_STALENESS_FREE;
+  run.staleness = run.is_free ? s->staleness_max : s->staleness;
   run.is_exact = s->method == CV_METHOD_KFAC;
+  run.is_inverse = s->form == CV_FORM_CHOLESKY;
+  run.columns_store = run.local_store = store_of_rows(s);
   run.eig_rank = cv_largest_rank(s);
   run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
   run.spreads_rows = s->carrier == CV_CARRY_COLUMNS && s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;

@@ -6,9 +6,6 @@
 #include "curvature/model.h"
 #include "curvature/settings.h"
 
-/* What an owner keeps of a factor, as in store.h. */
-typedef enum cv_plan_store { CV_PLAN_FULL, CV_PLAN_STREAM, CV_PLAN_ONLINE } cv_plan_store;
-
 typedef struct cv_factor_plan {
   int64_t k_max; /* rows of its basis; n where it is full */
   bool is_full, is_spread;

@@ -27,11 +27,7 @@ static curvd_status read_options(const curvd_run_shape *shape, cv_settings_book 
 }
 
 bool cv_forecast_is_rough(const cv_settings *s) {
-  bool is_renewed = s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC,
-       is_stored = s->carrier == CV_CARRY_COLUMNS && !cv_is_online(s),
-       is_local = s->carrier == CV_CARRY_LOCAL && s->store == CV_STORE_STREAM;
-  return is_renewed || is_stored || is_local || s->form == CV_FORM_CHOLESKY || s->missing_trace > 0 ||
-         s->staleness == CV_STALENESS_FREE;
+  return s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC || s->missing_trace > 0;
 }
 
 /* ---- the machine ---- */
@@ -85,7 +81,7 @@ static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
 static void choose(const void *user, const cv_plan_run *run, cv_plan_draft *draft) {
   cv_settings s = *(const cv_settings *)user;
   s.curvature_ranks = run->n_curvature;
-  s.staleness = run->staleness;
+  s.staleness = run->is_free ? CV_STALENESS_FREE : run->staleness;
   s.inv_update_steps = cv_schedule_constant((double)run->inv_update_steps);
   cv_layers_plan(&s, run, draft);
 }

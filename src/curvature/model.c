@@ -11,6 +11,9 @@ static const double FLOAT = sizeof(float);
 /* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
  * bench/eig, n 1000 and 2048, rank 64. */
 static const double THIN = 1.7;
+/* Time of potrf with potri (n 256 to 2000): over that of products with as many flops, and what does not grow so fast,
+ * over that of a copy. */
+static const double INVERSE = 0.64, INVERSE_SQUARE = 22;
 static const double SCAN = 0.8; /* of a copy's time: x x summed up, measured at 2 and 6 million numbers */
 static const double PASS = 1.5; /* of a copy's traffic: x <- a x + b y reads twice and writes once */
 
@@ -25,6 +28,7 @@ const cv_plan_run cv_plan_run_default = {.n_workers = 1,
                                          .eig_rank = 64,
                                          .oversampling = 8,
                                          .stream_oversampling = -1,
+                                         .columns_store = CV_PLAN_ONLINE,
                                          .products = 1,
                                          .full_share = 0.75,
                                          .grid_min_n = 4096,
@@ -37,13 +41,23 @@ int32_t cv_plan_owner_count(const cv_plan_run *run) {
 }
 
 static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS;
+  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS ||
+                (carrier == CV_PLAN_LOCAL && run->local_store == CV_PLAN_STREAM);
   int64_t of_stream = run->stream_oversampling < 0 ? run->eig_rank / 2 : run->stream_oversampling;
   return cv_smaller(run->eig_rank + (is_low ? of_stream : run->oversampling), n);
 }
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   return run->is_exact || n <= run->full_n || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
+}
+
+cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  const cv_plan_store store[] = {[CV_PLAN_TRIANGLE] = CV_PLAN_FULL,
+                                 [CV_PLAN_SKETCH] = CV_PLAN_STREAM,
+                                 [CV_PLAN_COLUMNS] = run->columns_store,
+                                 [CV_PLAN_LOCAL] = run->local_store,
+                                 [CV_PLAN_CARRIERS] = CV_PLAN_FULL};
+  return cv_plan_is_full(run, n, carrier) ? CV_PLAN_FULL : store[carrier];
 }
 
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -57,7 +71,7 @@ int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 
 int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   int64_t k = cv_plan_basis(run, n, carrier);
-  return carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS || k == n ? k : cv_smaller(run->eig_rank, k);
+  return carrier == CV_PLAN_SKETCH || k == n ? k : cv_smaller(run->eig_rank, k); /* workers sketch with all of them */
 }
 
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -190,7 +204,8 @@ static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *r
   double rows = (double)run->statistics_rows, N = (double)n, flops = rows * N * (N + 1);
   if (carrier == CV_PLAN_SKETCH)
     return product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES));
-  if (carrier == CV_PLAN_COLUMNS || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
+  bool is_of_rows = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) != CV_PLAN_FULL;
+  if (carrier == CV_PLAN_COLUMNS || is_of_rows || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
   return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
 }
 
@@ -206,10 +221,9 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
   return cost;
 }
 
-/* Brand's updates of r pairs by the rows of all workers, in blocks (brand.h); c c products in fp64. */
-static cv_plan_cost update_pairs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n) {
-  int64_t rows = run->statistics_rows * run->n_workers, pairs = cv_plan_basis(run, n, CV_PLAN_COLUMNS),
-          block = cv_smaller(cv_larger(BRAND_ROWS, pairs / 2), rows);
+/* Brand's updates of r pairs, in blocks of rows (brand.h); c c products in fp64. */
+static cv_plan_cost update_pairs(const cv_plan_machine *machine, int64_t n, int64_t pairs, int64_t rows) {
+  int64_t block = cv_smaller(cv_larger(BRAND_ROWS, pairs / 2), rows);
   double N = (double)n, r = (double)pairs, c = (double)block;
   if (rows == 0) return (cv_plan_cost){0};
   cv_plan_cost one = product(machine, 4 * N * r * c + 2 * N * c * c + 2 * N * r * (r + c));
@@ -217,10 +231,36 @@ static cv_plan_cost update_pairs(const cv_plan_machine *machine, const cv_plan_r
   return times((double)rows / c, one);
 }
 
+/* Rows into a stored average: outer products of all of it, or of each owner's blocks, which the old average enters
+ * with. */
+static cv_plan_cost add_rows(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
+                             int64_t rows) {
+  double R = (double)rows, flops = R * (double)n * (double)(n + 1), owners = owners_of(run, n, carrier);
+  if (owners > 1) return product(machine, 2 * R * (double)block_floats(n, 0, 1) / owners);
+  return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
+}
+
+/* Rows of all workers, or the owner's own. */
+static cv_plan_cost average_rows(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                                 cv_plan_carrier carrier) {
+  int64_t rows = run->statistics_rows * (carrier == CV_PLAN_LOCAL ? 1 : run->n_workers),
+          k = cv_plan_basis(run, n, carrier);
+  switch (cv_plan_store_of(run, n, carrier)) {
+  case CV_PLAN_ONLINE:
+    return update_pairs(machine, n, k, rows);
+  case CV_PLAN_STREAM:
+    return product(machine, 4 * (double)rows * (double)n * (double)(k + CV_PLAN_PROBES));
+  case CV_PLAN_FULL:
+    break;
+  }
+  return add_rows(machine, run, n, carrier, rows);
+}
+
 static cv_plan_cost average(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
-  if (carrier == CV_PLAN_COLUMNS) return update_pairs(machine, run, n);
-  if (carrier == CV_PLAN_LOCAL) return mix(machine, (double)n * (double)(n + 1) / 2);
+  bool is_full_local = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL;
+  if (is_full_local) return mix(machine, (double)n * (double)(n + 1) / 2);
+  if (carrier == CV_PLAN_COLUMNS || carrier == CV_PLAN_LOCAL) return average_rows(machine, run, n, carrier);
   double owners = owners_of(run, n, carrier);
   return mix(machine, all_floats(run, n, carrier) / owners);
 }
@@ -240,24 +280,34 @@ static double certificate_s(const cv_plan_machine *machine, double n, double own
   return probes / machine->gemm_flops_s + copy(machine, n * n / 2 / owners).seconds;
 }
 
+/* LAPACK's potrf and potri, n n n / 3 and 2 n n n / 3 flops. */
+static cv_plan_cost inversion(const cv_plan_machine *machine, double n) {
+  cv_plan_cost cost = product(machine, n * n * n);
+  cost.seconds *= INVERSE;
+  return plus(cost, copy(machine, INVERSE_SQUARE * n * n));
+}
+
 /* A sketch has its product already; expressing it on the new seed takes two of k k n. */
 static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
   int64_t owners = owners_of(run, n, carrier), k = cv_plan_basis(run, n, carrier);
   double N = (double)n, K = (double)k;
-  if (carrier == CV_PLAN_COLUMNS) return (cv_plan_cost){0};
+  cv_plan_store store = cv_plan_store_of(run, n, carrier);
+  if (store == CV_PLAN_ONLINE) return (cv_plan_cost){0};
+  if (run->is_inverse) return inversion(machine, N);
   if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
   cv_plan_cost finish = product(machine, 10 * N * K * K / (double)owners);
   finish.seconds *= THIN;
   finish = plus(finish, eigenproblem(&machine->eig_f64, K));
-  if (carrier == CV_PLAN_SKETCH) return plus(finish, product(machine, 4 * N * K * K));
+  if (store == CV_PLAN_STREAM) return plus(finish, product(machine, 4 * N * K * K));
   finish.seconds += certificate_s(machine, N, (double)owners);
   return plus(finish, products(machine, run, n, k, owners));
 }
 
 void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
                           cv_plan_cost cost[CV_PLAN_STAGES]) {
-  double owners = owners_of(run, n, carrier), floats = (double)cv_plan_pairs(run, n, carrier) * ((double)n + owners);
+  double N = (double)n, owners = owners_of(run, n, carrier),
+         floats = run->is_inverse ? N * (N + 1) / 2 : (double)cv_plan_pairs(run, n, carrier) * (N + owners);
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
   cost[CV_PLAN_CAPTURE] = capture(machine, run, n, carrier);
   cost[CV_PLAN_STATISTICS] = statistics(machine, run, n, carrier);
@@ -275,7 +325,7 @@ static double side_flops(const cv_plan_run *run, int64_t n, int64_t other, const
   cv_plan_carrier carrier = choice->carrier[which];
   bool is_factored = choice->apply == CV_PLAN_FACTORED;
   double rows = is_factored ? (double)run->batch_rows : (double)other, N = (double)n;
-  if (cv_plan_is_full(run, n, carrier)) return (is_factored ? 2 : 4) * rows * N * N;
+  if (cv_plan_is_full(run, n, carrier)) return (is_factored || run->is_inverse ? 2 : 4) * rows * N * N;
   return 4 * rows * N * (double)cv_plan_pairs(run, n, carrier);
 }
 

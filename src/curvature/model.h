@@ -7,12 +7,14 @@
  *   carrier    floats to its owner, of each statistic   what the owner keeps       pairs (r) sent back
  *   triangle   n (n + 1) / 2, reduced                   the average (n, n)         eig_rank; n where it is full
  *   sketch     (k + 10) n, reduced                      a seeded sketch (stream.h) k
- *   columns    rows n, from each worker                 k pairs (brand.h)          k
- *   local      none: of the owner's own rows            the average (n, n)         as triangle
+ *   columns    rows n, from each worker                 as the run says            eig_rank; n where it is full
+ *   local      none: of the owner's own rows            as the run says            as columns
  *
- * with k = eig_rank + stream_oversampling and 4 more floats (trace, rows, two flags), reduced. A factor is full when
- * its pairs would be full_share of n: then it is decomposed exactly. A refresh brings r (n + 1) floats to every worker.
- * A full or large factor by triangle may be spread over all owners, as spread.c has it. */
+ * with k = eig_rank + stream_oversampling and 4 more floats (trace, rows, two flags), reduced. By columns or local an
+ * owner keeps the average, a sketch of k rows, or pairs that rows update (brand.h). A factor is full when its pairs
+ * would be full_share of n: then its average is decomposed exactly, or inverted. A refresh brings r (n + 1) floats to
+ * every worker, an inverse n (n + 1) / 2. A full or large factor whose average is kept may be spread over all owners,
+ * as spread.c has it. */
 #ifndef CV_CURVATURE_MODEL_H
 #define CV_CURVATURE_MODEL_H
 
@@ -40,6 +42,9 @@ typedef enum cv_plan_carrier {
   CV_PLAN_LOCAL,
   CV_PLAN_CARRIERS
 } cv_plan_carrier;
+
+/* What an owner keeps of a factor, as in store.h: its average, a seeded sketch of it, or pairs that rows update. */
+typedef enum cv_plan_store { CV_PLAN_FULL, CV_PLAN_STREAM, CV_PLAN_ONLINE } cv_plan_store;
 
 typedef enum cv_plan_apply {
   CV_PLAN_REPLICATED, /* every worker, to the summed gradient */
@@ -72,8 +77,10 @@ typedef struct cv_plan_run {
   int32_t n_workers, n_curvature;
   int64_t batch_rows, statistics_rows;           /* of one worker in one step */
   int64_t factor_update_steps, inv_update_steps; /* >= 1 */
-  int64_t staleness;                             /* steps */
+  int64_t staleness;                             /* steps; is_free: the most */
   bool is_exact;                                 /* method kfac: every factor is decomposed exactly */
+  bool is_inverse;                               /* form cholesky: and inverted instead */
+  bool is_free;                                  /* staleness free: as cv_timetable has it */
   int64_t eig_rank, oversampling;
   int64_t stream_oversampling; /* of sketches and columns; -1: half of eig_rank */
   int64_t full_n;              /* factors of this size and below are full, whatever full_share says; 0: none */
@@ -81,7 +88,8 @@ typedef struct cv_plan_run {
   double full_share;           /* as the option */
   int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
   int64_t capture_rows;        /* most rows of a spread factor, as the option */
-  bool spreads_rows;           /* columns of factors of grid_min_n and above go to all owners, as whole averages */
+  cv_plan_store columns_store, local_store; /* of factors that are not full */
+  bool spreads_rows;      /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
   double capture_train_s; /* further ones in a step with statistics: a second backward pass */
   bool momentum_is_callers; /* the step only looks at gradients, and averages none */
@@ -127,6 +135,7 @@ int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
+cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
 /* Floats of one statistic on the way to one owner: a sum over the workers, or, of columns, from each worker (plus the 4

@@ -2,7 +2,7 @@
 #include "base/order.h"
 #include "curvature/model.h"
 
-enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), THIN_ROWS = 128 };
+enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), COUNT = sizeof(int64_t), THIN_ROWS = 128 };
 
 /* One factor of a layout. */
 typedef struct place {
@@ -90,8 +90,9 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
       place p = place_of(l, i, f);
       if (!holds(&p, owner)) continue;
       int64_t pairs = is_most ? cv_plan_basis(p.run, p.n, p.carrier) : cv_plan_pairs(p.run, p.n, p.carrier);
+      bool is_triangle = p.run->is_inverse && !is_most;
       is_held = true;
-      bytes += FLOAT * pairs * (mine(&p, owner) + 1);
+      bytes += FLOAT * (is_triangle ? p.n * (p.n + 1) / 2 : pairs * (mine(&p, owner) + 1));
     }
     bytes += is_held ? l->run->header_bytes : 0;
   }
@@ -167,13 +168,17 @@ static int64_t ring(const cv_plan_run *run, int64_t interval) {
   return cv_larger(cv_divide_up(run->staleness, interval), 1);
 }
 
-static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
+/* Does the worker collect rows, to send them or for itself? */
+static bool is_of_rows(const place *p) {
+  bool is_local = p->carrier == CV_PLAN_LOCAL && cv_plan_store_of(p->run, p->n, p->carrier) != CV_PLAN_FULL;
+  return p->carrier == CV_PLAN_COLUMNS || is_local;
+}
+
+static void hold_statistic(const place *p, int64_t *bytes) {
   int64_t rows = p->n; /* a triangle is kept as a square */
-  if (p->is_spread) rows = p->run->capture_rows;
-  if (p->carrier == CV_PLAN_COLUMNS) rows = p->run->statistics_rows;
+  if (p->is_spread || is_of_rows(p)) rows = p->run->capture_rows;
   if (p->carrier == CV_PLAN_SKETCH)
     rows = 3 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seeds */
-  if (p->carrier == CV_PLAN_LOCAL && !holds(p, owner_of(p->run, rank))) rows = 0;
   bytes[CV_MEMORY_STATISTICS] += FLOAT * rows * p->n;
 }
 
@@ -181,8 +186,9 @@ static void hold_statistic(const place *p, int32_t rank, int64_t *bytes) {
 static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
   int64_t k = cv_plan_basis(p->run, p->n, p->carrier), rows = p->n;
   if (!holds(p, owner)) return;
-  if (p->carrier == CV_PLAN_COLUMNS) rows = 0;
-  if (p->carrier == CV_PLAN_SKETCH) rows = 2 * (k + CV_PLAN_PROBES);
+  cv_plan_store store = cv_plan_store_of(p->run, p->n, p->carrier);
+  if (store == CV_PLAN_ONLINE) rows = 0;
+  if (store == CV_PLAN_STREAM) rows = 2 * (k + CV_PLAN_PROBES);
   bytes[CV_MEMORY_FACTORS] += FLOAT * ((rows + k + CV_PLAN_PROBES) * mine(p, owner) + k);
 }
 
@@ -191,6 +197,7 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
   int64_t a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
   bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
+  if (A.run->is_inverse) return A.n * A.n + G.n * G.n;
   int64_t floats = (is_low ? g + a : a) * A.n + (is_low ? g + a : g) * G.n + a + g + (a + 1) * (g + 1);
   if (is_low && A.run->n_workers == 1) floats += g * A.n + a * G.n;
   return floats;
@@ -207,9 +214,9 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     summed += l->shard[i] == rank ? weights : 0;
     if (l->layer[i].is_skipped) continue;
     bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
-    hold_statistic(&A, rank, bytes);
-    hold_statistic(&G, rank, bytes);
-    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : a + g);
+    hold_statistic(&A, bytes);
+    hold_statistic(&G, bytes);
+    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run->is_inverse ? 0 : a + g);
     largest = cv_larger(largest, weights);
     core = cv_larger(core, a * g);
     if (!is_low) plane = cv_larger(plane, 2 * weights);
@@ -220,20 +227,29 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
 }
 
-/* Rings of both ways; a rank has those of the owners that it talks to. */
+/* A slot of what is reduced to one owner; rows have messages of their own, with their number in front. */
+static int64_t slot_bytes(const place *p) {
+  if (p->is_spread) return 0;
+  if (p->carrier == CV_PLAN_LOCAL && !is_of_rows(p)) return FLOAT * (p->n * (p->n + 1) / 2);
+  return (int64_t)cv_plan_up_bytes(p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
+}
+
+static int64_t row_bytes(const place *p) {
+  return is_of_rows(p) ? COUNT + FLOAT * p->run->capture_rows * p->n : 0;
+}
+
+/* Rings of both ways to all owners; an owner has one slot, and room for one worker's rows. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
-  bool trains = is_worker(run, rank);
-  int64_t up_slots = trains && run->n_curvature > 0
-                         ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX)
-                         : 1,
+  bool trains = is_worker(run, rank), is_alone = run->n_workers + run->n_curvature == 1;
+  int64_t up_slots = run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1,
           down_slots = trains ? ring(run, run->inv_update_steps) : 1;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
-    if (p.is_spread || p.owner < 0 || (!trains && p.owner != owner_of(run, rank))) continue;
-    cv_plan_up up = cv_plan_up_bytes(run, p.n, p.carrier, CV_PLAN_TO_OWNER, p.owner);
-    int64_t columns = (int64_t)up.columns * (trains ? 1 : run->n_workers); /* an owner has those of every worker */
-    bytes[CV_MEMORY_TRANSFER] += up_slots * ((int64_t)up.reduced + columns);
+    bool is_mine = holds(&p, owner_of(run, rank));
+    if (trains) bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * up_slots * (slot_bytes(&p) + row_bytes(&p));
+    if (is_mine && !trains) bytes[CV_MEMORY_TRANSFER] += slot_bytes(&p);
+    if (is_mine && !is_alone) bytes[CV_MEMORY_TRANSFER] += row_bytes(&p);
   }
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
   bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;

@@ -75,7 +75,7 @@ static double alone_flops(const prediction *p, const cv_plan_layer *layer, const
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
     int64_t n = size_of(layer, f);
     cv_plan_carrier carrier = choice->carrier[f];
-    bool has_products = carrier == CV_PLAN_TRIANGLE || carrier == CV_PLAN_LOCAL;
+    bool has_products = cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL;
     if (cv_plan_is_spread(run, n, carrier)) continue;
     flops += cv_plan_refresh_flops(n, cv_plan_basis(run, n, carrier), has_products ? run->products - 1 : -1,
                                    cv_plan_is_full(run, n, carrier));
@@ -230,6 +230,7 @@ static void fill_table(prediction *p) {
   t->factor_update_steps = run->factor_update_steps;
   t->inv_update_steps = inv;
   t->staleness = run->staleness;
+  t->is_free = run->is_free;
   t->has_curvature = run->n_curvature > 0;
   t->compute_s = out->stage_s[CV_PLAN_TRAIN];
   t->capture_s = out->stage_s[CV_PLAN_CAPTURE] + run->capture_train_s;

@@ -15,6 +15,8 @@ typedef struct simulation {
   const cv_timetable *table;
   int64_t step;
   double now_s;          /* the workers' clock */
+  double ahead_s;        /* of it, the clock of the first worker, since they last met */
+  double summed_s;       /* when the first worker began to sum the gradients of this step, and voted on what is here */
   double *clock_s;       /* [n_owners] */
   double *busy_s;        /* [n_owners] since begin */
   double *begin_clock_s; /* [n_owners] when means begin */
@@ -124,16 +126,30 @@ static void refresh(simulation *s, double heard_s) {
 
 /* ---- workers ---- */
 
-static void land(simulation *s) {
+static bool is_here_everywhere(const simulation *s) {
+  return s->table->is_free && s->n_under_way > 0 && s->ring[s->first].here_s <= s->summed_s;
+}
+
+static void land(simulation *s, bool is_voted_for) {
   const cv_timetable *t = s->table;
   const parcel *oldest = &s->ring[s->first];
-  if (s->n_under_way == 0 || s->step - oldest->step < t->staleness) return;
+  if (s->n_under_way == 0 || (!is_voted_for && s->step - oldest->step < t->staleness)) return;
   s->wait_s += fmax(oldest->here_s - s->now_s, 0);
   s->now_s = fmax(s->now_s, oldest->here_s);
   for (int32_t o = 0; o < t->n_owners; o++) s->now_s += (1 - t->overlap) * t->owner[o].down_s + t->owner[o].receive_s;
   s->in_force = oldest->step;
   s->first = (s->first + 1) % s->ring_size;
   s->n_under_way--;
+}
+
+/* Workers that own meet again at the next sum of gradients. */
+static void wait_for_owners(simulation *s) {
+  double first_s = INFINITY;
+  for (int32_t o = 0; o < s->table->n_owners; o++) {
+    s->now_s = fmax(s->now_s, s->clock_s[o]);
+    first_s = fmin(first_s, s->clock_s[o]);
+  }
+  s->ahead_s = s->table->n_owners > 0 ? s->now_s - first_s : 0;
 }
 
 static void serve(simulation *s) {
@@ -146,7 +162,7 @@ static void serve(simulation *s) {
   if (has_statistics && t->has_curvature && t->is_spread) wait_for_blocks(s);
   if (has_statistics && !t->has_curvature) send_to_workers(s);
   if (has_refresh) refresh(s, heard_s);
-  for (int32_t o = 0; o < t->n_owners && !t->has_curvature; o++) s->now_s = fmax(s->now_s, s->clock_s[o]);
+  if (!t->has_curvature) wait_for_owners(s);
 }
 
 static void note_age(simulation *s) {
@@ -159,11 +175,13 @@ static void note_age(simulation *s) {
 static void run_step(simulation *s) {
   const cv_timetable *t = s->table;
   double before_s = s->now_s;
-  s->now_s += t->compute_s + t->gradients_s;
-  if (is_due(s, t->factor_update_steps)) s->now_s += t->capture_s;
-  land(s);
+  s->now_s += t->compute_s + (is_due(s, t->factor_update_steps) ? t->capture_s : 0);
+  s->summed_s = s->now_s - s->ahead_s;
+  s->now_s += t->gradients_s;
+  s->ahead_s = 0;
+  land(s, is_here_everywhere(s));
   serve(s);
-  land(s); /* without staleness */
+  land(s, false); /* without staleness */
   note_age(s);
   s->now_s += t->finish_s;
   if (s->step >= t->n_skipped) s->step_max_s = fmax(s->step_max_s, s->now_s - before_s);

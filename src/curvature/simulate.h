@@ -7,8 +7,9 @@
  * averages, refreshes, waits until its last parcel has left, publishes. A worker that has no free slot for statistics
  * waits for the owner to take the oldest. Of a transfer, the share overlap goes on behind the worker's back, once both
  * sides are there. Statistics of spread factors are waited for by all. Without curvature ranks the owners are workers:
- * each does all of this inside its step, and waits for the statistics at once. A clock for each owner and a few sums:
- * O(n_owners n_steps / interval). */
+ * each does all of this inside its step, and waits for the statistics at once; so it comes to the next sum of
+ * gradients, and votes on what is here when workers run free, before slower ones. A clock for each owner and a few
+ * sums: O(n_owners n_steps / interval). */
 #ifndef CV_CURVATURE_SIMULATE_H
 #define CV_CURVATURE_SIMULATE_H
 
@@ -26,7 +27,9 @@ typedef struct cv_timetable {
   int64_t n_steps;   /* simulated, from step 0 */
   int64_t n_skipped; /* of them, before means are taken: the start is not typical */
   int64_t factor_update_steps, inv_update_steps, staleness; /* steps; intervals >= 1 */
-  bool has_curvature;                                       /* owners are curvature ranks; else workers */
+  bool is_free;       /* a refresh is used from the first step on at whose sum of gradients all of it was here, and
+                         staleness steps later at most */
+  bool has_curvature; /* owners are curvature ranks; else workers */
   bool is_spread;     /* some factor lies over all owners: they begin a refresh together, and workers wait for its
                          statistics */
   double compute_s;   /* worker, a step: forward and backward */

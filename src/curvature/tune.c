@@ -48,6 +48,7 @@ static cv_plan_run run_of(const cv_predict_case *given, int32_t n_ranks, const c
   run.factor_update_steps = trial->factor_update_steps;
   run.inv_update_steps = trial->inv_update_steps;
   run.staleness = trial->staleness;
+  run.is_free = false;
   return run;
 }
 

@@ -29,9 +29,14 @@ static const struct {
     {"method=nystrom-kfac store=stream staleness=40", false, false},
     {"method=rs-kfac grid_min_n=950 skip=fc1", false, true},
     {"method=kfac grid_min_n=1200", false, true},
-    {"method=b-kfac eig_rank=40", false, false},
-    {"method=nystrom-kfac carrier=columns", false, false},
-    {"method=nystrom-kfac carrier=local", true, false},
+    {"method=b-kfac eig_rank=40", false, true},
+    {"method=b-kfac eig_rank=40 carrier=local", true, true},
+    {"method=nystrom-kfac carrier=columns", false, true},
+    {"method=nystrom-kfac carrier=columns store=stream staleness=free", false, true},
+    {"method=nystrom-kfac carrier=columns grid_min_n=950", false, true},
+    {"method=nystrom-kfac carrier=local", true, true},
+    {"method=nystrom-kfac carrier=local store=stream", true, true},
+    {"method=kfac form=cholesky exponent_a=1 exponent_g=1 staleness=free staleness_max=25", false, true},
     {"method=nystrom-kfac apply=replicated", false, true},
     {"method=nystrom-kfac apply=sharded skip=fc1", false, true},
     {"method=kfac skip=fc0,fc1", false, true}, /* one layer alone is worth sharing out: it is not */
@@ -82,7 +87,10 @@ static void check_layers(const char *text, int c, const curvd_ctx *ctx, const cu
     mpi_assert_msg(strcmp(real.apply, said.apply) == 0, "%s, %d of %d ranks serve, layer %d: %s, predicted %s", text, c,
                    size, (int)i, real.apply, said.apply);
     for (int f = 0; f < 2 && real.owner >= 0; f++) {
-      const char *carrier = strcmp(said.carrier[f], "local") == 0 ? "triangle" : said.carrier[f]; /* its own rows' */
+      bool is_local = strcmp(said.carrier[f], "local") == 0; /* as its own rows' travel */
+      const char *carrier = !is_local                                   ? said.carrier[f]
+                            : strcmp(real.factor[f].store, "full") == 0 ? "triangle"
+                                                                        : "columns";
       mpi_assert_msg(strcmp(real.factor[f].carrier, carrier) == 0, "%s, layer %d, factor %d: %s, predicted %s", text,
                      (int)i, f, real.factor[f].carrier, carrier);
       mpi_assert_msg(real.factor[f].ranks == said.ranks[f], "%s, layer %d, factor %d: on %d ranks, predicted %d", text,

@@ -54,7 +54,7 @@ END_TEST
 
 START_TEST(pairs_of_every_carrier) {
   cv_plan_run run = run_of();
-  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 30, 30, 20};
+  static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 30, 20, 20};
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
     ck_assert_int_eq(cv_plan_basis(&run, 100, carriers[c]), basis[c]);
     ck_assert_int_eq(cv_plan_pairs(&run, 100, carriers[c]), pairs[c]);
@@ -255,6 +255,53 @@ START_TEST(stages_of_columns) {
 }
 END_TEST
 
+/* Columns of which the owner keeps the average, k = 25: outer products of the rows of all 4 workers, a refresh as of a
+ * triangle. As a sketch, k = 30 and 10 probes: 4 flops a row, number and pair; a refresh as of a sketch. */
+START_TEST(stages_of_columns_by_store) {
+  cv_plan_run run = run_of(), small = run_of();
+  cv_plan_cost of_triangle = factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH),
+               of_sketch = factor_cost(&run, 100, CV_PLAN_SKETCH, CV_PLAN_REFRESH);
+  run.columns_store = CV_PLAN_STREAM;
+  ck_assert_int_eq(cv_plan_pairs(&run, 100, CV_PLAN_COLUMNS), 20);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_CAPTURE), 0, 16000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 4.0 * 160 * 100 * 40, 2560000 / 1e9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), of_sketch.flops, of_sketch.seconds, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_PUBLISH), 0, 8080e-9, 8080); /* no seed for workers */
+  run.columns_store = CV_PLAN_FULL;
+  run.stream_oversampling = 5;
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_STATISTICS), 0, 16000e-9, 16016);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160.0 * 100 * 101, 1616000 / 5e8, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), of_triangle.flops, of_triangle.seconds, 0);
+  small.columns_store = CV_PLAN_STREAM; /* 30 pairs of 40 are all: the average is kept, and decomposed exactly */
+  ck_assert_int_eq(cv_plan_store_of(&small, 40, CV_PLAN_COLUMNS), CV_PLAN_FULL);
+  check_cost(factor_cost(&small, 40, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160.0 * 40 * 41, 262400 / 5e8, 0);
+  check_cost(factor_cost(&small, 40, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), 9.0 * 64000, 64e-6, 0);
+  /* spread over 2 owners: all have all rows, and each multiplies for its blocks */
+  run.grid_min_n = 200;
+  run.spreads_rows = true;
+  double floats = 64 * 64 + 192 * 64 + 128 * 64 + 200 * 8;
+  check_cost(factor_cost(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_STATISTICS), 0, 4 * 2 * 40 * 200e-9, 4 * 2 * (8000 + 4));
+  check_cost(factor_cost(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_AVERAGE), 160 * floats, 160 * floats / 1e9, 0);
+}
+END_TEST
+
+/* Owners' own 40 rows, whatever the others have. */
+START_TEST(stages_of_local_rows) {
+  cv_plan_run run = run_of();
+  run.n_curvature = 0;
+  run.local_store = CV_PLAN_STREAM;
+  ck_assert_int_eq(cv_plan_basis(&run, 100, CV_PLAN_LOCAL), 30);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_CAPTURE), 0, 16000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), 4.0 * 40 * 100 * 40, 640000 / 1e9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_REFRESH), 14.0 * 100 * 900 + 9 * 27000,
+             (17.0 + 4) * 100 * 900e-9 + 2e-9 * 27000, 0);
+  run.local_store = CV_PLAN_ONLINE; /* k = 25, one block of all 40 rows */
+  double one = 4.0 * 100 * 25 * 40 + 2.0 * 100 * 40 * 40 + 2.0 * 100 * 25 * 65, cube = 65.0 * 65 * 65;
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_AVERAGE), one + 9 * cube, one / 1e9 + 2e-9 * cube, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_LOCAL, CV_PLAN_REFRESH), 0, 0, 0);
+}
+END_TEST
+
 START_TEST(stages_of_a_local_factor) {
   cv_plan_run run = run_of();
   run.n_curvature = 0;
@@ -290,6 +337,27 @@ static void check_layer(cv_plan_run run, cv_plan_choice choice, double project, 
   check_cost(cost[CV_PLAN_PROJECT], project, project / 1e9, 0);
   check_cost(cost[CV_PLAN_APPLY], apply + 18000, apply / 1e9 + 36000e-9, 0);
 }
+
+/* n n n flops at 1 / 0.64 of the products' speed, and 22 copies; half of the matrix is sent; one product a side. */
+START_TEST(stages_of_an_inverse) {
+  cv_plan_run run = run_of();
+  const cv_plan_layer layer = {60, 100, false};
+  const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
+  const int32_t owner = 0;
+  const int32_t everywhere = -1;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &everywhere};
+  int64_t bytes[CV_PLAN_TRAFFICS], held[CV_MEMORY_KINDS];
+  run.is_exact = run.is_inverse = true;
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH), 1e6, 0.64e-3 + 22 * 40000e-9, 0);
+  check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_PUBLISH), 0, 20200e-9, 20200);
+  check_cost(factor_cost(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_REFRESH), 1e6, 0.64e-3 + 22 * 40000e-9, 0);
+  check_layer(run, choice, 2 * 6000 * 160, 0);
+  cv_plan_traffic_of(&layout, 4, 1, bytes);
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 4 * (5050 + 1830));
+  cv_plan_memory_of(&layout, 0, held);
+  ck_assert_int_eq(held[CV_MEMORY_PRECONDITIONER], 4 * (10000 + 3600));
+}
+END_TEST
 
 /* m = 60, n = 100: 20 pairs a side by triangle, 30 by sketch. */
 START_TEST(stages_of_a_layer) {
@@ -553,7 +621,7 @@ START_TEST(traffic_of_other_carriers) {
   ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (20 * 81 + 30 * 51)));
   ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS] + bytes[CV_PLAN_TRAFFIC_GRADIENTS], 0);
   cv_plan_traffic_of(&layout, 5, 7, bytes);
-  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 101 + 30 * 61)));
+  ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 3 * (1008 + 4 * (30 * 101 + 20 * 61)));
 }
 END_TEST
 
@@ -566,7 +634,7 @@ START_TEST(memory_of_other_carriers) {
   const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &shard};
   int64_t bytes[CV_MEMORY_KINDS];
   cv_plan_memory_of(&layout, 0, bytes);
-  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 40 * 60)); /* sketch and its seed; rows */
+  ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 1024 * 60)); /* sketch and its seed; room */
   ck_assert_int_eq(bytes[CV_MEMORY_FACTORS], 0);
   ck_assert_int_eq(bytes[CV_MEMORY_MOMENTUM], 4 * 300000);
   ck_assert_int_eq(bytes[CV_MEMORY_PRECONDITIONER], 4 * (60 * 5000 + 60 * 60 + 60 + 31 * 31));
@@ -592,6 +660,9 @@ int main(void) {
                                 stages_of_a_triangle,
                                 stages_of_a_sketch,
                                 stages_of_columns,
+                                stages_of_columns_by_store,
+                                stages_of_local_rows,
+                                stages_of_an_inverse,
                                 stages_of_a_local_factor,
                                 stages_of_a_spread_factor,
                                 stages_of_a_layer,

@@ -185,6 +185,9 @@ static const char *const worlds[][9] = {
     {"carrier", "columns", NULL},
     {"carrier", "columns", "store", "stream", NULL},
     {"carrier", "local", NULL},
+    {"carrier", "local", "store", "stream", NULL},
+    {"carrier", "local", "method", "b-kfac", NULL},
+    {"staleness", "free", "store", "stream", NULL},
     {"method", "kfac", NULL},
     {"method", "b-kfac", "eig_rank", "20", NULL},
     {"staleness", "10", NULL},
@@ -214,6 +217,37 @@ START_TEST(model_and_service_agree_on_sizes) {
       cv_forecast_free(&f);
     }
   }
+}
+END_TEST
+
+static bool is_rough(const char *const *words) {
+  curvd_run_shape shape = shape_of(3, words);
+  return summary_of(&shape).is_rough;
+}
+
+START_TEST(what_is_rough) {
+  for (size_t w = 0; w < COUNT(worlds); w++) ck_assert(!is_rough(worlds[w]));
+  ck_assert(is_rough((const char *const[]){"method", "b-r-kfac", NULL}));
+  ck_assert(is_rough((const char *const[]){"method", "b-r-c-kfac", NULL}));
+  ck_assert(is_rough((const char *const[]){"missing_trace", "0.1", "eig_rank_max", "100", NULL}));
+}
+END_TEST
+
+/* Nothing takes long here, so a refresh is used in the next step, whatever the largest age. */
+START_TEST(free_running_is_simulated) {
+  curvd_run_shape shape = SHAPE(4, "curvature_ranks", "1", "staleness", "free", "staleness_max", "25",
+                                "inv_update_steps", "10", "factor_update_steps", "10");
+  shape.train_s = 400; /* 133 s a step */
+  curvd_prediction_summary s = summary_of(&shape);
+  ck_assert_int_eq(s.staleness, 25);
+  ck_assert_int_eq(s.age_max, 1 + 9);
+  curvd_machine slow;
+  curvd_machine_default(&slow);
+  slow.eig64_cube_s = 1e-2; /* a refresh takes hours, and is waited for at the largest age */
+  shape.machine = &slow;
+  s = summary_of(&shape);
+  ck_assert_int_eq(s.age_max, 25 + 9);
+  ck_assert(s.wait_s > 0);
 }
 END_TEST
 
@@ -282,6 +316,8 @@ int main(void) {
                                 the_most_of_all_ranks,
                                 thousands_of_ranks,
                                 model_and_service_agree_on_sizes,
+                                what_is_rough,
+                                free_running_is_simulated,
                                 tuned_runs_are_predicted_ones,
                                 a_measured_machine};
   return suite_run("forecast", tests, COUNT(tests), NULL);

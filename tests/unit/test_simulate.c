@@ -310,6 +310,65 @@ START_TEST(p99_leaves_one_per_cent) {
 }
 END_TEST
 
+/* Steps between a refresh and its use, of age 0 .. delay + 9 in a run with refreshes every 10 steps. */
+static int64_t delay_of(const cv_simulation *s) {
+  return s->age_max - 9;
+}
+
+/* Told of at the end of a step's training, a refresh of r seconds is here ceil(r) sums of 1 s later, the next one at
+ * the earliest; at the latest allowed step it is waited for. */
+START_TEST(free_workers_use_what_is_here) {
+  static const double refresh_s[] = {0, 0.5, 1, 1.5, 4, 7.5};
+  static const int64_t delay[] = {1, 1, 1, 2, 4, 8};
+  for (int i = 0; i < 6; i++) {
+    for (int64_t most = 1; most <= 12; most++) {
+      const cv_timetable_owner owner = {.refresh_s = refresh_s[i]};
+      cv_timetable t = table_of(&owner, most);
+      t.is_free = true;
+      t.n_skipped = 20;
+      cv_simulation s = simulated(&t, NULL);
+      double wait = fmax(refresh_s[i] - (double)most, 0);
+      ck_assert_int_eq(delay_of(&s), delay[i] < most ? delay[i] : most);
+      check_near(s.wait_s, wait / 10);
+      check_near(s.step_s, 1 + wait / 10);
+    }
+  }
+}
+END_TEST
+
+/* A rank that needs 12 s for every refresh falls behind until its refreshes are waited for. */
+START_TEST(free_workers_wait_for_an_overloaded_rank) {
+  const cv_timetable_owner owner = {.refresh_s = 12};
+  cv_timetable t = table_of(&owner, 30);
+  t.is_free = true;
+  t.n_steps = 1000;
+  t.n_skipped = 500;
+  cv_simulation s = simulated(&t, NULL);
+  check_near(s.step_s, 1.2);
+  ck_assert_int_eq(delay_of(&s), 30);
+}
+END_TEST
+
+/* Workers that own vote when they come to the sum, the fastest long before the slowest has made its part: 1.5 s and
+ * 1 s of training after the step is too soon for the other's 4 s; 3.5 s is not. */
+START_TEST(the_first_worker_votes_first) {
+  for (int is_late = 0; is_late <= 1; is_late++) {
+    const cv_timetable_owner owner[] = {{.refresh_s = 4}, {.refresh_s = is_late ? 3.5 : 1.5}};
+    cv_timetable t = table_of(owner, 8);
+    t.has_curvature = false;
+    t.is_free = true;
+    t.n_owners = 2;
+    t.n_skipped = 20;
+    cv_simulation s = simulated(&t, NULL);
+    ck_assert_int_eq(delay_of(&s), is_late ? 1 : 2);
+    check_near(s.step_s, 1.4);
+    t.gradients_s = 3; /* the vote is from before */
+    s = simulated(&t, NULL);
+    ck_assert_int_eq(delay_of(&s), is_late ? 1 : 2);
+  }
+}
+END_TEST
+
 /* ---- monotone ---- */
 
 static cv_timetable_owner drawn[64];
@@ -438,6 +497,9 @@ int main(void) {
                                 blocks_of_spread_factors_are_waited_for,
                                 ages_follow_from_step_numbers,
                                 p99_leaves_one_per_cent,
+                                free_workers_use_what_is_here,
+                                free_workers_wait_for_an_overloaded_rank,
+                                the_first_worker_votes_first,
                                 more_staleness_never_costs_time,
                                 longer_intervals_never_cost_time,
                                 more_ranks_never_cost_time,
