@@ -65,7 +65,10 @@ void curvd_machine_default(curvd_machine *out) {
 /* ---- the run ---- */
 
 static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
-  cv_plan_run run = cv_plan_run_of(s, shape->n_ranks - (int32_t)s->curvature_ranks);
+  int64_t widths = 0;
+  for (int32_t i = 0; i < shape->n_layers; i++)
+    widths += shape->layers[i].d_in + shape->layers[i].has_bias + shape->layers[i].d_out;
+  cv_plan_run run = cv_plan_run_of(s, shape->n_ranks - (int32_t)s->curvature_ranks, widths);
   int64_t captured = shape->statistics_rows > 0 ? shape->statistics_rows : shape->batch_rows;
   run.batch_rows = shape->batch_rows;
   run.statistics_rows = s->sample_rows > 0 ? cv_smaller(captured, s->sample_rows * run.n_workers) : captured;

@@ -10,6 +10,7 @@
 #include "comm/grid.h"
 #include "comm/progress.h"
 #include "curvature/ages.h"
+#include "curvature/factor_plan.h"
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/brand.h"
@@ -253,7 +254,8 @@ static inline bool cv_is_linked(const curvd_ctx *ctx, int o) {
   return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == o;
 }
 
-/* plan.c: memory, owners, buffers, after the ranks are split. */
+/* plan.c: memory, owners, buffers, after the ranks are split; and the run as the rules of factor_plan.h see it. */
+cv_plan_run cv_planned_run(const curvd_ctx *ctx);
 curvd_status cv_plan_make(curvd_ctx *ctx);
 void cv_plan_free(curvd_ctx *ctx);
 

@@ -88,6 +88,7 @@ typedef struct cv_plan_run {
   double full_share;           /* as the option */
   int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
   int64_t capture_rows;        /* most rows of a spread factor, as the option */
+  int64_t widths;              /* sum of all factors' sizes */
   cv_plan_store columns_store, local_store; /* of factors that are not full */
   bool spreads_rows;      /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
@@ -126,8 +127,8 @@ typedef struct cv_plan_cost {
 
 int32_t cv_plan_owner_count(const cv_plan_run *run);
 
-/* Can this factor come so? Else it comes as a triangle. No sketch and no columns of a factor that is decomposed
- * exactly; local only when the workers own. */
+/* Can this factor come so? Else it comes as a triangle. No sketch of a factor that is decomposed exactly, nor columns
+ * unless they enter an average; local only when the workers own. */
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
 /* Largest basis of a refresh, and the pairs that it sends. */
@@ -172,6 +173,11 @@ double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, cons
 
 /* Of so many bytes from one owner to all workers. */
 double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, double bytes);
+
+/* Of one factor in a mean step: a worker's seconds, and the owners' over their number. Behind a worker's back goes what
+ * the machine overlaps, but blocks of spread factors, which it waits for. */
+double cv_plan_factor_seconds(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                              cv_plan_carrier carrier, cv_plan_route route);
 
 /* The cheapest choice that is allowed and possible, of the sum of a worker's seconds in a mean step (compute, and the
  * share of transfers that is not hidden) and the owners' seconds in a mean step over their number: a worker's second is

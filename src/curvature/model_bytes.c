@@ -70,7 +70,8 @@ static int64_t commands(const cv_plan_run *run, int64_t n_steps) {
   return times(n_steps, f) + times(n_steps, i) - times(n_steps, both) + 1;
 }
 
-/* Of one statistic, by one worker: to all owners but itself. Rank 0 hands over to curvature ranks what was summed. */
+/* Of one statistic, by one worker: to all owners but itself, their number before rows. Rank 0 hands over to curvature
+ * ranks what was summed. */
 static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
   if (p->owner < 0) return 0;
@@ -78,7 +79,9 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
   if (holds(p, owner_of(run, rank)))
     own = cv_plan_up_bytes(run, p->n, p->carrier, p->choice->route, owner_of(run, rank));
   bool is_summed = run->n_workers > 1, is_courier = run->n_curvature > 0 && rank == 0;
-  return (int64_t)(all.reduced - own.reduced + all.columns - own.columns + (is_summed + is_courier) * all.summed);
+  int64_t counts = p->carrier == CV_PLAN_COLUMNS ? COUNT * (owners_of(p) - holds(p, owner_of(run, rank))) : 0;
+  return counts +
+         (int64_t)(all.reduced - own.reduced + all.columns - own.columns + (is_summed + is_courier) * all.summed);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */

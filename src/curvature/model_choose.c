@@ -4,17 +4,17 @@
 
 #include <math.h>
 
-/* Of one factor, in a mean step. */
-static double factor_seconds(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
-                             cv_plan_route route) {
+double cv_plan_factor_seconds(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                              cv_plan_carrier carrier, cv_plan_route route) {
   cv_plan_cost cost[CV_PLAN_STAGES];
   bool is_spread = cv_plan_is_spread(run, n, carrier);
   double owners = is_spread ? cv_plan_owner_count(run) : 1, shown = 1 - machine->overlap,
+         seen = is_spread && carrier == CV_PLAN_TRIANGLE ? 1 : shown,
          capturers = carrier == CV_PLAN_LOCAL ? run->n_workers : 1;
   cv_plan_up up = cv_plan_up_bytes(run, n, carrier, route, 0);
   cv_plan_factor_costs(machine, run, n, carrier, cost);
   double statistic = cost[CV_PLAN_CAPTURE].seconds / capturers + cost[CV_PLAN_STATISTICS].seconds +
-                     shown * owners * cv_plan_up_s(machine, run, &up);
+                     seen * owners * cv_plan_up_s(machine, run, &up);
   double receive =
       cost[CV_PLAN_RECEIVE].seconds + shown * owners * cv_plan_down_s(machine, run, cost[CV_PLAN_PUBLISH].bytes);
   double share = owners / cv_plan_owner_count(run);
@@ -65,8 +65,8 @@ static void try_carriers(const cv_plan_machine *machine, const cv_plan_run *run,
   uint32_t of_a = possible(run, layer->n, allowed->carriers), of_g = possible(run, layer->m, allowed->carriers);
   double seconds_a[CV_PLAN_CARRIERS], seconds_g[CV_PLAN_CARRIERS];
   for (int c = 0; c < CV_PLAN_CARRIERS; c++) {
-    if (may(of_a, c)) seconds_a[c] = factor_seconds(machine, run, layer->n, (cv_plan_carrier)c, route);
-    if (may(of_g, c)) seconds_g[c] = factor_seconds(machine, run, layer->m, (cv_plan_carrier)c, route);
+    if (may(of_a, c)) seconds_a[c] = cv_plan_factor_seconds(machine, run, layer->n, (cv_plan_carrier)c, route);
+    if (may(of_g, c)) seconds_g[c] = cv_plan_factor_seconds(machine, run, layer->m, (cv_plan_carrier)c, route);
   }
   for (int a = 0; a < CV_PLAN_CARRIERS; a++) {
     for (int g = 0; g < CV_PLAN_CARRIERS && may(of_a, a); g++) {

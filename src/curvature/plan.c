@@ -11,6 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
+cv_plan_run cv_planned_run(const curvd_ctx *ctx) {
+  int64_t widths = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) widths += ctx->layer[i].m + ctx->layer[i].n;
+  return cv_plan_run_of(cv_settings_of(ctx), ctx->comm.n_workers, widths);
+}
+
 static void choose_methods(curvd_ctx *ctx) {
   const cv_settings *s = cv_settings_of(ctx);
   for (int32_t i = 0; i < ctx->n_layers; i++) {

@@ -40,7 +40,8 @@ const cv_option cv_settings_table[] = {
      "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
     {"carrier", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|triangle|sketch|columns|local", "auto",
      "how statistics travel: packed triangles, sketches of streams, the captured rows, or not at all (local: an owner "
-     "uses its own batch)",
+     "uses its own batch); auto: sketches of wide factors, else triangles or rows as costs less, rows only where "
+     "capture_rows was set",
      AT(carrier)},
     {"route", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|owner|gradients", "auto",
      "how sums of statistics reach their owner: reduced straight to it, or summed with the gradients and handed over "

@@ -49,7 +49,7 @@ static void free_draft(curvd_ctx *ctx, cv_plan_draft *draft) {
 static curvd_status assign(curvd_ctx *ctx, bool *is_any) {
   cv_plan_draft draft;
   curvd_status status = make_draft(ctx, &draft);
-  cv_plan_run run = cv_plan_run_of(cv_settings_of(ctx), ctx->comm.n_workers);
+  cv_plan_run run = cv_planned_run(ctx);
   if (status == CURVD_OK) cv_layers_plan(cv_settings_of(ctx), &run, &draft);
   for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) {
     ctx->layer[i].shard = draft.shard[i];
