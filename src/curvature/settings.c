@@ -45,8 +45,8 @@ const cv_option cv_settings_table[] = {
      AT(carrier)},
     {"route", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|owner|gradients", "auto",
      "how sums of statistics reach their owner: reduced straight to it, or summed with the gradients and handed over "
-     "by "
-     "one worker; auto: straight",
+     "by one worker; auto: straight, since beside curvature ranks both cost about the same; without them, gradients "
+     "keeps workers from waiting for each other's triangles",
      AT(route)},
     {"store", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|full|stream", "auto",
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
