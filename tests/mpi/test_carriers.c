@@ -261,10 +261,13 @@ START_TEST(message_that_mpi_cannot_count) {
 }
 END_TEST
 
-/* Auto takes rows only as far as it knows them: 1200 of them, more than capture_rows by itself, are no mistake then. */
+/* Auto takes rows only as far as it knows them: then 1250 of them, more than capture_rows is by itself, are no mistake.
+ */
 START_TEST(auto_takes_rows_that_it_knows_of) {
   for (int known = 0; known < 2; known++) {
-    carrier_run run = {.base = run_of(known ? "method=kfac capture_rows=10" EACH_STEP : "method=kfac" EACH_STEP, 0)};
+    carrier_run run = {.base = run_of(known ? "method=kfac sample_rows=5 capture_rows=10" EACH_STEP
+                                            : "method=kfac sample_rows=5" EACH_STEP,
+                                      0)};
     curvd_ctx *ctx = carrier_open(&run);
     curvd_status status = CURVD_OK;
     const char *expected = known && size == 1 ? "columns" : "triangle"; /* short messages cost more than these rows */
@@ -272,7 +275,7 @@ START_TEST(auto_takes_rows_that_it_knows_of) {
     for (int l = 0; l < RUN_LAYERS - 1; l++) {
       is_right = is_right && kfac_is(service_factor(ctx, l, CV_A).carrier, expected);
     }
-    for (int i = 0; i < 120 && status == CURVD_OK; i++) status = carrier_capture_part(ctx, &run, 0, 1, 0, 10);
+    for (int i = 0; i < 250 && status == CURVD_OK; i++) status = carrier_capture_part(ctx, &run, 0, 1, 0, 10);
     if (known && size == 1) is_right = is_right && status == CURVD_ERR_SIZE, status = CURVD_OK;
     run_close(&ctx);
     mpi_assert_msg(is_right && status == CURVD_OK, "%s: %s", run.base.options, curvd_status_name(status));

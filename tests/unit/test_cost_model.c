@@ -487,6 +487,26 @@ START_TEST(wide_layers_are_sketched_and_factored) {
 }
 END_TEST
 
+/* Of a spread factor, transfers of blocks are seen whole, those of rows are not; refreshes are left out. */
+START_TEST(blocks_are_waited_for) {
+  cv_plan_run run = spread_run_of(3, 200);
+  cv_plan_machine hides = machine;
+  hides.overlap = 0.9;
+  run.columns_store = CV_PLAN_FULL;
+  run.spreads_rows = true;
+  run.factor_update_steps = 1;
+  run.inv_update_steps = 1000000000000;
+  for (int c = 0; c < 2; c++) {
+    cv_plan_carrier carrier = c == 0 ? CV_PLAN_TRIANGLE : CV_PLAN_COLUMNS;
+    cv_plan_up up = cv_plan_up_bytes(&run, 400, carrier, CV_PLAN_TO_OWNER, 0);
+    double shown = cv_plan_factor_seconds(&machine, &run, 400, carrier, CV_PLAN_TO_OWNER),
+           less = shown - cv_plan_factor_seconds(&hides, &run, 400, carrier, CV_PLAN_TO_OWNER),
+           expected = c == 0 ? 0 : 0.9 * 3 * cv_plan_up_s(&machine, &run, &up);
+    ck_assert(fabs(less - expected) < 1e-9 * shown);
+  }
+}
+END_TEST
+
 /* ---- who applies what ---- */
 
 enum { MOST = 4, WORKERS_MOST = 512 };
@@ -671,6 +691,7 @@ int main(void) {
                                 the_cheapest_of_all,
                                 choices_can_be_forced,
                                 wide_layers_are_sketched_and_factored,
+                                blocks_are_waited_for,
                                 layers_are_shared_where_that_pays,
                                 few_pairs_are_not_worth_sharing,
                                 what_does_not_fit_into_a_gather_is_replicated,
