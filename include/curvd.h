@@ -99,7 +99,8 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
  * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan), SIZE (more than capture_rows rows
  * in a step, of a layer with a factor that is spread over the owners or carried as columns). Statistics are as before.
- */
+ * Set option capture_rows to the most rows that a worker captures in a step: then carrier auto may let the rows travel,
+ * where these are fewer numbers than their products. Left alone, it only limits spread factors and carrier columns. */
 CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                      const float *g, int64_t ldg);
 
@@ -297,6 +298,7 @@ typedef struct curvd_layer_metrics {
   int64_t d_in, d_out;
   bool has_bias;
   int owner;                      /* rank in the communicator of curvd_create; -1 without an owner */
+  const char *apply;              /* replicated, sharded, factored: who makes its direction, and of what */
   double share;                   /* of all layers' parameters, [0, 1] */
   curvd_factor_metrics factor[2]; /* A, G */
   double direction_rms;           /* root mean square of the last direction, before lr */

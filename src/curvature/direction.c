@@ -76,9 +76,10 @@ static curvd_status project_layers(curvd_ctx *ctx, const curvd_gradient *gradien
   return CURVD_OK;
 }
 
-/* Scaled directions of all layers, from the bucket. */
+/* Scaled directions of sharded layers, from the bucket. */
 static void spread_out(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
+    if (ctx->layer[i].shard < 0) continue;
     curvd_gradient from = cv_exchange_part(ctx, i), parameter = parameter_of(&gradients[i]);
     if (gradients[i].parameter) cv_gradient_mix(&ctx->layer[i], (float)-lr, &from, 1 - gradients[i].shrink, &parameter);
     if (!gradients[i].parameter) cv_gradient_mix(&ctx->layer[i], 1, &from, 0, &gradients[i]);

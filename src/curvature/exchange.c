@@ -50,13 +50,12 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
     cv_gradient_mix(&ctx->layer[i], 1, &gradients[i], 0, &part);
   }
   float *vote = ctx->bucket + ctx->bucket_floats;
-  bool has_shards = ctx->shards.count != NULL;
-  float *from = has_shards ? vote : ctx->bucket;
+  float *from = ctx->bucket + ctx->shards.n_floats;
   int64_t votes = has_vote || statistics > 0 ? ctx->bucket_votes : 0, floats = vote - from + votes;
   cv_transfer sum, shards = {.n = 0};
   write_votes(ctx, vote, votes);
   if (statistics > 0) cv_up_pack(ctx, vote + votes);
-  if (has_shards) CV_TRY(cv_shard_begin_sum(ctx, &shards));
+  if (ctx->shards.count) CV_TRY(cv_shard_begin_sum(ctx, &shards));
   CV_TRY(cv_coll_begin_sum(&ctx->comm, from, floats + statistics, &sum, &ctx->error));
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += floats * (int64_t)sizeof(float);
   ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += statistics * (int64_t)sizeof(float);

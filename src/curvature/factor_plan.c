@@ -28,8 +28,25 @@ bool cv_has_stream_ranks(const cv_settings *s) {
   return s->method == CV_METHOD_NYSTROM && !has_rows_alone;
 }
 
-static cv_plan_carrier carrier_of(const cv_settings *s, const cv_factor_plan *plan) {
+static cv_plan_route route_of(const cv_settings *s, const cv_plan_run *run) {
+  bool rides = s->route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
+  return rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER;
+}
+
+/* Into a running average; a row's number comes with those of all factors of a layer. */
+static bool rows_cost_less(const cv_settings *s, const cv_plan_run *run, int64_t n) {
+  const cv_plan_machine *machine = &cv_plan_machine_default;
+  int64_t bytes = (int64_t)sizeof(float) * (s->capture_rows + 2); /* of a factor of size 1, with its count */
+  cv_plan_run rows = *run;
+  if (s->carrier != CV_CARRY_AUTO || !s->knows_rows || run->widths > INT32_MAX / bytes) return false;
+  rows.statistics_rows = s->sample_rows > 0 ? cv_smaller(s->sample_rows, s->capture_rows) : s->capture_rows;
+  return cv_plan_factor_seconds(machine, &rows, n, CV_PLAN_COLUMNS, route_of(s, run)) <
+         cv_plan_factor_seconds(machine, &rows, n, CV_PLAN_TRIANGLE, route_of(s, run));
+}
+
+static cv_plan_carrier carrier_of(const cv_settings *s, const cv_plan_run *run, int64_t n, const cv_factor_plan *plan) {
   bool is_stream = plan->store == CV_PLAN_STREAM, is_online = plan->store == CV_PLAN_ONLINE;
+  if (plan->store == CV_PLAN_FULL && rows_cost_less(s, run, n)) return CV_PLAN_COLUMNS;
   if (plan->is_spread) return s->carrier == CV_CARRY_COLUMNS ? CV_PLAN_COLUMNS : CV_PLAN_TRIANGLE;
   if (s->carrier == CV_CARRY_LOCAL) return CV_PLAN_LOCAL;
   if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && !cv_can_sketch_on_workers(s)))
@@ -37,8 +54,8 @@ static cv_plan_carrier carrier_of(const cv_settings *s, const cv_factor_plan *pl
   return is_stream ? CV_PLAN_SKETCH : CV_PLAN_TRIANGLE;
 }
 
-cv_factor_plan cv_factor_plan_of(const cv_settings *s, int64_t n, int64_t n_owners) {
-  bool may_spread = n_owners > 1 && n >= s->grid_min_n && s->form == CV_FORM_EIGEN,
+cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *run, int64_t n) {
+  bool may_spread = cv_plan_owner_count(run) > 1 && n >= s->grid_min_n && s->form == CV_FORM_EIGEN,
        is_stream = wants_stream(s, n, may_spread), is_local = s->carrier == CV_CARRY_LOCAL;
   int64_t rank = cv_largest_rank(s),
           k = cv_smaller(rank + cv_oversampling(cv_schedule_max(&s->oversampling), rank, is_stream), n);
@@ -46,7 +63,7 @@ cv_factor_plan cv_factor_plan_of(const cv_settings *s, int64_t n, int64_t n_owne
   plan.k_max = plan.is_full ? n : k;
   if (!plan.is_full) plan.store = is_stream ? CV_PLAN_STREAM : cv_is_online(s) ? CV_PLAN_ONLINE : CV_PLAN_FULL;
   plan.is_spread = may_spread && plan.store == CV_PLAN_FULL && !is_local;
-  plan.carrier = carrier_of(s, &plan);
+  plan.carrier = carrier_of(s, run, n, &plan);
   return plan;
 }
 
@@ -54,6 +71,81 @@ cv_factor_plan cv_factor_plan_of(const cv_settings *s, int64_t n, int64_t n_owne
 double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_plan *plan) {
   int64_t products = plan->store == CV_PLAN_FULL ? cv_refresh_products(s) : 0;
   return plan->is_spread ? 0 : cv_plan_refresh_flops(n, plan->k_max, products - 1, plan->is_full);
+}
+
+/* ---- the run, and its layers ---- */
+
+static int64_t first_value(const cv_schedule *schedule) {
+  return (int64_t)schedule->piece[0].value;
+}
+
+/* What owners keep of rows, where a factor is not full. */
+static cv_plan_store store_of_rows(const cv_settings *s) {
+  if (cv_is_online(s)) return CV_PLAN_ONLINE;
+  return s->store == CV_STORE_STREAM ? CV_PLAN_STREAM : CV_PLAN_FULL;
+}
+
+/* Streams of small factors are full up to a larger size than other factors are. */
+static int64_t largest_full(const cv_settings *s, int64_t rows) {
+  bool takes_all = s->carrier == CV_CARRY_SKETCH || s->store == CV_STORE_STREAM;
+  return takes_all && s->full_share > 0 ? (int64_t)((double)rows / s->full_share) : 0;
+}
+
+cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers, int64_t widths) {
+  cv_plan_run run = cv_plan_run_default;
+  double oversampling = cv_schedule_max(&s->oversampling);
+  run.n_curvature = (int32_t)s->curvature_ranks;
+  run.n_workers = n_workers;
+  run.factor_update_steps = first_value(&s->factor_update_steps);
+  run.inv_update_steps = first_value(&s->inv_update_steps);
+  run.is_free = s->staleness == CV_STALENESS_FREE;
+  run.staleness = run.is_free ? s->staleness_max : s->staleness;
+  run.is_exact = s->method == CV_METHOD_KFAC;
+  run.is_inverse = s->form == CV_FORM_CHOLESKY;
+  run.columns_store = run.local_store = store_of_rows(s);
+  run.eig_rank = cv_largest_rank(s);
+  run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
+  run.spreads_rows = s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;
+  run.stream_oversampling = cv_oversampling(oversampling, run.eig_rank, cv_has_stream_ranks(s));
+  run.full_n = largest_full(s, run.eig_rank + run.stream_oversampling);
+  run.products = cv_refresh_products(s);
+  run.full_share = s->full_share;
+  run.grid_min_n = s->form == CV_FORM_EIGEN ? s->grid_min_n : 0;
+  run.capture_rows = s->capture_rows;
+  run.widths = widths;
+  run.momentum_is_callers = cv_momentum_here(s) == 0;
+  return run;
+}
+
+static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
+  bool is_sharded = s->apply == CV_APPLY_SHARDED && run->n_workers > 1 && s->method != CV_METHOD_NONE;
+  if (s->apply == CV_APPLY_FACTORED) return CV_PLAN_FACTORED;
+  return is_sharded ? CV_PLAN_SHARDED : CV_PLAN_REPLICATED;
+}
+
+static cv_plan_choice choice_of(const cv_settings *s, const cv_plan_run *run, const cv_plan_layer *layer,
+                                double *flops) {
+  cv_plan_choice choice = {.apply = apply_of(s, run), .route = route_of(s, run)};
+  *flops = 0;
+  for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
+    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
+    cv_factor_plan plan = cv_factor_plan_of(s, run, n);
+    choice.carrier[f] = plan.carrier;
+    *flops += cv_factor_plan_flops(s, n, &plan);
+  }
+  return choice;
+}
+
+void cv_layers_plan(const cv_settings *s, const cv_plan_run *run, cv_plan_draft *draft) {
+  bool is_open = s->apply == CV_APPLY_AUTO && run->n_workers > 1 && s->method != CV_METHOD_NONE &&
+                 s->grad_reduction != CV_GRAD_NONE;
+  for (int32_t i = 0; i < draft->n_layers; i++)
+    draft->choice[i] = choice_of(s, run, &draft->layer[i], &draft->flops[i]);
+  if (is_open) {
+    cv_plan_choose_applies(run, draft);
+  } else {
+    cv_plan_deal_shards(run, draft);
+  }
 }
 
 /* Does pattern match name? '*' stands for any characters. */

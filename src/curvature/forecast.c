@@ -64,77 +64,29 @@ void curvd_machine_default(curvd_machine *out) {
 
 /* ---- the run ---- */
 
-static int64_t first_value(const cv_schedule *schedule) {
-  return (int64_t)schedule->piece[0].value;
-}
-
-/* What owners keep of rows, where a factor is not full. */
-static cv_plan_store store_of_rows(const cv_settings *s) {
-  if (cv_is_online(s)) return CV_PLAN_ONLINE;
-  return s->store == CV_STORE_STREAM ? CV_PLAN_STREAM : CV_PLAN_FULL;
-}
-
-/* Streams of small factors are full up to a larger size than other factors are. */
-static int64_t largest_full(const cv_settings *s, int64_t rows) {
-  bool takes_all = s->carrier == CV_CARRY_SKETCH || s->store == CV_STORE_STREAM;
-  return takes_all && s->full_share > 0 ? (int64_t)((double)rows / s->full_share) : 0;
-}
-
 static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
-  cv_plan_run run = cv_plan_run_default;
-  double oversampling = cv_schedule_max(&s->oversampling);
+  int64_t widths = 0;
+  for (int32_t i = 0; i < shape->n_layers; i++)
+    widths += shape->layers[i].d_in + shape->layers[i].has_bias + shape->layers[i].d_out;
+  cv_plan_run run = cv_plan_run_of(s, shape->n_ranks - (int32_t)s->curvature_ranks, widths);
   int64_t captured = shape->statistics_rows > 0 ? shape->statistics_rows : shape->batch_rows;
-  run.n_curvature = (int32_t)s->curvature_ranks;
-  run.n_workers = shape->n_ranks - run.n_curvature;
   run.batch_rows = shape->batch_rows;
   run.statistics_rows = s->sample_rows > 0 ? cv_smaller(captured, s->sample_rows * run.n_workers) : captured;
-  run.factor_update_steps = first_value(&s->factor_update_steps);
-  run.inv_update_steps = first_value(&s->inv_update_steps);
-  run.staleness = cv_staleness_bound(s);
-  run.is_free = s->staleness == CV_STALENESS_FREE;
-  run.is_exact = s->method == CV_METHOD_KFAC;
-  run.is_inverse = s->form == CV_FORM_CHOLESKY;
-  run.columns_store = run.local_store = store_of_rows(s);
-  run.eig_rank = cv_largest_rank(s);
-  run.oversampling = cv_oversampling(oversampling, run.eig_rank, false);
-  run.spreads_rows = s->carrier == CV_CARRY_COLUMNS && s->store != CV_STORE_STREAM && s->form == CV_FORM_EIGEN;
-  run.stream_oversampling = cv_oversampling(oversampling, run.eig_rank, cv_has_stream_ranks(s));
-  run.full_n = largest_full(s, run.eig_rank + run.stream_oversampling);
-  run.products = cv_refresh_products(s);
-  run.full_share = s->full_share;
-  run.grid_min_n = s->form == CV_FORM_EIGEN ? s->grid_min_n : 0;
-  run.capture_rows = s->capture_rows;
   run.train_s = shape->train_s;
   run.capture_train_s = shape->capture_train_s;
-  run.momentum_is_callers = cv_momentum_here(s) == 0;
   run.follows = shape->captures_gradients && s->apply != CV_APPLY_FACTORED;
   run.header_bytes = CV_WIRE_HEADER_BYTES;
   run.event_bytes = sizeof((cv_downlink *)NULL)->events;
   return run;
 }
 
-/* ---- the service's choices ---- */
-
-static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
-  if (s->apply == CV_APPLY_FACTORED) return CV_PLAN_FACTORED;
-  return s->apply == CV_APPLY_SHARDED && run->n_workers > 1 ? CV_PLAN_SHARDED : CV_PLAN_REPLICATED;
-}
-
 /* user: the settings, but for what the run says of ranks, intervals and staleness. */
-static cv_plan_choice choose(const void *user, const cv_plan_run *run, const cv_plan_layer *layer, double *flops) {
+static void choose(const void *user, const cv_plan_run *run, cv_plan_draft *draft) {
   cv_settings s = *(const cv_settings *)user;
+  s.curvature_ranks = run->n_curvature;
   s.staleness = run->is_free ? CV_STALENESS_FREE : run->staleness;
   s.inv_update_steps = cv_schedule_constant((double)run->inv_update_steps);
-  bool rides = s.route == CV_ROUTE_GRADIENTS && run->n_workers > 1;
-  cv_plan_choice choice = {.apply = apply_of(&s, run), .route = rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER};
-  *flops = 0;
-  for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
-    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
-    cv_factor_plan plan = cv_factor_plan_of(&s, n, cv_plan_owner_count(run));
-    choice.carrier[f] = plan.carrier;
-    *flops += cv_factor_plan_flops(&s, n, &plan);
-  }
-  return choice;
+  cv_layers_plan(&s, run, draft);
 }
 
 /* ---- together ---- */

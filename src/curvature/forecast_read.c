@@ -136,15 +136,16 @@ static void take_larger(const curvd_predicted_rank *one, curvd_predicted_rank *m
   most->load = fmax(most->load, one->load);
 }
 
-/* Workers beyond the second that own nothing are alike, and owners have no layers alone beyond the number of layers
- * (planner.h): what these have of spread factors differs by a block. */
+/* Workers beyond the second that own and apply nothing alone are alike, and none has such layers beyond the number of
+ * layers (planner.h): what owners have of spread factors differs by a block. */
 curvd_status curvd_prediction_most(const curvd_prediction *p, curvd_role role, curvd_predicted_rank *out) {
   enum { ALIKE_FROM = 2 };
   if (!p || !out) return CURVD_ERR_ARGUMENT;
   const cv_plan_run *run = &p->predicted.run;
-  bool is_worker = role == CURVD_ROLE_WORKER, is_owner = !is_worker || run->n_curvature == 0;
+  bool is_worker = role == CURVD_ROLE_WORKER, is_owner = !is_worker || run->n_curvature == 0, has_own = is_owner;
+  for (int32_t i = 0; i < p->predicted.n_layers; i++) has_own = has_own || p->predicted.shard[i] >= 0;
   int32_t from = is_worker ? 0 : run->n_workers, count = is_worker ? run->n_workers : run->n_curvature,
-          differ = is_owner ? p->predicted.n_layers + ALIKE_FROM : ALIKE_FROM;
+          differ = has_own ? p->predicted.n_layers + ALIKE_FROM : ALIKE_FROM;
   if (count < 1) return CURVD_ERR_ARGUMENT;
   *out = (curvd_predicted_rank){.load = 0};
   for (int32_t i = 0; i < count && i < differ; i++) {

@@ -10,6 +10,7 @@
 #include "comm/grid.h"
 #include "comm/progress.h"
 #include "curvature/ages.h"
+#include "curvature/factor_plan.h"
 #include "curvature/settings.h"
 #include "curvd.h"
 #include "linalg/brand.h"
@@ -161,8 +162,9 @@ typedef struct cv_balance {
 /* Layers that are applied by one worker each (shard.c); count NULL: there are none. */
 typedef struct cv_shards {
   int *count, *begin; /* [n_workers] floats of the bucket */
+  int64_t n_floats;   /* all of them: what comes behind in the bucket is summed on every worker */
   float *mine;        /* summed gradients of this worker's layers */
-  double *sums;       /* (n_layers, 2) */
+  double *sums;       /* (sharded layers, 2) */
 } cv_shards;
 
 /* Statistics on their way to one owner: a ring of slots, taken in turn. A curvature rank has one. */
@@ -275,7 +277,9 @@ static inline bool cv_is_linked(const curvd_ctx *ctx, int o) {
   return cv_comm_is_worker(&ctx->comm) || cv_comm_my_owner(&ctx->comm) == o;
 }
 
-/* plan.c: memory, owners, buffers, after the ranks are split; eig_work for the factors that this rank holds. */
+/* plan.c: memory, owners, buffers, after the ranks are split; eig_work for the factors that this rank holds; and the
+ * run as the rules of factor_plan.h see it. */
+cv_plan_run cv_planned_run(const curvd_ctx *ctx);
 curvd_status cv_plan_make(curvd_ctx *ctx);
 curvd_status cv_plan_solver_room(curvd_ctx *ctx);
 void cv_plan_free(curvd_ctx *ctx);

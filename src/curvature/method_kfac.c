@@ -15,7 +15,8 @@
 #include <string.h>
 
 static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
-  cv_factor_plan plan = cv_factor_plan_of(cv_settings_of(ctx), factor->n, ctx->comm.n_owners);
+  cv_plan_run run = cv_planned_run(ctx);
+  cv_factor_plan plan = cv_factor_plan_of(cv_settings_of(ctx), &run, factor->n);
   factor->ld = cv_dense_ld(factor->n);
   factor->is_full = plan.is_full;
   factor->k_max = plan.k_max;
@@ -33,9 +34,10 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
 /* A spread factor costs every owner the same. */
 static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
   const cv_settings *s = cv_settings_of(ctx);
+  cv_plan_run run = cv_planned_run(ctx);
   double flops = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor_plan plan = cv_factor_plan_of(s, layer->factor[f].n, ctx->comm.n_owners);
+    cv_factor_plan plan = cv_factor_plan_of(s, &run, layer->factor[f].n);
     flops += cv_factor_plan_flops(s, layer->factor[f].n, &plan);
   }
   return flops;

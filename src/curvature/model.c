@@ -46,7 +46,7 @@ int32_t cv_plan_owner_count(const cv_plan_run *run) {
 }
 
 static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  bool is_low = carrier == CV_PLAN_SKETCH || carrier == CV_PLAN_COLUMNS ||
+  bool is_low = carrier == CV_PLAN_SKETCH || (carrier == CV_PLAN_COLUMNS && run->columns_store != CV_PLAN_FULL) ||
                 (carrier == CV_PLAN_LOCAL && run->local_store == CV_PLAN_STREAM);
   int64_t of_stream = run->stream_oversampling < 0 ? run->eig_rank / 2 : run->stream_oversampling;
   return cv_smaller(run->eig_rank + (is_low ? of_stream : run->oversampling), n);
@@ -67,7 +67,8 @@ cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrie
 
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   if (carrier == CV_PLAN_LOCAL) return run->n_curvature == 0;
-  return carrier == CV_PLAN_TRIANGLE || !cv_plan_is_full(run, n, carrier);
+  bool is_stored = carrier == CV_PLAN_COLUMNS && run->columns_store == CV_PLAN_FULL;
+  return carrier == CV_PLAN_TRIANGLE || is_stored || !cv_plan_is_full(run, n, carrier);
 }
 
 int64_t cv_plan_basis(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -86,7 +87,9 @@ int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrie
 }
 
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  bool may_be = carrier == CV_PLAN_TRIANGLE || (carrier == CV_PLAN_COLUMNS && run->spreads_rows);
+  bool is_of_rows =
+           carrier == CV_PLAN_COLUMNS && run->spreads_rows && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL,
+       may_be = carrier == CV_PLAN_TRIANGLE || is_of_rows;
   return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
 }
 

@@ -35,6 +35,9 @@ enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
 /* Up to so many workers send their statistics to a curvature rank as they are, and it adds them up (coll.h). */
 enum { CV_PLAN_PARTS_MAX = 3 };
 
+/* Most floats that sharded layers have together, as in coll.h. */
+#define CV_PLAN_GATHER_MAX ((int64_t)INT32_MAX)
+
 typedef enum cv_plan_carrier {
   CV_PLAN_TRIANGLE,
   CV_PLAN_SKETCH,
@@ -88,6 +91,7 @@ typedef struct cv_plan_run {
   double full_share;           /* as the option */
   int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
   int64_t capture_rows;        /* most rows of a spread factor, as the option */
+  int64_t widths;              /* sum of all factors' sizes */
   cv_plan_store columns_store, local_store; /* of factors that are not full */
   bool spreads_rows;      /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
@@ -126,8 +130,8 @@ typedef struct cv_plan_cost {
 
 int32_t cv_plan_owner_count(const cv_plan_run *run);
 
-/* Can this factor come so? Else it comes as a triangle. No sketch and no columns of a factor that is decomposed
- * exactly; local only when the workers own. */
+/* Can this factor come so? Else it comes as a triangle. No sketch of a factor that is decomposed exactly, nor columns
+ * unless they enter an average; local only when the workers own. */
 bool cv_plan_can_carry(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
 /* Largest basis of a refresh, the pairs of it that are used, and what one owner sends, who has so many columns of them:
@@ -177,12 +181,42 @@ double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, cons
 /* Of so many bytes from one owner to all workers. */
 double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, double bytes);
 
+/* Of one factor in a mean step: a worker's seconds, and the owners' over their number. Behind a worker's back goes what
+ * the machine overlaps, but blocks of spread factors, which it waits for. */
+double cv_plan_factor_seconds(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
+                              cv_plan_carrier carrier, cv_plan_route route);
+
 /* The cheapest choice that is allowed and possible, of the sum of a worker's seconds in a mean step (compute, and the
  * share of transfers that is not hidden) and the owners' seconds in a mean step over their number: a worker's second is
  * seen at once, an owner's when owners are the bottleneck. Equal costs: the first of each enum. Where nothing that is
  * allowed is possible: triangle, replicated, to the owner. */
 cv_plan_choice cv_plan_choose(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
                               const cv_plan_allowed *allowed);
+
+/* Of writing a sharded layer's direction out, which every worker does. */
+double cv_plan_write_seconds(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer);
+
+/* Layers and what is chosen for them, with scratch. */
+typedef struct cv_plan_draft {
+  int32_t n_layers;
+  const cv_plan_layer *layer; /* [n_layers] */
+  cv_plan_choice *choice;     /* [n_layers] */
+  int32_t *shard;             /* [n_layers] the worker that applies a sharded layer; -1: every worker does */
+  double *flops;              /* [n_layers] by which owners are chosen */
+  double *cost, *load;        /* scratch: [n_layers], [n_workers] */
+  int32_t *order;             /* scratch: [2 n_layers] */
+} cv_plan_draft;
+
+/* Deals the layers whose choice is sharded out to the workers, as layers are to owners: by the default machine's
+ * seconds of averaging and applying, so on every rank alike. Returns those of the busiest worker. With one worker shard
+ * is -1 everywhere. */
+double cv_plan_deal_shards(const cv_plan_run *run, cv_plan_draft *draft);
+
+/* choice[].apply, replicated or sharded, and shard, by the default machine's seconds of a step. A replicated layer is
+ * averaged and applied by every worker. Sharded ones by one each, the busiest of whom counts; then every worker writes
+ * their directions out, and some short messages are sent. Layers that would gain if work were dealt out evenly are
+ * sharded, when together they gain as it is dealt out. Skipped layers never are: there is no work to share. */
+void cv_plan_choose_applies(const cv_plan_run *run, cv_plan_draft *draft);
 
 /* ---- a whole run: layers with their choices and owners (-1: skipped) ---- */
 
@@ -192,6 +226,7 @@ typedef struct cv_plan_layout {
   const cv_plan_layer *layer;   /* [n_layers] */
   const cv_plan_choice *choice; /* [n_layers] */
   const int32_t *owner;         /* [n_layers] */
+  const int32_t *shard;         /* [n_layers] as in cv_plan_draft */
 } cv_plan_layout;
 
 /* In the order of CURVD_TRAFFIC_LIST. */
@@ -205,8 +240,7 @@ typedef enum cv_plan_traffic {
 } cv_plan_traffic;
 
 /* Bytes that a rank has sent after n_steps steps and curvd_finish, as curvd_metrics counts them: what it contributes or
- * is root of. Of a refresh that kept all its pairs. Sharded gradients: the scattering, and a mean share of the
- * gathering. */
+ * is root of. Of a refresh that kept all its pairs. */
 void cv_plan_traffic_of(const cv_plan_layout *layout, int32_t rank, int64_t n_steps, int64_t bytes[CV_PLAN_TRAFFICS]);
 
 /* Bytes that a rank holds, without the padding of rows (at most 31 floats each) and without what is small: scratch of

@@ -81,7 +81,7 @@ static int64_t handed_over(const place *p, int32_t rank) {
   return bytes;
 }
 
-/* Of one statistic, by one worker: to all owners but itself. */
+/* Of one statistic, by one worker: to all owners but itself, their number before rows. */
 static int64_t statistic_bytes(const place *p, int32_t rank) {
   const cv_plan_run *run = p->run;
   if (p->owner < 0) return 0;
@@ -147,12 +147,11 @@ static int64_t all_parcel_bytes(const cv_plan_layout *l) {
 }
 
 /* Of one step. A sharded gradient is scattered whole, and each worker gathers out the layers that it made. */
-static int64_t gradient_bytes(const cv_plan_layout *l) {
+static int64_t gradient_bytes(const cv_plan_layout *l, int32_t rank) {
   int64_t bytes = 0;
   for (int32_t i = 0; i < l->n_layers && l->run->n_workers > 1; i++) {
     int64_t weights = FLOAT * l->layer[i].m * l->layer[i].n;
-    bool is_sharded = !l->layer[i].is_skipped && l->choice[i].apply == CV_PLAN_SHARDED;
-    bytes += weights + (is_sharded ? weights / l->run->n_workers : 0);
+    bytes += weights + (l->shard[i] == rank ? weights : 0);
   }
   return bytes;
 }
@@ -171,7 +170,7 @@ void cv_plan_traffic_of(const cv_plan_layout *l, int32_t rank, int64_t n_steps, 
   for (int i = 0; i < CV_PLAN_TRAFFICS; i++) bytes[i] = 0;
   if (is_worker(run, rank)) {
     bytes[CV_PLAN_TRAFFIC_GRADIENTS] =
-        n_steps * gradient_bytes(l) + times(n_steps, run->factor_update_steps) * vote_bytes(l);
+        n_steps * gradient_bytes(l, rank) + times(n_steps, run->factor_update_steps) * vote_bytes(l);
     for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
       place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
       bytes[CV_PLAN_TRAFFIC_STATISTICS] += times(n_steps, run->factor_update_steps) * statistic_bytes(&p, rank);
@@ -224,26 +223,28 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   return floats;
 }
 
-static void hold_worker(const cv_plan_layout *l, int64_t *bytes) {
-  int64_t all = 0, largest = 0, plane = 0, core = 0, thin = 0;
+static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
+  int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
     place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
     int64_t weights = A.n * G.n, a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
-    bool is_sharded = l->choice[i].apply == CV_PLAN_SHARDED;
+    bool applies = l->shard[i] < 0 || l->shard[i] == rank;
     all += weights;
+    momentum += applies ? weights : 0;
+    summed += l->shard[i] == rank ? weights : 0;
     if (l->layer[i].is_skipped) continue;
     bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
     hold_statistic(&A, bytes);
     hold_statistic(&G, bytes);
-    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * preconditioner_floats(l, i) / (is_sharded ? l->run->n_workers : 1);
+    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run->is_inverse ? 0 : a + g);
     largest = cv_larger(largest, weights);
     core = cv_larger(core, a * g);
     if (!is_low) plane = cv_larger(plane, 2 * weights);
     if (is_low && l->run->n_workers == 1) thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
   }
-  bytes[CV_MEMORY_MOMENTUM] += FLOAT * all;
+  bytes[CV_MEMORY_MOMENTUM] += FLOAT * momentum;
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin);
-  if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1);
+  if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
 }
 
 /* A slot of what is reduced to one owner; rows have messages of their own, with their number in front. */
@@ -305,7 +306,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
   int32_t owner = owner_of(l->run, rank);
   for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
-  if (is_worker(l->run, rank)) hold_worker(l, bytes);
+  if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
     hold_factor(&p, owner, bytes);
@@ -315,8 +316,8 @@ void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_M
 }
 
 int64_t cv_plan_factor_bytes(const cv_plan_run *run, const cv_plan_layer *layer, const cv_plan_choice *choice) {
-  const int32_t first = 0;
-  cv_plan_layout l = {run, 1, layer, choice, &first};
+  const int32_t first = 0, everywhere = -1;
+  cv_plan_layout l = {run, 1, layer, choice, &first, &everywhere};
   int64_t bytes[CV_MEMORY_KINDS] = {0};
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
     place p = place_of(&l, 0, f);

@@ -12,6 +12,12 @@
 #include <stdio.h>
 #include <string.h>
 
+cv_plan_run cv_planned_run(const curvd_ctx *ctx) {
+  int64_t widths = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) widths += ctx->layer[i].m + ctx->layer[i].n;
+  return cv_plan_run_of(cv_settings_of(ctx), ctx->comm.n_workers, widths);
+}
+
 static void choose_methods(curvd_ctx *ctx) {
   const cv_settings *s = cv_settings_of(ctx);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
@@ -77,10 +83,6 @@ static curvd_status allocate_routes(curvd_ctx *ctx) {
   bool needs_bucket =
       cv_comm_is_worker(&ctx->comm) && ctx->comm.n_workers > 1 && cv_settings_of(ctx)->grad_reduction != CV_GRAD_NONE;
   if (!needs_bucket) return CURVD_OK;
-  for (int32_t i = 0; i < ctx->n_layers && !ctx->shards.count; i++) {
-    ctx->layer[i].bucket_at = ctx->bucket_floats;
-    ctx->bucket_floats += ctx->layer[i].m * ctx->layer[i].n;
-  }
   ctx->bucket_votes = cv_down_votes(ctx);
   for (int o = 0; o < ctx->comm.n_owners && cv_is_with_gradients(ctx); o++)
     ctx->bucket_statistics += ctx->route[o].up.n_floats;

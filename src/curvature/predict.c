@@ -35,13 +35,14 @@ static curvd_status block_new(prediction *p, int64_t count, size_t size, void **
 static curvd_status make(prediction *p, cv_error *err) {
   cv_prediction *out = p->out;
   int64_t n = out->n_layers, ranks = cv_larger(out->n_owners, out->run.n_workers);
-  void *choice = NULL, *owner = NULL, *times = NULL, *wire = NULL, *which = NULL;
+  void *choice = NULL, *owner = NULL, *shard = NULL, *times = NULL, *wire = NULL, *which = NULL;
   curvd_status status = block_new(p, n, sizeof *out->choice, &choice, err);
   if (status == CURVD_OK) status = block_new(p, n, sizeof *out->owner, &owner, err);
+  if (status == CURVD_OK) status = block_new(p, n, sizeof *out->shard, &shard, err);
   if (status == CURVD_OK) status = block_new(p, out->n_owners, sizeof *out->times, &times, err);
   if (status == CURVD_OK) status = block_new(p, out->n_owners, sizeof *p->wire, &wire, err);
   if (status == CURVD_OK) status = block_new(p, 4 * n, sizeof *p->which, &which, err);
-  out->choice = choice, out->owner = owner, out->times = times, p->wire = wire, p->which = which;
+  out->choice = choice, out->owner = owner, out->shard = shard, out->times = times, p->wire = wire, p->which = which;
   CV_TRY(status);
   CV_TRY(cv_doubles_new(p->memory, CV_MEMORY_WORKSPACE, out->n_owners, "the prediction", &out->load, err));
   return cv_doubles_new(p->memory, CV_MEMORY_WORKSPACE, 2 * n + ranks, "the prediction", &p->number, err);
@@ -55,14 +56,14 @@ static void release_scratch(prediction *p) {
 }
 
 void cv_prediction_free(cv_prediction *p, cv_memory *memory) {
-  void *block[] = {p->choice, p->owner, p->times};
+  void *block[] = {p->choice, p->owner, p->shard, p->times};
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(memory, &block[i]);
   cv_doubles_free(memory, &p->load);
   *p = (cv_prediction){0};
 }
 
 cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
-  return (cv_plan_layout){&p->run, p->n_layers, p->layer, p->choice, p->owner};
+  return (cv_plan_layout){&p->run, p->n_layers, p->layer, p->choice, p->owner, p->shard};
 }
 
 /* ---- owners ---- */
@@ -85,15 +86,18 @@ static double alone_flops(const prediction *p, const cv_plan_layer *layer, const
 /* Each layer's choice, and in number[] its flops. */
 static void choose(prediction *p) {
   const cv_predict_case *given = p->given;
-  for (int32_t i = 0; i < p->out->n_layers; i++) {
-    const cv_plan_layer *layer = &p->out->layer[i];
-    if (given->choose) {
-      p->out->choice[i] = given->choose(given->user, &p->out->run, layer, &p->number[i]);
-    } else {
-      p->out->choice[i] = cv_plan_choose(given->machine, &p->out->run, layer, &given->allowed);
-      p->number[i] = alone_flops(p, layer, &p->out->choice[i]);
-    }
+  int32_t n = p->out->n_layers;
+  cv_plan_draft draft = {n,         p->out->layer, p->out->choice,    p->out->shard,
+                         p->number, p->number + n, p->number + 2 * n, p->which};
+  if (given->choose) {
+    given->choose(given->user, &p->out->run, &draft);
+    return;
   }
+  for (int32_t i = 0; i < n; i++) {
+    p->out->choice[i] = cv_plan_choose(given->machine, &p->out->run, &draft.layer[i], &given->allowed);
+    p->number[i] = alone_flops(p, &draft.layer[i], &p->out->choice[i]);
+  }
+  cv_plan_deal_shards(&p->out->run, &draft);
 }
 
 static void assign_owners(prediction *p) {
@@ -176,28 +180,42 @@ static void time_owners(prediction *p) {
   }
 }
 
-/* What a worker does in every step. Sharded layers are dealt out as owners' layers are; the busiest worker counts. */
-static void time_workers(prediction *p) {
+/* The worker with the most to do for sharded layers; -1: there are none. */
+static int32_t busiest_worker(prediction *p) {
   cv_prediction *out = p->out;
-  double *cost_s = p->number, *load = cost_s + 2 * out->n_layers, bytes = 0, sharded_s = 0;
-  const cv_plan_stage every[] = {CV_PLAN_TRAIN, CV_PLAN_GRADIENTS, CV_PLAN_MOMENTUM};
-  int32_t n_sharded = 0;
+  double *load = p->number + 2 * out->n_layers;
+  int32_t busiest = -1;
+  for (int32_t w = 0; w < out->run.n_workers; w++) load[w] = 0;
   for (int32_t i = 0; i < out->n_layers; i++) {
     cv_plan_cost cost[CV_PLAN_STAGES];
+    int32_t w = out->shard[i];
+    if (w < 0) continue;
     cv_plan_layer_costs(p->given->machine, &out->run, &out->layer[i], &out->choice[i], cost);
-    bool is_sharded = out->choice[i].apply == CV_PLAN_SHARDED;
-    for (size_t s = 0; s < sizeof every / sizeof every[0]; s++) out->stage_s[every[s]] += cost[every[s]].seconds;
-    for (int s = CV_PLAN_PROJECT; s <= CV_PLAN_APPLY && !is_sharded; s++) out->stage_s[s] += cost[s].seconds;
-    if (is_sharded) cost_s[n_sharded++] = cost[CV_PLAN_PROJECT].seconds + cost[CV_PLAN_APPLY].seconds;
+    for (int s = CV_PLAN_MOMENTUM; s <= CV_PLAN_APPLY; s++) load[w] += cost[s].seconds;
+    if (busiest < 0 || load[w] > load[busiest]) busiest = w;
+  }
+  return busiest;
+}
+
+/* What a worker does in every step. The busiest one counts; sharded layers are written out by all. */
+static void time_workers(prediction *p) {
+  cv_prediction *out = p->out;
+  const cv_plan_machine *machine = p->given->machine;
+  int32_t busiest = busiest_worker(p);
+  double bytes = 0;
+  for (int32_t i = 0; i < out->n_layers; i++) {
+    cv_plan_cost cost[CV_PLAN_STAGES];
+    cv_plan_layer_costs(machine, &out->run, &out->layer[i], &out->choice[i], cost);
+    out->stage_s[CV_PLAN_TRAIN] += cost[CV_PLAN_TRAIN].seconds;
+    out->stage_s[CV_PLAN_GRADIENTS] += cost[CV_PLAN_GRADIENTS].seconds;
+    bool applies = out->shard[i] < 0 || out->shard[i] == busiest;
+    for (int s = CV_PLAN_MOMENTUM; s <= CV_PLAN_APPLY && applies; s++) out->stage_s[s] += cost[s].seconds;
+    if (out->shard[i] >= 0) out->stage_s[CV_PLAN_APPLY] += cv_plan_write_seconds(machine, &out->run, &out->layer[i]);
     bytes += cost[CV_PLAN_GRADIENTS].bytes;
   }
-  cv_plan_owners(cost_s, n_sharded, out->run.n_workers, p->which, load, p->which + out->n_layers);
-  for (int32_t w = 0; w < out->run.n_workers; w++) sharded_s = fmax(sharded_s, load[w]);
   if (out->run.train_s > 0) out->stage_s[CV_PLAN_TRAIN] = out->run.train_s;
-  out->stage_s[CV_PLAN_APPLY] += sharded_s;
   out->table.gradients_s = out->stage_s[CV_PLAN_GRADIENTS];
-  if (bytes > 0)
-    out->table.gradients_s += cv_plan_transfer_s(p->given->machine, CV_PLAN_SUM, out->run.n_workers, bytes);
+  if (bytes > 0) out->table.gradients_s += cv_plan_transfer_s(machine, CV_PLAN_SUM, out->run.n_workers, bytes);
 }
 
 /* As many refreshes as are under way at once are skipped, and one interval more. */

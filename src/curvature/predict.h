@@ -14,9 +14,9 @@ typedef struct cv_predict_case {
   const cv_plan_layer *layer; /* [n_layers] borrowed, as long as the prediction is used */
   cv_plan_allowed allowed;
   int64_t owner_room_bytes; /* that an owner has for factors; 0: no limit */
-  /* What the service would choose for a layer in this run, and the flops by which it deals out what an owner holds
-   * alone (forecast.c); NULL: the cheapest of what is allowed, and its refresh. */
-  cv_plan_choice (*choose)(const void *user, const cv_plan_run *run, const cv_plan_layer *layer, double *alone_flops);
+  /* What the service would choose for the layers in this run, shards and flops included (forecast.c); NULL: the
+   * cheapest of what is allowed, and its refresh. */
+  void (*choose)(const void *user, const cv_plan_run *run, cv_plan_draft *draft);
   const void *user;
 } cv_predict_case;
 
@@ -26,6 +26,7 @@ typedef struct cv_prediction {
   const cv_plan_layer *layer;
   cv_plan_choice *choice;         /* [n_layers] */
   int32_t *owner;                 /* [n_layers] its number; -1: skipped */
+  int32_t *shard;                 /* [n_layers] the worker that applies it; -1: all */
   cv_timetable_owner *times;      /* [n_owners] */
   double *load;                   /* [n_owners] share of its time that an owner works */
   int32_t overfull;               /* owner whose factors have no room; -1: none */

@@ -79,6 +79,9 @@ curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd
                                .d_out = layer->d_out,
                                .has_bias = layer->has_bias,
                                .owner = layer->owner < 0 ? -1 : cv_comm_owner_rank(&ctx->comm, layer->owner),
+                               .apply = layer->is_factored  ? "factored"
+                                        : layer->shard >= 0 ? "sharded"
+                                                            : "replicated",
                                .share = (double)layer->m * (double)layer->n / all,
                                .direction_rms = layer->direction_rms};
   for (int f = 0; f < CV_FACTORS; f++) out->factor[f] = factor_metrics(ctx, layer, &layer->factor[f]);

@@ -45,12 +45,13 @@ const cv_option cv_settings_table[] = {
      "with staleness free: steps after which a step waits for the refresh", AT(staleness_max)},
     {"carrier", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|triangle|sketch|columns|local", "auto",
      "how statistics travel: packed triangles, sketches of streams, the captured rows, or not at all (local: an owner "
-     "uses its own batch)",
+     "uses its own batch); auto: sketches of wide factors, else triangles or rows as costs less, rows only where "
+     "capture_rows was set",
      AT(carrier)},
     {"route", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|owner|gradients", "auto",
      "how sums of statistics reach their owner: reduced straight to it, or summed with the gradients and handed over "
-     "by "
-     "one worker; auto: straight",
+     "by one worker; auto: straight, since beside curvature ranks both cost about the same; without them, gradients "
+     "keeps workers from waiting for each other's triangles",
      AT(route)},
     {"store", CV_OPTION_CHOICE, "factors", "", 0, 0, "auto|full|stream", "auto",
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
@@ -140,7 +141,8 @@ const cv_option cv_settings_table[] = {
      "how owners multiply a spread factor: by ScaLAPACK, by one gather and local products, or as the planner has it",
      AT(grid_product)},
     {"capture_rows", CV_OPTION_INTEGER, "grid", "rows", 1, 1 << 30, NULL, "1024",
-     "most rows that a worker captures in one step of a layer with a factor that is spread, or carried as columns",
+     "most rows that a worker captures in one step of a layer with a factor that is spread, or carried as columns; set "
+     "to what a worker does capture, it lets carrier auto choose columns",
      AT(capture_rows)},
     {"dry_run", CV_OPTION_SWITCH, "grid", "", 0, 0, NULL, "false",
      "plan without memory: sizes and owners can be read, nothing can be run", AT(dry_run)},
@@ -156,10 +158,10 @@ const cv_option cv_settings_table[] = {
      "left alone)",
      AT(momentum_place)},
     {"apply", CV_OPTION_CHOICE, "step", "", 0, 0, "auto|replicated|sharded|factored", "auto",
-     "what is preconditioned: the averaged gradient, on every worker (replicated; auto) or each layer's on one worker "
+     "what is preconditioned: the averaged gradient, on every worker (replicated) or each layer's on one worker "
      "(sharded), or each worker's own rows before they make a gradient (factored, see curvd_precondition): cheaper, "
-     "but "
-     "momentum then averages directions",
+     "but momentum then averages directions; auto: replicated or sharded, layer by layer, as costs less by sizes and "
+     "workers",
      AT(apply)},
 };
 const int cv_settings_count = sizeof cv_settings_table / sizeof cv_settings_table[0];
@@ -308,6 +310,9 @@ curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err) {
     CV_TRY(cv_settings_row(implied[i].key, &row, err));
     if (!book->is_set[row]) CV_TRY(cv_settings_set(book, row, implied[i].value, err));
   }
+  int capture_rows = 0;
+  CV_TRY(cv_settings_row("capture_rows", &capture_rows, err));
+  book->values.knows_rows = book->is_set[capture_rows];
   CV_TRY(check_combinations(&book->values, err));
   return check_carriers(&book->values, err);
 }
@@ -320,6 +325,7 @@ uint64_t cv_settings_hash(const cv_settings_book *book) {
       hash = (hash ^ (unsigned char)*c) * 1099511628211u;
       if (!*c) break;
     }
+    hash = (hash ^ book->is_set[i]) * 1099511628211u;
   }
   return hash;
 }

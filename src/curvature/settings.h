@@ -89,6 +89,7 @@ typedef struct cv_settings {
   int64_t grid_min_n;
   int32_t grid_product;
   int64_t capture_rows;
+  bool knows_rows; /* no option: capture_rows was set, so it is about what a worker captures in a step */
   bool dry_run;
   int32_t step;
   double kl_clip, momentum;
@@ -135,7 +136,7 @@ int64_t cv_oversampling(double setting, int64_t rank, bool is_stream);
 /* Fills what the caller left open from recipe and method. OPTION: combinations that mean nothing. */
 curvd_status cv_settings_resolve(cv_settings_book *book, cv_error *err);
 
-/* Hash of all texts, for comparison over ranks. */
+/* Hash of all texts, and of which were set, for comparison over ranks. */
 uint64_t cv_settings_hash(const cv_settings_book *book);
 
 #endif

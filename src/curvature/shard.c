@@ -1,76 +1,105 @@
 /* The sharded way to apply: a layer's gradients are summed on one worker, which alone averages and preconditions them,
  * and its direction comes back to all. Together a sum and a gather send what one sum over all workers would, but each
- * worker applies only its layers and keeps momentum and preconditioners of those. In the bucket the layers of worker 0
- * come first, then those of worker 1, ... */
-#include "base/order.h"
+ * worker applies only its layers and keeps momentum and preconditioners of those. In the bucket the sharded layers of
+ * worker 0 come first, then those of worker 1, ...; then all others, which are summed on every worker. */
 #include "curvature/exchange.h"
+#include "curvature/factor_plan.h"
 #include "curvature/internal.h"
 #include "curvature/method.h"
-#include "curvature/planner.h"
+
+_Static_assert(CV_GATHER_MAX == CV_PLAN_GATHER_MAX, "model.h has the limit of coll.h");
 
 bool cv_shard_applies(const curvd_ctx *ctx, const cv_layer *layer) {
   return layer->shard < 0 || layer->shard == ctx->comm.rank;
 }
 
-/* Flops of a layer's apply, with as many pairs as there may be. */
-static double apply_flops(const cv_layer *layer) {
-  double r = (double)(layer->factor[CV_A].k_max + layer->factor[CV_G].k_max);
-  return layer->method ? 4 * (double)layer->m * (double)layer->n * r : (double)layer->m * (double)layer->n;
+/* ---- plan ---- */
+
+static curvd_status make_draft(curvd_ctx *ctx, cv_plan_draft *draft) {
+  int64_t n = ctx->n_layers;
+  void *layers = NULL, *choices = NULL, *numbers = NULL;
+  curvd_status status =
+      cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, n, sizeof(cv_plan_layer), "the plan", &layers, &ctx->error);
+  if (status == CURVD_OK)
+    status =
+        cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, n, sizeof(cv_plan_choice), "the plan", &choices, &ctx->error);
+  if (status == CURVD_OK)
+    status =
+        cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * n, sizeof(int32_t), "the plan", &numbers, &ctx->error);
+  *draft = (cv_plan_draft){.n_layers = ctx->n_layers, .layer = layers, .choice = choices, .shard = numbers};
+  CV_TRY(status);
+  draft->order = draft->shard + n;
+  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, 2 * n + ctx->comm.n_workers, "the plan", &draft->flops,
+                        &ctx->error));
+  draft->cost = draft->flops + n;
+  draft->load = draft->cost + n;
+  cv_plan_layer *layer = layers;
+  for (int32_t i = 0; i < ctx->n_layers; i++)
+    layer[i] = (cv_plan_layer){ctx->layer[i].m, ctx->layer[i].n, ctx->layer[i].method == NULL};
+  return CURVD_OK;
 }
 
-/* Layers to workers, as layers to owners. Scratch as there. */
-static curvd_status assign(curvd_ctx *ctx) {
-  int32_t n = ctx->n_layers, workers = ctx->comm.n_workers;
-  double *cost = NULL;
-  void *numbers = NULL;
-  curvd_status status = cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, n + workers, "the plan", &cost, &ctx->error);
-  if (status == CURVD_OK)
-    status = cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 2 * (int64_t)n, sizeof(int32_t), "the plan", &numbers,
-                           &ctx->error);
-  if (status == CURVD_OK) {
-    int32_t *shard = numbers, *order = shard + n;
-    for (int32_t i = 0; i < n; i++) cost[i] = apply_flops(&ctx->layer[i]);
-    cv_plan_owners(cost, n, workers, shard, cost + n, order);
-    for (int32_t i = 0; i < n; i++) ctx->layer[i].shard = shard[i];
+static void free_draft(curvd_ctx *ctx, cv_plan_draft *draft) {
+  void *block[] = {(void *)draft->layer, draft->choice, draft->shard};
+  for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_memory_free(&ctx->memory, &block[i]);
+  cv_doubles_free(&ctx->memory, &draft->flops);
+}
+
+/* Which worker applies which layer; true where there is any that not all apply. */
+static curvd_status assign(curvd_ctx *ctx, bool *is_any) {
+  cv_plan_draft draft;
+  curvd_status status = make_draft(ctx, &draft);
+  cv_plan_run run = cv_planned_run(ctx);
+  if (status == CURVD_OK) cv_layers_plan(cv_settings_of(ctx), &run, &draft);
+  for (int32_t i = 0; i < ctx->n_layers && status == CURVD_OK; i++) {
+    ctx->layer[i].shard = draft.shard[i];
+    *is_any = *is_any || draft.shard[i] >= 0;
   }
-  cv_memory_free(&ctx->memory, &numbers);
-  cv_doubles_free(&ctx->memory, &cost);
+  free_draft(ctx, &draft);
   return status;
 }
 
-/* Places in the bucket, and each worker's part of it. */
+/* Layers of worker w, or those that all apply (-1), behind what is in the bucket. Returns their floats. */
+static int64_t place_layers(curvd_ctx *ctx, int w) {
+  int64_t begin = ctx->bucket_floats;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    if (layer->shard != w) continue;
+    layer->bucket_at = ctx->bucket_floats;
+    ctx->bucket_floats += layer->m * layer->n;
+  }
+  return ctx->bucket_floats - begin;
+}
+
 static curvd_status place(curvd_ctx *ctx) {
   cv_shards *shards = &ctx->shards;
   for (int w = 0; w < ctx->comm.n_workers; w++) {
-    int64_t begin = ctx->bucket_floats;
-    for (int32_t i = 0; i < ctx->n_layers; i++) {
-      cv_layer *layer = &ctx->layer[i];
-      if (layer->shard != w) continue;
-      layer->bucket_at = ctx->bucket_floats;
-      ctx->bucket_floats += layer->m * layer->n;
-    }
+    int64_t begin = ctx->bucket_floats, floats = place_layers(ctx, w);
     if (ctx->bucket_floats > CV_GATHER_MAX)
       return cv_fail(&ctx->error, CURVD_ERR_SIZE,
-                     "apply sharded takes up to %lld parameters, these layers have more: use apply replicated",
+                     "apply sharded takes up to %lld parameters, these layers have more: use apply auto or replicated",
                      (long long)CV_GATHER_MAX);
-    shards->count[w] = (int)(ctx->bucket_floats - begin);
+    shards->count[w] = (int)floats;
     shards->begin[w] = (int)begin;
+    shards->n_floats += floats;
   }
+  place_layers(ctx, -1);
   return CURVD_OK;
 }
 
 curvd_status cv_shard_plan(curvd_ctx *ctx) {
-  const cv_settings *s = cv_settings_of(ctx);
   void *block = NULL;
-  bool is_sharded = s->apply == CV_APPLY_SHARDED && ctx->comm.n_workers > 1 && s->method != CV_METHOD_NONE;
-  for (int32_t i = 0; i < ctx->n_layers; i++) ctx->layer[i].shard = -1;
-  if (!is_sharded) return CURVD_OK;
-  CV_TRY(assign(ctx));
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 2 * (int64_t)ctx->comm.n_workers, sizeof(int), "shards",
-                       &block, &ctx->error));
-  ctx->shards.count = block;
-  ctx->shards.begin = ctx->shards.count + ctx->comm.n_workers;
-  return place(ctx);
+  bool is_any = false;
+  CV_TRY(assign(ctx, &is_any));
+  if (is_any) {
+    CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 2 * (int64_t)ctx->comm.n_workers, sizeof(int), "shards",
+                         &block, &ctx->error));
+    ctx->shards.count = block;
+    ctx->shards.begin = ctx->shards.count + ctx->comm.n_workers;
+    return place(ctx);
+  }
+  place_layers(ctx, -1);
+  return CURVD_OK;
 }
 
 curvd_status cv_shard_allocate(curvd_ctx *ctx) {
@@ -92,7 +121,7 @@ void cv_shard_free(curvd_ctx *ctx) {
 /* ---- a step ---- */
 
 curvd_status cv_shard_begin_sum(curvd_ctx *ctx, cv_transfer *transfer) {
-  ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += ctx->bucket_floats * (int64_t)sizeof(float);
+  ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += ctx->shards.n_floats * (int64_t)sizeof(float);
   return cv_coll_begin_scatter_sum(&ctx->comm, ctx->bucket, ctx->shards.mine, ctx->shards.count, transfer, &ctx->error);
 }
 
@@ -100,25 +129,28 @@ float *cv_shard_gradient(const curvd_ctx *ctx, const cv_layer *layer) {
   return ctx->shards.mine + layer->bucket_at - ctx->shards.begin[ctx->comm.rank];
 }
 
-/* Every worker knows the lengths of its own directions; a clip asks for all. */
+/* Every worker knows the lengths of the directions that it makes; a clip asks for all. */
 curvd_status cv_shard_share_sums(curvd_ctx *ctx) {
   double *sums = ctx->shards.sums;
+  int n = 0, at = 0;
   if (!ctx->shards.count) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     const cv_layer *layer = &ctx->layer[i];
+    if (layer->shard < 0) continue;
     bool is_mine = layer->shard == ctx->comm.rank;
-    sums[2 * i] = is_mine ? layer->sums.squares : 0;
-    sums[2 * i + 1] = is_mine ? layer->sums.dot : 0;
+    sums[n++] = is_mine ? layer->sums.squares : 0;
+    sums[n++] = is_mine ? layer->sums.dot : 0;
   }
-  CV_TRY(cv_coll_sum_doubles(&ctx->comm, sums, 2 * ctx->n_layers, &ctx->error));
+  CV_TRY(cv_coll_sum_doubles(&ctx->comm, sums, n, &ctx->error));
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    ctx->layer[i].sums.squares = sums[2 * i];
-    ctx->layer[i].sums.dot = sums[2 * i + 1];
+    if (ctx->layer[i].shard < 0) continue;
+    ctx->layer[i].sums.squares = sums[at++];
+    ctx->layer[i].sums.dot = sums[at++];
   }
   return CURVD_OK;
 }
 
-/* Directions of all layers, each in its place in the bucket. */
+/* Directions of the sharded layers, each in its place in the bucket. */
 curvd_status cv_shard_gather(curvd_ctx *ctx) {
   cv_transfer transfer;
   int mine = ctx->shards.count[ctx->comm.rank];

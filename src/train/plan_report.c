@@ -85,18 +85,16 @@ static const char *costly(const curvd_prediction_summary *s, const char *apply) 
                             : "refreshes and averages cost most: raise inv_update_steps";
   if (capture > preconditioning) return "statistics cost most: raise factor_update_steps or fisher_stride";
   if (s->n_workers > 1 && strcmp(apply, "replicated") == 0)
-    return "preconditioning costs most, and every worker does the same: apply sharded shares it";
+    return "preconditioning costs most, and every worker does the same: apply auto shares it where that pays";
   return "preconditioning costs most: a smaller eig_rank makes it cheaper";
 }
 
-static void advice_lines(const curvd_prediction *p, const curvd_prediction_summary *s) {
-  curvd_predicted_layer first = {.apply = ""};
+static void advice_lines(const config *c, const curvd_prediction_summary *s) {
   service_load load = {.n_curvature = s->n_curvature,
                        .is_stale = s->staleness != 0,
                        .waited = s->step_s > 0 ? s->wait_s / s->step_s : 0,
                        .busy_max = s->load_max};
-  curvd_prediction_layer(p, 0, &first);
-  const char *lines[] = {service_advice(&load), costly(s, first.apply)};
+  const char *lines[] = {service_advice(&load), costly(s, config_text(c, "apply"))};
   for (int i = 0; i < 2; i++)
     if (lines[i][0] != '\0') printf("%s\n", lines[i]);
   if (s->is_rough) printf("rough: with these options some costs are not modelled (see curvd_experimental.h)\n");
@@ -110,7 +108,7 @@ void plan_report_lines(const config *c, const run_shape *given, const curvd_pred
   layer_lines(given, p, &s);
   time_lines(&s);
   most_lines(p);
-  advice_lines(p, &s);
+  advice_lines(c, &s);
 }
 
 /* ---- JSON ---- */

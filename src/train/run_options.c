@@ -1,5 +1,6 @@
 #include "train/run_options.h"
 
+#include "base/order.h"
 #include "train/optim.h"
 
 #include <stdio.h>
@@ -83,11 +84,12 @@ static curvd_status put_number(const listener *to, const char *key, double value
   return to->put(to->user, key, text, to->err);
 }
 
-/* A worker's share of the batch, which it captures in one step; unless the user says otherwise. */
+/* What a worker captures in one step: every fisher_stride-th example of its share of the batch; unless the user says
+ * otherwise. */
 static curvd_status put_capture_rows(const config *c, int n_ranks, const listener *to) {
   const train_config *v = &c->values;
-  int64_t workers = n_ranks - v->curvature_ranks;
-  return put_number(to, "capture_rows", (double)(workers > 1 ? (v->batch + workers - 1) / workers : v->batch));
+  int64_t workers = cv_larger(n_ranks - v->curvature_ranks, 1), share = cv_divide_up(v->batch, workers);
+  return put_number(to, "capture_rows", (double)cv_divide_up(share, v->fisher_stride));
 }
 
 static curvd_status put_user_options(const config *c, const listener *to) {

@@ -254,6 +254,44 @@ START_TEST(message_that_mpi_cannot_count) {
   static const char *const list[] = {"method=kfac carrier=columns capture_rows=1073741824 dry_run=true",
                                      STREAM " carrier=columns capture_rows=1073741824 dry_run=true"};
   for (size_t i = 0; i < COUNT(list); i++) check_refused(list[i], size - 1, CURVD_ERR_SIZE, "lower capture_rows");
+  service_run open = run_of("method=kfac capture_rows=1073741824 dry_run=true", size - 1); /* auto has another way */
+  curvd_ctx *ctx = run_make(&open);
+  curvd_status status = curvd_plan(ctx);
+  curvd_destroy(&ctx);
+  mpi_assert(status == CURVD_OK);
+}
+END_TEST
+
+/* Auto takes rows only as far as it knows them: then 1250 of them, more than capture_rows is by itself, are no mistake.
+ */
+START_TEST(auto_takes_rows_that_it_knows_of) {
+  for (int known = 0; known < 2; known++) {
+    carrier_run run = {.base = run_of(known ? "method=kfac sample_rows=5 capture_rows=10" EACH_STEP
+                                            : "method=kfac sample_rows=5" EACH_STEP,
+                                      0)};
+    curvd_ctx *ctx = carrier_open(&run);
+    curvd_status status = CURVD_OK;
+    const char *expected = known && size == 1 ? "columns" : "triangle"; /* short messages cost more than these rows */
+    bool is_right = true;
+    for (int l = 0; l < RUN_LAYERS - 1; l++) {
+      is_right = is_right && kfac_is(service_factor(ctx, l, CV_A).carrier, expected);
+    }
+    for (int i = 0; i < 250 && status == CURVD_OK; i++) status = carrier_capture_part(ctx, &run, 0, 1, 0, 10);
+    if (known && size == 1) is_right = is_right && status == CURVD_ERR_SIZE, status = CURVD_OK;
+    run_close(&ctx);
+    mpi_assert_msg(is_right && status == CURVD_OK, "%s: %s", run.base.options, curvd_status_name(status));
+  }
+}
+END_TEST
+
+/* Rows of some factors and triangles of others, in one run. */
+START_TEST(auto_is_the_same_average) {
+  for (int i = 0; i < 3; i++) {
+    static const char *const more[] = {"capture_rows=10", "capture_rows=3 store=full", "capture_rows=10 form=cholesky"};
+    kfac_case c = case_of(i == 1 ? "id" : "norm");
+    carrier_run run = run_of_case(&c, more[i], i % size, i == 1 ? 3 : 10);
+    check_directions(&c, &run, false);
+  }
 }
 END_TEST
 
@@ -403,6 +441,8 @@ static Suite *make_suite(void) {
                                 bytes_are_those_that_are_documented,
                                 settings_that_exclude_each_other,
                                 message_that_mpi_cannot_count,
+                                auto_takes_rows_that_it_knows_of,
+                                auto_is_the_same_average,
                                 more_rows_than_there_is_room_for,
                                 statistic_that_is_bad_on_one_worker,
                                 factor_that_is_dead};

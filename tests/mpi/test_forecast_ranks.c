@@ -1,5 +1,6 @@
-/* What a prediction says of owners, carriers, spread factors and memory, against the dry plan of the service itself, on
- * every rank and for every split of the ranks. Also without a hint from the tests: by the same texts of options. */
+/* What a prediction says of owners, carriers, applies, spread factors and memory, against the dry plan of the service
+ * itself, on every rank and for every split of the ranks. Also without a hint from the tests: by the same texts of
+ * options. */
 #include "mpi_assert.h"
 #include "service_fixture.h"
 
@@ -36,6 +37,10 @@ static const struct {
     {"method=nystrom-kfac carrier=local", true, true},
     {"method=nystrom-kfac carrier=local store=stream", true, true},
     {"method=kfac form=cholesky exponent_a=1 exponent_g=1 staleness=free staleness_max=25", false, true},
+    {"method=nystrom-kfac apply=replicated", false, true},
+    {"method=nystrom-kfac apply=sharded skip=fc1", false, true},
+    {"method=kfac skip=fc0,fc1", false, true}, /* one layer alone is worth sharing out: it is not */
+    {"method=nystrom-kfac apply=factored", false, false},
     {"method=nystrom-kfac apply=sharded missing_trace=0.1 eig_rank_max=100", false, false},
     {"method=none", false, false},
 };
@@ -79,6 +84,8 @@ static void check_layers(const char *text, int c, const curvd_ctx *ctx, const cu
     mpi_assert(curvd_prediction_layer(p, i, &said) == CURVD_OK);
     mpi_assert_msg(real.owner == said.owner, "%s, %d of %d ranks serve, layer %d: owner %d, predicted %d", text, c,
                    size, (int)i, real.owner, said.owner);
+    mpi_assert_msg(strcmp(real.apply, said.apply) == 0, "%s, %d of %d ranks serve, layer %d: %s, predicted %s", text, c,
+                   size, (int)i, real.apply, said.apply);
     for (int f = 0; f < 2 && real.owner >= 0; f++) {
       bool is_local = strcmp(said.carrier[f], "local") == 0; /* as its own rows' travel */
       const char *carrier = !is_local                                   ? said.carrier[f]
@@ -96,7 +103,7 @@ static void check_layers(const char *text, int c, const curvd_ctx *ctx, const cu
  * carrier and how many pairs there are. */
 static void check_memory(const char *text, int c, const curvd_ctx *ctx, const curvd_prediction *p) {
   static const curvd_memory kinds[] = {CURVD_MEMORY_STATISTICS, CURVD_MEMORY_FACTORS, CURVD_MEMORY_PRECONDITIONERS,
-                                       CURVD_MEMORY_TRANSFER};
+                                       CURVD_MEMORY_TRANSFER, CURVD_MEMORY_MOMENTUM};
   curvd_predicted_rank said;
   curvd_metrics metrics = service_metrics(ctx);
   mpi_assert(curvd_prediction_rank(p, rank, &said) == CURVD_OK);

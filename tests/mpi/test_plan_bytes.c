@@ -4,6 +4,7 @@
 #include "service_fixture.h"
 
 #include "base/rng.h"
+#include "curvature/forecast.h"
 #include "curvature/internal.h"
 #include "curvature/predict.h"
 #include "curvature/wire.h"
@@ -54,7 +55,7 @@ static curvd_ctx *service_of(const test_case *c, int n_curvature, const service_
   char options[512];
   snprintf(options, sizeof options,
            "%s curvature_ranks=%d factor_update_steps=%d inv_update_steps=%d staleness=%d oversampling=%d "
-           "grid_min_n=%d capture_rows=%d missing_trace=0 drift_products=0 %s",
+           "grid_min_n=%d capture_rows=%d apply=replicated carrier=triangle missing_trace=0 drift_products=0 %s",
            c->options, n_curvature, (int)c->factor, (int)c->inv, (int)c->staleness, (int)c->oversampling,
            c->grid_min_n ? (int)c->grid_min_n : 1 << 20, (int)ROWS, more);
   return service_open(MPI_COMM_WORLD, options, LAYERS, layers);
@@ -93,13 +94,13 @@ static const float *numbers(uint64_t seed, float *x, int64_t n) {
   return x;
 }
 
-static curvd_status train(curvd_ctx *ctx, int n_steps) {
+static curvd_status train(curvd_ctx *ctx, const service_layer *layers, int n_steps) {
   static float a[ROWS * WIDEST], g[ROWS * WIDEST], gradient[LAYERS][WIDEST * WIDEST];
   curvd_status status = CURVD_OK;
   for (int step = 0; step < n_steps && status == CURVD_OK; step++) {
     curvd_gradient view[LAYERS];
     for (int l = 0; l < LAYERS && status == CURVD_OK; l++) {
-      const service_layer *layer = &small_layer[l];
+      const service_layer *layer = &layers[l];
       uint64_t seed = (uint64_t)(100 * step + 10 * l + 1);
       view[l] = (curvd_gradient){.weight = gradient[l],
                                  .ld = service_columns(layer),
@@ -130,7 +131,7 @@ static void check_traffic(const test_case *c, int n_curvature) {
   int64_t bytes[CV_PLAN_TRAFFICS];
   check_owners(ctx, &p);
   bool is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER;
-  curvd_status status = is_worker ? train(ctx, c->n_steps) : curvd_serve(ctx);
+  curvd_status status = is_worker ? train(ctx, small_layer, c->n_steps) : curvd_serve(ctx);
   if (is_worker) curvd_finish(ctx);
   mpi_assert_msg(status == CURVD_OK, "%s", curvd_last_error(ctx));
   cv_plan_layout layout = cv_prediction_layout(&p);
@@ -148,6 +149,78 @@ static void check_traffic(const test_case *c, int n_curvature) {
 START_TEST(bytes_sent_are_those_of_the_service) {
   for (size_t i = 0; i < COUNT(cases); i++) {
     for (int c = 0; c < size; c++) check_traffic(&cases[i], c);
+  }
+}
+END_TEST
+
+/* ---- some layers are applied by one worker, others by all ---- */
+
+/* Exact factors of 140 and more are worth sharing; a skipped layer is not, unless all are told to be. */
+static const service_layer mixed_layer[LAYERS] = {
+    {"fc0", 150, 150, true}, {"fc1", 200, 20, false}, {"fc2", 160, 150, true}, {"fc3", 150, 140, false}};
+
+static void check_mixed(const char *apply, const char *carrier, int c, int n_own, int n_rows) {
+  enum { STEPS = 5 };
+  char options[256], servers[16], rows[16];
+  snprintf(servers, sizeof servers, "%d", c);
+  snprintf(rows, sizeof rows, "%d", (int)ROWS);
+  snprintf(options, sizeof options,
+           "method=kfac skip=fc1 factor_update_steps=2 curvature_ranks=%d apply=%s carrier=%s capture_rows=%d", c,
+           apply, carrier, (int)ROWS);
+  const curvd_option_value given[] = {{"method", "kfac"},           {"skip", "fc1"},  {"factor_update_steps", "2"},
+                                      {"curvature_ranks", servers}, {"apply", apply}, {"carrier", carrier},
+                                      {"capture_rows", rows}};
+  curvd_layer_shape shapes[LAYERS];
+  for (int i = 0; i < LAYERS; i++)
+    shapes[i] =
+        (curvd_layer_shape){mixed_layer[i].name, mixed_layer[i].d_in, mixed_layer[i].d_out, mixed_layer[i].has_bias};
+  const curvd_run_shape shape = {.layers = shapes,
+                                 .n_layers = LAYERS,
+                                 .options = given,
+                                 .n_options = COUNT(given),
+                                 .n_ranks = size,
+                                 .batch_rows = ROWS};
+  cv_forecast f;
+  cv_prediction p;
+  cv_error err = {0};
+  mpi_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%s", err.text);
+  mpi_assert_msg(cv_predict(&f.given, &f.memory, &p, &err) == CURVD_OK, "%s", err.text);
+  curvd_ctx *ctx = service_open(MPI_COMM_WORLD, options, LAYERS, mixed_layer);
+  int found = 0, of_rows = 0;
+  bool is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER, is_same = true;
+  for (int i = 0; i < LAYERS; i++) {
+    is_same = is_same && ctx->layer[i].shard == p.shard[i];
+    found += p.shard[i] >= 0;
+    for (int which = 0; which < CV_FACTORS; which++) {
+      of_rows += ctx->layer[i].method && p.choice[i].carrier[which] == CV_PLAN_COLUMNS;
+    }
+  }
+  curvd_status status = is_worker ? train(ctx, mixed_layer, STEPS) : curvd_serve(ctx);
+  if (is_worker) curvd_finish(ctx);
+  cv_plan_layout layout = cv_prediction_layout(&p);
+  int64_t bytes[CV_PLAN_TRAFFICS];
+  cv_plan_traffic_of(&layout, rank, STEPS, bytes);
+  curvd_metrics metrics = service_metrics(ctx);
+  cv_prediction_free(&p, &f.memory);
+  cv_forecast_free(&f);
+  curvd_destroy(&ctx);
+  mpi_assert(status == CURVD_OK && is_same);
+  mpi_assert_msg(of_rows == n_rows, "carrier %s, %d of %d ranks serve: %d factors by rows", carrier, c, size, of_rows);
+  mpi_assert_msg(found == n_own, "apply %s, %d of %d ranks serve: %d layers have a worker", apply, c, size, found);
+  for (int i = 0; i < CURVD_TRAFFICS; i++)
+    mpi_assert_msg(metrics.sent_bytes[i] == bytes[i], "apply %s, %d of %d ranks serve: %s: %lld bytes, not %lld", apply,
+                   c, size, curvd_traffic_name(i), (long long)metrics.sent_bytes[i], (long long)bytes[i]);
+}
+
+START_TEST(bytes_of_mixed_layouts) {
+  for (int c = 0; c < size; c++) {
+    bool is_several = size - c > 1;
+    int n_own = is_several ? LAYERS - 1 : 0;
+    check_mixed("auto", "triangle", c, n_own, 0);
+    check_mixed("sharded", "triangle", c, is_several ? LAYERS : 0, 0);
+    check_mixed("replicated", "triangle", c, 0, 0);
+    check_mixed("auto", "columns", c, n_own, 6);
+    if (!is_several) check_mixed("auto", "auto", c, n_own, 6); /* 40 rows, against triangles of 140 and more */
   }
 }
 END_TEST
@@ -183,7 +256,8 @@ START_TEST(memory_is_that_of_a_dry_plan) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {bytes_sent_are_those_of_the_service, memory_is_that_of_a_dry_plan};
+  const TTest *const tests[] = {bytes_sent_are_those_of_the_service, bytes_of_mixed_layouts,
+                                memory_is_that_of_a_dry_plan};
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   return service_suite("plan bytes", tests, COUNT(tests));

@@ -9,6 +9,7 @@
 #include "mpi_service.h"
 #include "update_fixture.h"
 
+#include "base/rng.h"
 #include "curvature/internal.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -153,6 +154,110 @@ START_TEST(free_running_workers_agree) {
   for (int c = 0; c < size; c++)
     live_sharded("method=kfac factor_update_steps=1 inv_update_steps=2 staleness=free staleness_max=3 step=kl-clip", c,
                  "sum", (way){SERVICE_APART, false}, mine);
+}
+END_TEST
+
+/* ---- layers of one worker beside layers of all ---- */
+
+enum { MIXED = 4, MIXED_STEPS = 4, MIXED_ROWS = 12, WIDEST = 161, LARGEST = 150 * 161 };
+
+/* Exact factors of 140 and more are worth sharing by auto, and a skipped layer is not. */
+static const service_layer mixed_layer[MIXED] = {
+    {"fc0", 150, 150, true}, {"fc1", 30, 20, false}, {"fc2", 160, 150, true}, {"fc3", 150, 140, false}};
+
+typedef float mixed_run[MIXED_STEPS][MIXED][LARGEST];
+static mixed_run mixed_mine, mixed_other, mixed_first;
+
+/* Numbers in [-1, 1] of a step, layer and worker. */
+static const float *numbers(uint64_t seed, float *x, int64_t n) {
+  const cv_rng rng = {.seed = seed, .stream = CV_RNG_PROBE};
+  for (int64_t i = 0; i < n; i++) x[i] = 2 * (float)cv_rng_uniform(&rng, (uint64_t)i) - 1;
+  return x;
+}
+
+/* Directions are written over the gradients; parameters are what the step left. */
+static curvd_status mixed_step(curvd_ctx *ctx, int step, bool has_parameters, mixed_run D) {
+  static float a[MIXED_ROWS * WIDEST], g[MIXED_ROWS * WIDEST], V[MIXED][LARGEST];
+  curvd_gradient view[MIXED];
+  curvd_status status = CURVD_OK;
+  for (int l = 0; l < MIXED && status == CURVD_OK; l++) {
+    const service_layer *layer = &mixed_layer[l];
+    int64_t n = service_columns(layer);
+    uint64_t seed = (uint64_t)(1000 * step + 100 * l + 3 * curvd_worker_index(ctx));
+    numbers(seed, V[l], layer->d_out * n);
+    if (has_parameters && step > 0) memcpy(D[step][l], D[step - 1][l], sizeof D[step][l]);
+    view[l] = (curvd_gradient){.weight = has_parameters ? V[l] : D[step][l], .ld = n, .bias_stride = n};
+    view[l].bias = view[l].weight + layer->d_in;
+    if (has_parameters) view[l].parameter = D[step][l], view[l].parameter_bias = D[step][l] + layer->d_in;
+    if (!has_parameters) memcpy(D[step][l], V[l], sizeof V[l]);
+    status = curvd_capture(ctx, l, MIXED_ROWS, numbers(seed + 1, a, MIXED_ROWS * layer->d_in), layer->d_in,
+                           numbers(seed + 2, g, MIXED_ROWS * layer->d_out), layer->d_out);
+  }
+  return status == CURVD_OK ? curvd_step(ctx, 0.3, view, MIXED) : status;
+}
+
+static void live_mixed(const char *options, const char *apply, int c, bool has_parameters, mixed_run D, int *n_own) {
+  char text[400];
+  snprintf(text, sizeof text, "%s skip=fc1 apply=%s curvature_ranks=%d", options, apply, c);
+  curvd_ctx *ctx = service_open(MPI_COMM_WORLD, text, MIXED, mixed_layer);
+  curvd_status status = CURVD_OK;
+  *n_own = 0;
+  memset(D, 0, sizeof(mixed_run));
+  for (int l = 0; l < MIXED; l++) *n_own += ctx->layer[l].shard >= 0;
+  bool is_worker = run_is_worker(ctx);
+  for (int step = 0; step < MIXED_STEPS && is_worker && status == CURVD_OK; step++)
+    status = mixed_step(ctx, step, has_parameters, D);
+  run_close(&ctx);
+  mpi_assert_msg(status == CURVD_OK, "%s: %s", text, curvd_status_name(status));
+  memcpy(mixed_first, D, sizeof mixed_first);
+  for (int step = 0; step < MIXED_STEPS; step++)
+    MPI_Bcast(mixed_first[step], sizeof mixed_first[step], MPI_BYTE, 0, MPI_COMM_WORLD);
+  mpi_assert_msg(!is_worker || memcmp(mixed_first, D, sizeof mixed_first) == 0, "%s: other bits than on rank 0", text);
+}
+
+/* Largest ||X - Y|| / ||Y|| of a layer in a step; NaN counts as infinite. */
+static double mixed_distance(mixed_run X, mixed_run Y) {
+  double worst = 0;
+  for (int i = 0; i < MIXED_STEPS * MIXED; i++) {
+    const float *x = X[i / MIXED][i % MIXED], *y = Y[i / MIXED][i % MIXED];
+    double apart = 0, whole = 0;
+    for (int64_t j = 0; j < LARGEST; j++)
+      apart += pow((double)x[j] - (double)y[j], 2), whole += (double)y[j] * (double)y[j];
+    double distance = sqrt(apart / whole);
+    worst = isfinite(distance) ? fmax(worst, distance) : INFINITY;
+  }
+  return worst;
+}
+
+/* As above, with n <= 161: roots at a tenth of the mean eigenvalue have condition sqrt(1 + 1610) = 40 on a side at
+ * most, so 1600 eps = 1e-4 together, doubled for the lengths. */
+START_TEST(mixed_layouts_are_those_of_the_replicated_way) {
+  static const char *const kinds[] = {"staleness=0 step=kl-clip kl_clip=1e-4 momentum=0.9",
+                                      "staleness=1 step=normalised momentum=0 route=gradients",
+                                      "staleness=2 step=rms-clip kl_clip=0.1 momentum_place=caller",
+                                      "staleness=0 step=norm-constraint kl_clip=1e-5 momentum=0 route=gradients",
+                                      "staleness=1 step=plain momentum=0.9"};
+  for (int i = 0; i < 5 * size; i++) {
+    char text[300];
+    int c = i / 5, n_mixed = 0, n_none = 0;
+    snprintf(text, sizeof text, "method=kfac factor_update_steps=1 inv_update_steps=2 damping=0.1 %s", kinds[i % 5]);
+    live_mixed(text, "replicated", c, i % 2, mixed_other, &n_none);
+    live_mixed(text, "auto", c, i % 2, mixed_mine, &n_mixed);
+    mpi_assert_msg(n_none == 0 && n_mixed == (size - c > 1 ? MIXED - 1 : 0), "%s, %d curvature ranks: %d of %d", text,
+                   c, n_mixed, n_none);
+    double distance = rank < size - c ? mixed_distance(mixed_mine, mixed_other) : 0;
+    mpi_assert_msg(distance < 2e-4, "%s, %d curvature ranks: %.1e", text, c, distance);
+  }
+}
+END_TEST
+
+/* The vote lies behind the layers of all. */
+START_TEST(free_running_workers_agree_on_mixed_layouts) {
+  for (int c = 0; c < size; c++) {
+    int n_mixed = 0;
+    live_mixed("method=kfac factor_update_steps=1 inv_update_steps=1 staleness=free staleness_max=2 step=kl-clip",
+               "auto", c, c % 2, mixed_mine, &n_mixed);
+  }
 }
 END_TEST
 
@@ -306,6 +411,8 @@ static Suite *make_suite(void) {
                                 same_bits_twice,
                                 directions_are_those_of_dense_fp64,
                                 free_running_workers_agree,
+                                mixed_layouts_are_those_of_the_replicated_way,
+                                free_running_workers_agree_on_mixed_layouts,
                                 bad_gradient_is_told_alike_everywhere_and_training_goes_on,
                                 singular_layer_fails_the_step_on_every_worker,
                                 bytes_are_a_scatter_of_all_and_a_gather_of_the_own_part,

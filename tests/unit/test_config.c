@@ -1,5 +1,6 @@
 /* The program's configuration: precedence, origins, spelling help, the strict YAML reader, and the way back. */
 #include "train/config_parts.h"
+#include "train/run_shape.h"
 
 #include "suite.h"
 
@@ -425,6 +426,31 @@ static void clear_environment(void) {
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) unsetenv(names[i]);
 }
 
+/* ---- what the library is told ---- */
+
+/* The last value counts, as for curvd_set. */
+static void assert_captured(int n_ranks, curvd_status status, const char *rows) {
+  run_shape *made = NULL;
+  const char *found = "";
+  assert_loads(status);
+  ck_assert_msg(run_shape_make(&loaded, n_ranks, &made, &err) == CURVD_OK, "%s", err.text);
+  for (int i = 0; i < made->shape.n_options; i++)
+    if (strcmp(made->option[i].key, "capture_rows") == 0) found = made->option[i].value;
+  ck_assert_str_eq(found, rows);
+  free(made);
+  config_free(&loaded);
+}
+
+/* 500 examples on 3 workers are 167 on one of them, of which every second, or fourth, is captured: from the first on.
+ */
+START_TEST(test_rows_that_a_worker_captures) {
+  assert_captured(3, LOAD("--batch", "500", "--curvature-ranks", "0"), "84");
+  assert_captured(4, LOAD("--batch", "500", "--curvature-ranks", "1", "--fisher-stride", "4"), "42");
+  assert_captured(1, LOAD("--batch", "500", "--fisher-stride", "1"), "500");
+  assert_captured(3, LOAD("--batch", "500", "--capture-rows", "1000"), "1000");
+}
+END_TEST
+
 int main(void) {
   const TTest *const tests[] = {
       test_defaults,
@@ -441,6 +467,7 @@ int main(void) {
       test_yaml_prefixes,
       test_unreadable_files,
       test_resolve,
+      test_rows_that_a_worker_captures,
       test_written_configuration_reads_back,
       test_written_lines,
   };

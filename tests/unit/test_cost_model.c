@@ -5,6 +5,7 @@
 #include "suite.h"
 
 #include <math.h>
+#include <string.h>
 
 /* 1 Gflop/s of products, half of that of outer products, 1 GB/s of copies, links of 1 us and 1 GB/s, 10 us and
  * 100 MB/s; 8 ranks a node; eigenproblems of 1 ns k^3 and 2 ns k^3. */
@@ -130,9 +131,9 @@ START_TEST(blocks_of_many_owners) {
     ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER).reduced == 4 * (double)sum);
     ck_assert(cv_plan_all_up_bytes(&run, n, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS).summed == 4 * (double)sum);
     run.spreads_rows = true; /* every owner has all rows */
+    run.columns_store = CV_PLAN_FULL;
     cv_plan_up rows = cv_plan_all_up_bytes(&run, n, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER);
-    bool is_low = cv_plan_can_carry(&run, n, CV_PLAN_COLUMNS);
-    ck_assert(!is_low || (rows.columns == owners * 160.0 * (double)n && rows.reduced == 16 * owners));
+    ck_assert(rows.columns == owners * 160.0 * (double)n && rows.reduced == 16 * owners);
   }
 }
 END_TEST
@@ -148,7 +149,8 @@ START_TEST(ranks_of_spread_factors) {
     cv_plan_run run = spread_run_of(owners, n);
     const cv_plan_layer layer = {60, n, false};
     const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
-    const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+    const int32_t everywhere = -1;
+    const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &everywhere};
     cv_plan_traffic_of(&layout, rank, 1, bytes);
     int64_t sent = rank == 1 ? 0 : 60 * 61 / 2 + 4;
     for (int32_t o = 0; o < owners - 1; o++) sent += counted_floats(n, owners, o) + 4;
@@ -360,7 +362,8 @@ START_TEST(stages_of_an_inverse) {
   const cv_plan_layer layer = {60, 100, false};
   const cv_plan_choice choice = {{CV_PLAN_TRIANGLE, CV_PLAN_TRIANGLE}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
   const int32_t owner = 0;
-  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+  const int32_t everywhere = -1;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &everywhere};
   int64_t bytes[CV_PLAN_TRAFFICS], held[CV_MEMORY_KINDS];
   run.is_exact = run.is_inverse = true;
   check_cost(factor_cost(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_REFRESH), 1e6, 0.64e-3 + 22 * 40000e-9, 0);
@@ -501,6 +504,131 @@ START_TEST(wide_layers_are_sketched_and_factored) {
 }
 END_TEST
 
+/* Of a spread factor, transfers of blocks are seen whole, those of rows are not; refreshes are left out. */
+START_TEST(blocks_are_waited_for) {
+  cv_plan_run run = spread_run_of(3, 200);
+  cv_plan_machine hides = machine;
+  hides.overlap = 0.9;
+  run.columns_store = CV_PLAN_FULL;
+  run.spreads_rows = true;
+  run.factor_update_steps = 1;
+  run.inv_update_steps = 1000000000000;
+  for (int c = 0; c < 2; c++) {
+    cv_plan_carrier carrier = c == 0 ? CV_PLAN_TRIANGLE : CV_PLAN_COLUMNS;
+    cv_plan_up up = cv_plan_up_bytes(&run, 400, carrier, CV_PLAN_TO_OWNER, 0);
+    double shown = cv_plan_factor_seconds(&machine, &run, 400, carrier, CV_PLAN_TO_OWNER),
+           less = shown - cv_plan_factor_seconds(&hides, &run, 400, carrier, CV_PLAN_TO_OWNER),
+           expected = c == 0 ? 0 : 0.9 * 3 * cv_plan_up_s(&machine, &run, &up);
+    ck_assert(fabs(less - expected) < 1e-9 * shown);
+  }
+}
+END_TEST
+
+/* ---- who applies what ---- */
+
+enum { MOST = 4, WORKERS_MOST = 512 };
+static cv_plan_choice chosen[MOST];
+static int32_t shard_of[MOST];
+
+static void choose_applies(const cv_plan_run *run, int32_t n, const cv_plan_layer *layer) {
+  static double flops[MOST], cost[MOST], load[WORKERS_MOST];
+  static int32_t order[2 * MOST];
+  cv_plan_draft draft = {n, layer, chosen, shard_of, flops, cost, load, order};
+  memset(chosen, 0, sizeof chosen);
+  cv_plan_choose_applies(run, &draft);
+  for (int32_t i = 0; i < n; i++) ck_assert_int_eq(chosen[i].apply == CV_PLAN_SHARDED, shard_of[i] >= 0);
+}
+
+/* By the default machine, of an exact layer: 4 m n (m + n) flops, and two passes over its weights at 8 GB/s, of which
+ * each reads twice and writes once; one more pass writes a sharded layer out. */
+static double pass_s(const cv_plan_layer *layer) {
+  return 1.5 * 4 * (double)(layer->m * layer->n) / 8e9;
+}
+
+static double whole_s(const cv_plan_layer *layer) {
+  double flops = 4.0 * (double)(layer->m * layer->n * (layer->m + layer->n));
+  return (layer->is_skipped ? 0 : flops / 1.2e11) + 2 * pass_s(layer);
+}
+
+/* What it costs as it is dealt out; short sums of W ranks on a node take 2 log2 W times 2 us. */
+static double shared_s(int32_t n, const cv_plan_layer *layer, int32_t workers) {
+  double load[WORKERS_MOST] = {0}, busiest = 0, sum = 0;
+  int n_own = 0;
+  for (int32_t i = 0; i < n; i++) {
+    sum += shard_of[i] < 0 ? whole_s(&layer[i]) : pass_s(&layer[i]);
+    n_own += shard_of[i] >= 0;
+    if (shard_of[i] >= 0) load[shard_of[i]] += whole_s(&layer[i]);
+  }
+  for (int32_t w = 0; w < workers; w++) busiest = fmax(busiest, load[w]);
+  return sum + busiest + (n_own == n ? 3 : 4) * 2 * ceil(log2(workers)) * 2e-6;
+}
+
+static void check_applies(int32_t workers, int32_t n, const cv_plan_layer *layer, int n_own) {
+  cv_plan_run run = cv_plan_run_default;
+  int found = 0;
+  double replicated = 0;
+  run.is_exact = true;
+  run.n_workers = workers;
+  choose_applies(&run, n, layer);
+  for (int32_t i = 0; i < n; i++) {
+    ck_assert(shard_of[i] >= -1 && shard_of[i] < workers);
+    found += shard_of[i] >= 0;
+    replicated += whole_s(&layer[i]);
+  }
+  ck_assert_msg(found == n_own, "%d workers: %d of %d layers are sharded, not %d", (int)workers, found, (int)n, n_own);
+  ck_assert(found == 0 || shared_s(n, layer, workers) < replicated);
+}
+
+START_TEST(layers_are_shared_where_that_pays) {
+  const cv_plan_layer equal[] = {{500, 500, false}, {500, 500, false}, {500, 500, false}, {500, 500, false}};
+  check_applies(1, 4, equal, 0);
+  check_applies(2, 4, equal, 4);
+  ck_assert(shard_of[0] + shard_of[1] + shard_of[2] + shard_of[3] == 2); /* two each */
+  check_applies(4, 4, equal, 4);
+  check_applies(9, 4, equal, 4);
+  check_applies(2, 1, equal, 0); /* one alone makes others wait */
+  check_applies(9, 1, equal, 0);
+  /* three short sums take 12 us; sharing saves 7 us less 2 us for writing out, or 137 us less 22 us */
+  const cv_plan_layer small[] = {{40, 40, false}, {40, 40, false}}, larger[] = {{120, 120, false}, {120, 120, false}};
+  check_applies(2, 2, small, 0);
+  check_applies(2, 2, larger, 2);
+  check_applies(512, 2, larger, 0); /* 1.6 ms between nodes */
+  const cv_plan_layer mixed[] = {{500, 500, false}, {500, 500, true}, {500, 500, false}};
+  check_applies(2, 3, mixed, 2);
+  ck_assert_int_eq(shard_of[1], -1);
+  /* the short one is over long before the long one is */
+  const cv_plan_layer uneven[] = {{1500, 1500, false}, {40, 40, false}};
+  check_applies(2, 2, uneven, 0);
+}
+END_TEST
+
+/* With momentum of the caller a gradient is only looked at, 0.8 of a copy: pairs decide. */
+START_TEST(few_pairs_are_not_worth_sharing) {
+  const cv_plan_layer layer[] = {{2000, 2000, false}, {2000, 2000, false}};
+  cv_plan_run run = cv_plan_run_default;
+  run.n_workers = 2;
+  run.momentum_is_callers = true;
+  run.oversampling = 0;
+  for (int64_t rank = 1; rank < 12; rank++) {
+    run.eig_rank = rank;
+    choose_applies(&run, 2, layer);
+    double pairs = 2 * (double)rank, weights = 4e6,
+           work = (4 * weights * pairs + 2 * (double)(rank * rank) * 4000) / 1.2e11 + (0.8 + 1.5) * 4 * weights / 8e9,
+           write = 1.5 * 4 * weights / 8e9;
+    ck_assert_int_eq(shard_of[0] >= 0, work - 2 * write > 30e-6); /* of both, half of it, less three short sums */
+  }
+}
+END_TEST
+
+/* 2^31 - 1 floats fit: three layers of 6.25e8. */
+START_TEST(what_does_not_fit_into_a_gather_is_replicated) {
+  const cv_plan_layer huge[] = {
+      {25000, 25000, false}, {25000, 25000, false}, {25000, 25000, false}, {25000, 25000, false}};
+  check_applies(3, 4, huge, 3);
+  ck_assert_int_eq(shard_of[3], -1);
+}
+END_TEST
+
 /* ---- ranks ---- */
 
 /* Two layers: (60, 100) of owner 1, (50, 80) of owner 0; 4 workers, 2 curvature ranks; statistics in steps 0, 2, 4, 6,
@@ -511,16 +639,18 @@ START_TEST(traffic_of_other_carriers) {
   const cv_plan_choice choice[] = {{{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER},
                                    {{CV_PLAN_TRIANGLE, CV_PLAN_SKETCH}, CV_PLAN_SHARDED, CV_PLAN_WITH_GRADIENTS}};
   const int32_t owner[] = {1, 0};
-  const cv_plan_layout layout = {&run, 2, layer, choice, owner};
-  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4 + 2, riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
+  const int32_t shard[] = {-1, 3};
+  const cv_plan_layout layout = {&run, 2, layer, choice, owner, shard};
+  int64_t bytes[CV_PLAN_TRAFFICS], own = 40 * 100 + 4 + 40 * 60 + 4 + 2 /* rows, and a count of 8 bytes */,
+                                   riding = 80 * 81 / 2 + 4 + 40 * 50 + 4;
   run.factor_update_steps = 2;
   run.inv_update_steps = 3;
   run.header_bytes = 1000;
   run.event_bytes = 8;
   for (int32_t rank = 0; rank < 4; rank++) {
     cv_plan_traffic_of(&layout, rank, 7, bytes);
-    /* a quarter is gathered; a vote's place lies before statistics that ride */
-    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_GRADIENTS], 7 * 4 * (6000 + 4000 + 1000) + 4 * 4);
+    /* gathered from 3; a vote's place lies before statistics that ride */
+    ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_GRADIENTS], 7 * 4 * (6000 + (rank == 3 ? 8000 : 4000)) + 4 * 4);
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_STATISTICS], 4 * 4 * (own + riding * (rank == 0 ? 2 : 1)));
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS], 0);
     ck_assert_int_eq(bytes[CV_PLAN_TRAFFIC_CONTROL], rank == 0 ? 2 * 8 * (5 + 1) : 0);
@@ -538,8 +668,8 @@ START_TEST(memory_of_other_carriers) {
   cv_plan_run run = run_of();
   const cv_plan_layer layer = {60, 5000, false};
   cv_plan_choice choice = {{CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, CV_PLAN_REPLICATED, CV_PLAN_TO_OWNER};
-  const int32_t owner = 1;
-  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner};
+  const int32_t owner = 1, shard = -1;
+  const cv_plan_layout layout = {&run, 1, &layer, &choice, &owner, &shard};
   int64_t bytes[CV_MEMORY_KINDS];
   cv_plan_memory_of(&layout, 0, bytes);
   ck_assert_int_eq(bytes[CV_MEMORY_STATISTICS], 4 * (120 * 5000 + 1024 * 60)); /* sketch and its seed; room */
@@ -578,6 +708,10 @@ int main(void) {
                                 the_cheapest_of_all,
                                 choices_can_be_forced,
                                 wide_layers_are_sketched_and_factored,
+                                blocks_are_waited_for,
+                                layers_are_shared_where_that_pays,
+                                few_pairs_are_not_worth_sharing,
+                                what_does_not_fit_into_a_gather_is_replicated,
                                 traffic_of_other_carriers,
                                 memory_of_other_carriers};
   return suite_run("cost model", tests, sizeof tests / sizeof tests[0], NULL);

@@ -177,7 +177,7 @@ END_TEST
 
 /* ---- choices ---- */
 
-static const char *const worlds[][9] = {
+static const char *const worlds[][11] = {
     {NULL},
     {"store", "stream", NULL},
     {"carrier", "sketch", "full_share", "0.5", NULL},
@@ -194,6 +194,10 @@ static const char *const worlds[][9] = {
     {"method", "rs-kfac", "grid_min_n", "500", NULL},
     {"method", "kfac", "form", "cholesky", "exponent_a", "1", "exponent_g", "1", NULL},
     {"oversampling", "30", "store", "stream", NULL},
+    {"capture_rows", "5", NULL},
+    {"capture_rows", "40", "method", "rs-kfac", "grid_min_n", "500", NULL},
+    {"capture_rows", "5", "method", "b-kfac", "grid_min_n", "500", NULL},
+    {"capture_rows", "5", "method", "kfac", "form", "cholesky", "exponent_a", "1", "exponent_g", "1", NULL},
 };
 
 /* What the model makes of sizes is what the service does (factor_plan.c), from the smallest factors to spread ones. */
@@ -206,8 +210,8 @@ START_TEST(model_and_service_agree_on_sizes) {
       cv_forecast f;
       ck_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%zu: %s", w, err.text);
       for (size_t i = 0; i < COUNT(n); i++) {
-        cv_factor_plan plan = cv_factor_plan_of(&f.book.values, n[i], owners);
         const cv_plan_run *run = &f.given.run;
+        cv_factor_plan plan = cv_factor_plan_of(&f.book.values, run, n[i]);
         ck_assert_msg(cv_plan_is_full(run, n[i], plan.carrier) == plan.is_full, "world %zu, n %d: full", w, (int)n[i]);
         ck_assert_msg(cv_plan_basis(run, n[i], plan.carrier) == plan.k_max, "world %zu, n %d: %d rows, not %d", w,
                       (int)n[i], (int)cv_plan_basis(run, n[i], plan.carrier), (int)plan.k_max);
@@ -217,6 +221,41 @@ START_TEST(model_and_service_agree_on_sizes) {
       cv_forecast_free(&f);
     }
   }
+}
+END_TEST
+
+static cv_plan_carrier carrier_with(int n_ranks, int64_t n, const char *const *words) {
+  cv_forecast f;
+  cv_error err = {.code = CURVD_OK};
+  curvd_run_shape shape = shape_of(n_ranks, words);
+  ck_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%s", err.text);
+  cv_plan_carrier carrier = cv_factor_plan_of(&f.book.values, &f.given.run, n).carrier;
+  cv_forecast_free(&f);
+  return carrier;
+}
+#define CARRIER(n_ranks, n, ...) carrier_with(n_ranks, n, (const char *const[]){__VA_ARGS__, NULL})
+
+/* One rank, at 8 GB/s: a triangle of n (n + 1) / 2 floats is copied, and mixed in at 1.5 of a copy; rows are copied
+ * twice; outer products are the same. So rows cost less below 5 / 8 of n + 1 of them: 625 of n = 1000. */
+START_TEST(rows_travel_where_that_costs_less) {
+  ck_assert_int_eq(CARRIER(1, 1000, "capture_rows", "625"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(1, 1000, "capture_rows", "626"), CV_PLAN_TRIANGLE);
+  ck_assert_int_eq(CARRIER(1, 1000, "capture_rows", "5000", "sample_rows", "100"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(1, 1000, "capture_rows", "100", "sample_rows", "5000"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(1, 1000, "sample_rows", "5"), CV_PLAN_TRIANGLE); /* 1024 rows, as far as is known */
+  ck_assert_int_eq(CARRIER(1, 5000, "sample_rows", "5", "store", "full"), CV_PLAN_TRIANGLE);
+  ck_assert_int_eq(CARRIER(1, 1000, "capture_rows", "5", "carrier", "triangle"), CV_PLAN_TRIANGLE);
+  ck_assert_int_eq(CARRIER(1, 4096, "capture_rows", "5"), CV_PLAN_SKETCH);                    /* no average is kept */
+  ck_assert_int_eq(CARRIER(1, 60, "capture_rows", "5", "method", "b-kfac"), CV_PLAN_COLUMNS); /* a full one */
+  /* of two workers an owner has two products of rows to make, which each made by itself: few rows are worth that */
+  ck_assert_int_eq(CARRIER(3, 1000, "capture_rows", "20", "curvature_ranks", "1"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(3, 1000, "capture_rows", "256", "curvature_ranks", "1"), CV_PLAN_TRIANGLE);
+  /* two owners: rows of each worker to both, where blocks are waited for */
+  ck_assert_int_eq(CARRIER(2, 6000, "capture_rows", "100", "method", "kfac"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(2, 6000, "method", "kfac"), CV_PLAN_TRIANGLE);
+  /* 2^31 - 1 bytes of rows, of all layers: 4797 wide, 4 (rows + 2) bytes each */
+  ck_assert_int_eq(CARRIER(1, 1000000, "capture_rows", "111916", "store", "full"), CV_PLAN_COLUMNS);
+  ck_assert_int_eq(CARRIER(1, 1000000, "capture_rows", "111917", "store", "full"), CV_PLAN_TRIANGLE);
 }
 END_TEST
 
@@ -316,6 +355,7 @@ int main(void) {
                                 the_most_of_all_ranks,
                                 thousands_of_ranks,
                                 model_and_service_agree_on_sizes,
+                                rows_travel_where_that_costs_less,
                                 what_is_rough,
                                 free_running_is_simulated,
                                 tuned_runs_are_predicted_ones,

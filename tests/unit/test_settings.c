@@ -237,6 +237,9 @@ START_TEST(hash_tells_every_option) {
     ck_assert(cv_settings_hash(&one) == cv_settings_hash(&other));
     ck_assert_int_eq(cv_settings_set(&other, i, another_value(&cv_settings_table[i]), NULL), CURVD_OK);
     ck_assert_msg(cv_settings_hash(&one) != cv_settings_hash(&other), "%s", cv_settings_table[i].name);
+    cv_settings_init(&other);
+    other.is_set[i] = true; /* to its default: recipes leave it alone */
+    ck_assert_msg(cv_settings_hash(&one) != cv_settings_hash(&other), "%s, set", cv_settings_table[i].name);
   }
 }
 END_TEST
