@@ -73,24 +73,6 @@ int MPI_Ibcast(void *x, int n, MPI_Datatype type, int root, MPI_Comm comm, MPI_R
   return count_begun(PMPI_Ibcast(x, n, type, root, comm, request));
 }
 
-int MPI_Iallreduce(const void *in, void *out, int n, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-                   MPI_Request *request) {
-  delay_call();
-  return count_begun(PMPI_Iallreduce(in, out, n, type, op, comm, request));
-}
-
-int MPI_Ireduce_scatter(const void *in, void *out, const int n[], MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-                        MPI_Request *request) {
-  delay_call();
-  return count_begun(PMPI_Ireduce_scatter(in, out, n, type, op, comm, request));
-}
-
-int MPI_Iallgatherv(const void *in, int n_in, MPI_Datatype type_in, void *out, const int n[], const int begin[],
-                    MPI_Datatype type, MPI_Comm comm, MPI_Request *request) {
-  delay_call();
-  return count_begun(PMPI_Iallgatherv(in, n_in, type_in, out, n, begin, type, comm, request));
-}
-
 int MPI_Isend(const void *x, int n, MPI_Datatype type, int to, int tag, MPI_Comm comm, MPI_Request *request) {
   delay_call();
   return count_begun(PMPI_Isend(x, n, type, to, tag, comm, request));
@@ -128,6 +110,17 @@ int MPI_Waitall(int n, MPI_Request *request, MPI_Status *status) {
 int MPI_Allreduce(const void *in, void *out, int n, MPI_Datatype type, MPI_Op op, MPI_Comm comm) {
   delay_call();
   return PMPI_Allreduce(in, out, n, type, op, comm);
+}
+
+int MPI_Reduce_scatter(const void *in, void *out, const int n[], MPI_Datatype type, MPI_Op op, MPI_Comm comm) {
+  delay_call();
+  return PMPI_Reduce_scatter(in, out, n, type, op, comm);
+}
+
+int MPI_Allgatherv(const void *in, int n_in, MPI_Datatype type_in, void *out, const int n[], const int begin[],
+                   MPI_Datatype type, MPI_Comm comm) {
+  delay_call();
+  return PMPI_Allgatherv(in, n_in, type_in, out, n, begin, type, comm);
 }
 
 /* ---- communicators ---- */

@@ -43,12 +43,6 @@ static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count
   return CURVD_OK;
 }
 
-static curvd_status sum_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
-  (void)owner;
-  int code = MPI_Iallreduce(MPI_IN_PLACE, x, count, MPI_FLOAT, MPI_SUM, comm->workers, request);
-  return cv_comm_check(code, "MPI_Iallreduce of gradients", err);
-}
-
 /* The owner is last in a group with a curvature rank; among workers it stands at its own place. */
 static int root_of(const cv_comm *comm, int owner) {
   return comm->n_curvature > 0 ? comm->n_workers : owner;
@@ -73,9 +67,14 @@ static curvd_status broadcast_piece(const cv_comm *comm, int owner, void *x, int
   return cv_comm_check(code, "MPI_Ibcast of preconditioners", err);
 }
 
-curvd_status cv_coll_begin_sum(const cv_comm *comm, float *x, int64_t count, cv_transfer *transfer, cv_error *err) {
-  if (comm->n_workers == 1) count = 0;
-  return begin(comm, -1, x, count, sizeof *x, sum_piece, transfer, err);
+curvd_status cv_coll_sum(const cv_comm *comm, float *x, int64_t count, cv_error *err) {
+  const int64_t most = PIECE_BYTES / (int64_t)sizeof *x;
+  for (int64_t done = 0; done < count && comm->n_workers > 1; done += most) {
+    int now = (int)(count - done < most ? count - done : most);
+    int code = MPI_Allreduce(MPI_IN_PLACE, x + done, now, MPI_FLOAT, MPI_SUM, comm->workers);
+    CV_TRY(cv_comm_check(code, "MPI_Allreduce of gradients", err));
+  }
+  return CURVD_OK;
 }
 
 /* ---- sums of a few workers' messages ---- */
@@ -132,18 +131,14 @@ curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, in
   return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
 }
 
-curvd_status cv_coll_begin_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count,
-                                       cv_transfer *transfer, cv_error *err) {
-  expect_one(transfer);
-  int code = MPI_Ireduce_scatter(x, mine, count, MPI_FLOAT, MPI_SUM, comm->workers, transfer->request);
-  return cv_comm_check(code, "MPI_Ireduce_scatter of gradients", err);
+curvd_status cv_coll_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count, cv_error *err) {
+  int code = MPI_Reduce_scatter(x, mine, count, MPI_FLOAT, MPI_SUM, comm->workers);
+  return cv_comm_check(code, "MPI_Reduce_scatter of gradients", err);
 }
 
-curvd_status cv_coll_begin_gather(const cv_comm *comm, float *x, const int *count, const int *begin,
-                                  cv_transfer *transfer, cv_error *err) {
-  expect_one(transfer);
-  int code = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, count, begin, MPI_FLOAT, comm->workers, transfer->request);
-  return cv_comm_check(code, "MPI_Iallgatherv of directions", err);
+curvd_status cv_coll_gather(const cv_comm *comm, float *x, const int *count, const int *begin, cv_error *err) {
+  int code = MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, count, begin, MPI_FLOAT, comm->workers);
+  return cv_comm_check(code, "MPI_Allgatherv of directions", err);
 }
 
 curvd_status cv_coll_sum_doubles(const cv_comm *comm, double *x, int count, cv_error *err) {

@@ -52,15 +52,12 @@ curvd_status cv_exchange_gradients(curvd_ctx *ctx, const curvd_gradient *gradien
   float *vote = ctx->bucket + ctx->bucket_floats;
   float *from = ctx->bucket + ctx->shards.n_floats;
   int64_t votes = has_vote || statistics > 0 ? ctx->bucket_votes : 0, floats = vote - from + votes;
-  cv_transfer sum, shards = {.n = 0};
   write_votes(ctx, vote, votes);
   if (statistics > 0) cv_up_pack(ctx, vote + votes);
-  if (ctx->shards.count) CV_TRY(cv_shard_begin_sum(ctx, &shards));
-  CV_TRY(cv_coll_begin_sum(&ctx->comm, from, floats + statistics, &sum, &ctx->error));
+  if (ctx->shards.count) CV_TRY(cv_shard_sum(ctx));
+  CV_TRY(cv_coll_sum(&ctx->comm, from, floats + statistics, &ctx->error));
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += floats * (int64_t)sizeof(float);
   ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += statistics * (int64_t)sizeof(float);
-  CV_TRY(cv_coll_end(&shards, CV_WAIT_ACTIVE, &ctx->error));
-  CV_TRY(cv_coll_end(&sum, CV_WAIT_ACTIVE, &ctx->error));
   if (has_vote) ctx->here_everywhere = count_votes(ctx, vote, votes);
   return CURVD_OK;
 }

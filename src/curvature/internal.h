@@ -306,7 +306,7 @@ curvd_status cv_shard_plan(curvd_ctx *ctx);
 curvd_status cv_shard_allocate(curvd_ctx *ctx);
 void cv_shard_free(curvd_ctx *ctx);
 bool cv_shard_applies(const curvd_ctx *ctx, const cv_layer *layer); /* does this worker? */
-curvd_status cv_shard_begin_sum(curvd_ctx *ctx, cv_transfer *transfer);
+curvd_status cv_shard_sum(curvd_ctx *ctx);
 float *cv_shard_gradient(const curvd_ctx *ctx, const cv_layer *layer); /* (m, n), of a layer that it applies */
 curvd_status cv_shard_share_sums(curvd_ctx *ctx);
 curvd_status cv_shard_gather(curvd_ctx *ctx);

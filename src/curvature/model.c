@@ -171,9 +171,8 @@ double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind,
   double p = (double)ranks, rounds = ceil(log2(p));
   if (ranks <= 1) return 0;
   switch (kind) {
-  case CV_PLAN_SUM: /* an odd number of rounds begins in a copy */
-    return tree_s(machine, link, rounds, bytes) + rounds * message_s(link, bytes) +
-           fmod(rounds, 2) * bytes / machine->copy_bytes_s;
+  case CV_PLAN_SUM:
+    return 2 * (rounds * link->latency_s + (p - 1) / p * bytes / link->bytes_s) + add_s(machine, (p - 1) / p * bytes);
   case CV_PLAN_REDUCE:
     return reduce_s(machine, link, p, bytes);
   case CV_PLAN_BROADCAST:

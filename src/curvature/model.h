@@ -160,11 +160,11 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
 
 typedef enum cv_plan_transfer { CV_PLAN_SUM, CV_PLAN_REDUCE, CV_PLAN_BROADCAST, CV_PLAN_SEND } cv_plan_transfer;
 
-/* Seconds of a transfer of so many bytes from (or to) each of the ranks, as Open MPI 4.1 does it where callers do not
- * wait. Sums over all: up a tree and down again, log2 p messages of all bytes each way, and one addition for each up.
- * To one rank: by halves, 2 (q - 1) / q of the bytes, half of them added, and 2 log2 q messages, q the power of two up
- * to p; between two ranks in pieces of 8 KiB; short ones up a tree. From one rank: down a tree. Over the links within a
- * node when so many ranks fit on one. 0 with one rank. */
+/* Seconds of a transfer of so many bytes from (or to) each of the ranks, as Open MPI 4.1 does it. Sums over all: by
+ * halves, or round a ring: 2 (p - 1) / p of the bytes, half of them added, and 2 log2 p messages. To one rank, where
+ * callers do not wait: by halves, 2 (q - 1) / q of the bytes, half of them added, and 2 log2 q messages, q the power of
+ * two up to p; between two ranks in pieces of 8 KiB; short ones up a tree. From one rank: down a tree. Over the links
+ * within a node when so many ranks fit on one. 0 with one rank. */
 double cv_plan_transfer_s(const cv_plan_machine *machine, cv_plan_transfer kind, int64_t ranks, double bytes);
 
 /* Seconds until one owner has a statistic: bytes that are reduced straight to it, bytes that ride on the gradients' sum

@@ -120,9 +120,9 @@ void cv_shard_free(curvd_ctx *ctx) {
 
 /* ---- a step ---- */
 
-curvd_status cv_shard_begin_sum(curvd_ctx *ctx, cv_transfer *transfer) {
+curvd_status cv_shard_sum(curvd_ctx *ctx) {
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += ctx->shards.n_floats * (int64_t)sizeof(float);
-  return cv_coll_begin_scatter_sum(&ctx->comm, ctx->bucket, ctx->shards.mine, ctx->shards.count, transfer, &ctx->error);
+  return cv_coll_scatter_sum(&ctx->comm, ctx->bucket, ctx->shards.mine, ctx->shards.count, &ctx->error);
 }
 
 float *cv_shard_gradient(const curvd_ctx *ctx, const cv_layer *layer) {
@@ -152,9 +152,7 @@ curvd_status cv_shard_share_sums(curvd_ctx *ctx) {
 
 /* Directions of the sharded layers, each in its place in the bucket. */
 curvd_status cv_shard_gather(curvd_ctx *ctx) {
-  cv_transfer transfer;
   int mine = ctx->shards.count[ctx->comm.rank];
   ctx->sent_bytes[CURVD_TRAFFIC_GRADIENTS] += mine * (int64_t)sizeof(float);
-  CV_TRY(cv_coll_begin_gather(&ctx->comm, ctx->bucket, ctx->shards.count, ctx->shards.begin, &transfer, &ctx->error));
-  return cv_coll_end(&transfer, CV_WAIT_ACTIVE, &ctx->error);
+  return cv_coll_gather(&ctx->comm, ctx->bucket, ctx->shards.count, ctx->shards.begin, &ctx->error);
 }

@@ -169,9 +169,9 @@ START_TEST(seconds_of_transfers) {
   const double us = 1e-6, ms = 1e-3;
   for (int kind = CV_PLAN_SUM; kind <= CV_PLAN_SEND; kind++)
     ck_assert(cv_plan_transfer_s(&machine, (cv_plan_transfer)kind, 1, 1e6) == 0);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 2, 1e6), 2 * us + (2 + 1.5 + 1) * ms);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4 * us + (4 + 2 * 1.5) * ms);
-  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6 * us + (6 + 3 * 1.5 + 1) * ms); /* three rounds */
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 2, 1e6), 2 * us + (2 + 1.5) * 0.5 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 4, 1e6), 4 * us + (2 + 1.5) * 0.75 * ms);
+  check_near(cv_plan_transfer_s(&machine, CV_PLAN_SUM, 5, 1e6), 6 * us + (2 + 1.5) * 0.8 * ms); /* three rounds */
   /* 123 pieces of at most 8192 bytes; halves, and quarters, and eighths, there and back */
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 2, 1e6), 246 * us + (1 + 1.5) * ms);
   check_near(cv_plan_transfer_s(&machine, CV_PLAN_REDUCE, 4, 1e6), 4 * us + (2 + 1.5) * 0.75 * ms);
@@ -202,14 +202,14 @@ START_TEST(seconds_to_the_owner) {
   run.n_workers = 4;
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
   ck_assert(up.reduced == 0 && up.summed == triangle && up.columns == 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9 + 1e-6 + triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (2 + 1.5) * 0.75 * triangle / 1e9 + 1e-6 + triangle / 1e9);
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0);
   ck_assert(up.reduced == 16 && up.summed == 0 && up.columns == columns);
   check_near(cv_plan_up_s(&machine, &run, &up), 3e-6 + 3 * 2.5 * 16e-9 + 1e-6 + 4 * columns / 1e9); /* in turn */
   check_near(cv_plan_down_s(&machine, &run, 1e6), 3e-6 + 3e-3);
   run.n_curvature = 0; /* a worker has the sum already */
   up = cv_plan_up_bytes(&run, 100, CV_PLAN_TRIANGLE, CV_PLAN_WITH_GRADIENTS, 0);
-  check_near(cv_plan_up_s(&machine, &run, &up), (4 + 2 * 1.5) * triangle / 1e9);
+  check_near(cv_plan_up_s(&machine, &run, &up), (2 + 1.5) * 0.75 * triangle / 1e9);
 }
 END_TEST
 
