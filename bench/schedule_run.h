@@ -2,7 +2,7 @@
 #ifndef SCHEDULE_RUN_H
 #define SCHEDULE_RUN_H
 
-#include "curvature/simulate.h"
+#include "plan/simulate.h"
 
 #include <mpi.h>
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who may include and call what (src/ has four floors: base < comm, linalg < curvature; train is an embedder).
+# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; train is an embedder).
 # usage: tests/check_includes.sh [ROOT]        prints FILE:LINE: RULE and exits 1, or one line when all is well
 #        tests/check_includes.sh --self-test   breaks every rule once in a temporary tree and looks for each report
 set -euo pipefail
@@ -62,14 +62,15 @@ check_folder_includes() { # FILE CODE FOLDER
         allow "$1" "$2" 'base/.*|linalg/.*|curvd_status\.h' 'src/linalg includes only base/, linalg/ and curvd_status.h'
       fi
       ;;
+    plan) allow "$1" "$2" 'base/.*|plan/.*|curvd_status\.h' 'src/plan includes only base/, plan/ and curvd_status.h' ;;
     curvature)
-      allow "$1" "$2" '(base|comm|linalg|curvature)/.*|curvd(_status|_experimental)?\.h' \
-        'src/curvature includes only base/, comm/, linalg/, curvature/ and include/'
+      allow "$1" "$2" '(base|comm|linalg|plan|curvature)/.*|curvd(_status|_experimental)?\.h' \
+        'src/curvature includes only base/, comm/, linalg/, plan/, curvature/ and include/'
       ;;
     train)
       allow "$1" "$2" '(base|train)/.*|curvd(_status|_experimental)?\.h' 'src/train includes only base/, train/ and include/'
       ;;
-    *) report "$1" 1 'src/ has the folders base, comm, linalg, curvature and train' ;;
+    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature and train' ;;
   esac
 }
 
@@ -89,24 +90,6 @@ check_library() { # FILE CODE FOLDER
   fi
 }
 
-# The planner, and what predicts a run, know neither MPI nor matrices, not even through a header of a header.
-check_planner() { # SRC FILE
-  local -a todo=("$2")
-  local seen=" $2 " file name
-  while ((${#todo[@]})); do
-    file=${todo[0]}
-    todo=("${todo[@]:1}")
-    while read -r name; do
-      if [[ $name =~ ^(comm|linalg)/ ]]; then
-        report "$1/$2" 1 "the planner includes neither comm nor linalg ($file includes $name)"
-      elif [[ -f $1/$name && $seen != *" $name "* ]]; then
-        seen+="$name "
-        todo+=("$name")
-      fi
-    done < <(code_of "$1/$file" | sed -nE 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"([^"]+)".*/\1/p')
-  done
-}
-
 check_tree() { # ROOT
   local file code folder n=0
   cd "$1"
@@ -117,8 +100,6 @@ check_tree() { # ROOT
     folder=${folder%%/*}
     check_folder_includes "$file" "$code" "$folder"
     [[ $folder == train ]] || check_library "$file" "$code" "$folder"
-    [[ ! $file =~ ^src/curvature/(planner|model|model_bytes|model_choose|simulate|predict|tune)\.[ch]$ ]] ||
-      check_planner src "${file#src/}"
   done < <(find src -name '*.[ch]' | sort)
   ((n > 0)) || report src 1 'no source files found'
   ((broken == 0)) || return 1
@@ -153,10 +134,10 @@ src/curvature/b.c|#include <mpi.h>|only src/comm includes mpi.h
 src/curvature/c.c|MPI_Allreduce(a, b, 1, t, o, c);|only src/comm calls MPI
 src/curvature/d.c|ssyevd_("V", "L", &n, a, &n);|only src/linalg calls BLAS
 src/curvature/e.c|pssyevd_("V", "L", &n, a);|only src/linalg calls BLAS
-src/curvature/planner.c|#include "curvature/types.h"|(curvature/types.h includes comm/comm.h)
-src/curvature/planner.h|#include "linalg/lrps.h"|the planner includes neither
-src/curvature/simulate.c|#include "comm/coll.h"|the planner includes neither
-src/curvature/model_bytes.c|#include "curvature/types.h"|(curvature/types.h includes comm/comm.h)
+src/plan/a.c|#include "comm/coll.h"|src/plan includes only
+src/plan/b.h|#include "linalg/lrps.h"|src/plan includes only
+src/plan/c.c|#include "curvature/settings.h"|src/plan includes only
+src/plan/d.c|MPI_Wtime();|only src/comm calls MPI
 src/train/a.c|#include "curvature/step.h"|src/train includes only
 src/train/b.c|#include "comm/comm.h"|src/train includes only
 src/other/a.c|int x;|src/ has the folders
@@ -165,7 +146,7 @@ TEXT
 
 # Nothing in here breaks a rule.
 write_clean_tree() { # ROOT
-  mkdir -p "$1"/src/{base,comm,linalg,curvature,train,other}
+  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,train,other}
   cat >"$1/src/base/clean.c" <<'TEXT'
 #include "base/status.h" /* not "comm/comm.h" */
 #include "curvd_status.h"
@@ -178,7 +159,7 @@ TEXT
   printf '#include "base/status.h"\n#include "comm/comm.h"\n#include <mpi.h>\nMPI_Send(a);\nCblacs_exit(1);\n' >"$1/src/comm/clean.c"
   printf '#include "comm/grid.h"\n#include "linalg/eig.h"\n#include <cblas.h>\npssyevd_(a);\n' >"$1/src/linalg/clean_dist.c"
   printf '#include "curvd.h"\n#include "linalg/eig.h"\nMPI_Comm c = MPI_COMM_NULL;\n' >"$1/src/curvature/clean.c"
-  printf '#include "comm/comm.h"\n' >"$1/src/curvature/types.h"
+  printf '#include "base/status.h"\n#include "plan/model.h"\n' >"$1/src/plan/clean.c"
   printf '#include "curvd.h"\n#include "train/nn.h"\n#include <jansson.h>\n#include <mpi.h>\nint main(void) { MPI_Finalize(); printf("x"); exit(1); }\n' >"$1/src/train/clean.c"
 }
 

@@ -3,8 +3,8 @@
 #ifndef CV_CURVATURE_FACTOR_PLAN_H
 #define CV_CURVATURE_FACTOR_PLAN_H
 
-#include "curvature/model.h"
 #include "curvature/settings.h"
+#include "plan/model.h"
 
 typedef struct cv_factor_plan {
   int64_t k_max; /* rows of its basis; n where it is full */

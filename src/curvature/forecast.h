@@ -3,8 +3,8 @@
 #ifndef CV_CURVATURE_FORECAST_H
 #define CV_CURVATURE_FORECAST_H
 
-#include "curvature/predict.h"
 #include "curvature/settings.h"
+#include "plan/predict.h"
 
 #include "curvd_experimental.h"
 

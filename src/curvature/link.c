@@ -3,7 +3,7 @@
 
 #include "base/order.h"
 #include "curvature/method.h"
-#include "curvature/model.h"
+#include "plan/model.h"
 
 _Static_assert((int)CV_PLAN_PARTS_MAX == (int)CV_SUM_PARTS_MAX, "the model sums as coll.h does");
 

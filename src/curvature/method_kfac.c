@@ -6,11 +6,11 @@
 #include "base/order.h"
 #include "curvature/carrier.h"
 #include "curvature/method.h"
-#include "curvature/planner.h"
 #include "curvature/store.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
 #include "linalg/thin.h"
+#include "plan/planner.h"
 
 #include <string.h>
 

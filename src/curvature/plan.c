@@ -4,10 +4,10 @@
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
-#include "curvature/planner.h"
 #include "curvature/rebalance.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
+#include "plan/planner.h"
 
 #include <stdio.h>
 #include <string.h>

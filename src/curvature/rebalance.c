@@ -2,8 +2,8 @@
 
 #include "curvature/link.h"
 #include "curvature/method.h"
-#include "curvature/planner.h"
 #include "curvature/store.h"
+#include "plan/planner.h"
 
 /* The longest load must get shorter than this share of what it was: a move makes every rank wait once. */
 static const double WORTH = 0.9;

@@ -6,8 +6,8 @@
 #include "base/rng.h"
 #include "curvature/forecast.h"
 #include "curvature/internal.h"
-#include "curvature/predict.h"
 #include "curvature/wire.h"
+#include "plan/predict.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
 

@@ -1,6 +1,6 @@
 /* model.h against numbers worked out by hand on a machine with round constants, and choices against all alternatives.
  */
-#include "curvature/model.h"
+#include "plan/model.h"
 
 #include "suite.h"
 

@@ -3,7 +3,7 @@
 
 #include "curvature/factor_plan.h"
 #include "curvature/forecast.h"
-#include "curvature/predict.h"
+#include "plan/predict.h"
 
 #include <math.h>
 #include <mpi.h>

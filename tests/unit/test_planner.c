@@ -1,5 +1,5 @@
 /* planner.h is pure: costs and counts in, owners out. */
-#include "curvature/planner.h"
+#include "plan/planner.h"
 
 #include "base/rng.h"
 #include "suite.h"

@@ -1,5 +1,5 @@
 /* predict.h: small runs worked out by hand, limits in which the best run is known, and the size it is made for. */
-#include "curvature/predict.h"
+#include "plan/predict.h"
 
 #include "suite.h"
 

@@ -1,5 +1,5 @@
 /* simulate.h against closed forms of pipelines: every expected number is counted by hand from the rules in link.h. */
-#include "curvature/simulate.h"
+#include "plan/simulate.h"
 
 #include "base/rng.h"
 #include "suite.h"

@@ -1,4 +1,4 @@
-#include "curvature/model.h"
+#include "plan/model.h"
 
 #include "base/order.h"
 

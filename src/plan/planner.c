@@ -1,4 +1,4 @@
-#include "curvature/planner.h"
+#include "plan/planner.h"
 
 double cv_plan_refresh_flops(int64_t n, int64_t k, int64_t q, bool is_exact) {
   double N = (double)n, K = (double)k;

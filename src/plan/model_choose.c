@@ -1,6 +1,6 @@
 /* The cheapest way of each kind for a layer: all that are allowed and possible are tried. */
 #include "base/order.h"
-#include "curvature/model.h"
+#include "plan/model.h"
 
 #include <math.h>
 

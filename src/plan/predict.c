@@ -1,4 +1,4 @@
-#include "curvature/predict.h"
+#include "plan/predict.h"
 
 #include "base/order.h"
 

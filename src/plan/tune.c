@@ -1,6 +1,6 @@
 /* The best run of a small grid. */
 #include "base/order.h"
-#include "curvature/predict.h"
+#include "plan/predict.h"
 
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-#include "curvature/simulate.h"
+#include "plan/simulate.h"
 
 #include "base/order.h"
 

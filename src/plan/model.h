@@ -15,12 +15,12 @@
  * would be full_share of n: then its average is decomposed exactly, or inverted. A refresh brings r (n + 1) floats to
  * every worker, an inverse n (n + 1) / 2. A full or large factor whose average is kept may be spread over all owners,
  * as spread.c has it. */
-#ifndef CV_CURVATURE_MODEL_H
-#define CV_CURVATURE_MODEL_H
+#ifndef CV_PLAN_MODEL_H
+#define CV_PLAN_MODEL_H
 
 #include "base/cyclic.h"
 #include "base/memory.h"
-#include "curvature/planner.h"
+#include "plan/planner.h"
 
 typedef struct cv_plan_layer {
   int64_t m, n;

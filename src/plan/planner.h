@@ -1,7 +1,7 @@
 /* Who owns which layer: a pure function of layer sizes and owner count; and the machine that costs are told for. No
  * MPI, no BLAS. */
-#ifndef CV_CURVATURE_PLANNER_H
-#define CV_CURVATURE_PLANNER_H
+#ifndef CV_PLAN_PLANNER_H
+#define CV_PLAN_PLANNER_H
 
 #include <stdbool.h>
 #include <stdint.h>

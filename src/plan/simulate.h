@@ -10,11 +10,11 @@
  * each does all of this inside its step, and waits for the statistics at once; so it comes to the next sum of
  * gradients, and votes on what is here when workers run free, before slower ones. A clock for each owner and a few
  * sums: O(n_owners n_steps / interval). */
-#ifndef CV_CURVATURE_SIMULATE_H
-#define CV_CURVATURE_SIMULATE_H
+#ifndef CV_PLAN_SIMULATE_H
+#define CV_PLAN_SIMULATE_H
 
 #include "base/memory.h"
-#include "curvature/planner.h"
+#include "plan/planner.h"
 
 /* Seconds of what passes between the workers and one owner, each time. */
 typedef struct cv_timetable_owner {

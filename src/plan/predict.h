@@ -1,11 +1,11 @@
 /* From a machine, layers and a run to what the run will be like (cv_predict: `curvd plan`), and the best run of a grid
  * (cv_tune: `curvd tune`). Puts choices (model.h), owners (planner.h) and the schedule (simulate.h) together. Pure but
  * for memory; the same inputs give the same numbers. */
-#ifndef CV_CURVATURE_PREDICT_H
-#define CV_CURVATURE_PREDICT_H
+#ifndef CV_PLAN_PREDICT_H
+#define CV_PLAN_PREDICT_H
 
-#include "curvature/model.h"
-#include "curvature/simulate.h"
+#include "plan/model.h"
+#include "plan/simulate.h"
 
 typedef struct cv_predict_case {
   const cv_plan_machine *machine;

@@ -1,6 +1,6 @@
 /* What each rank of a run sends, and what it holds. */
 #include "base/order.h"
-#include "curvature/model.h"
+#include "plan/model.h"
 
 enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), COUNT = sizeof(int64_t), THIN_ROWS = 128 };
 
