@@ -302,6 +302,7 @@ typedef struct curvd_layer_metrics {
   double share;                   /* of all layers' parameters, [0, 1] */
   curvd_factor_metrics factor[2]; /* A, G */
   double direction_rms;           /* root mean square of the last direction, before lr */
+  double owner_s;                 /* wall seconds that owners have spent on averages and refreshes, as last heard */
 } curvd_layer_metrics;
 
 /* [local] Errors: ARGUMENT (no such layer), STATE (before curvd_plan). */

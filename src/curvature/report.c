@@ -83,7 +83,8 @@ curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd
                                         : layer->shard >= 0 ? "sharded"
                                                             : "replicated",
                                .share = (double)layer->m * (double)layer->n / all,
-                               .direction_rms = layer->direction_rms};
+                               .direction_rms = layer->direction_rms,
+                               .owner_s = layer->factor[CV_A].applied.state.work_s};
   for (int f = 0; f < CV_FACTORS; f++) out->factor[f] = factor_metrics(ctx, layer, &layer->factor[f]);
   return CURVD_OK;
 }

@@ -92,6 +92,9 @@ static void record_layers(const trainer *t, run *out) {
     if (layer.owner < 0) continue;
     json_t *record = run_record_new("layer", t->step);
     json_object_set_new(record, "layer", json_string(layer.name));
+    json_object_set_new(record, "owner", json_integer(layer.owner));
+    json_object_set_new(record, "apply", json_string(layer.apply));
+    run_record_real(record, "owner_s", layer.owner_s);
     run_record_real(record, "direction_rms", layer.direction_rms);
     set_factor(record, "A", &layer.factor[0], t->step);
     set_factor(record, "G", &layer.factor[1], t->step);
@@ -314,14 +317,25 @@ static void event_lines(const trainer *t, run *out, json_t *record) {
   json_object_set_new(record, "events", events);
 }
 
-/* Workers come first among the ranks. */
+static double busy_of(const rank_numbers *rank, int r) {
+  enum { IDLE = (int)TRAINER_STAGES + (int)CURVD_STAGE_IDLE };
+  return fmax(0, 1 - rank[r].stage_wall_s[IDLE] / rank[0].wall_s);
+}
+
+/* Of the curvature ranks: workers come first. */
+static json_t *loads(const trainer *t, const rank_numbers *rank) {
+  json_t *list = json_array();
+  for (int r = t->n_workers; r < t->n_ranks; r++) json_array_append_new(list, json_real(busy_of(rank, r)));
+  return list;
+}
+
 static service_load load_of(const trainer *t, const rank_numbers *rank) {
-  enum { WAIT = (int)TRAINER_STAGES + (int)CURVD_STAGE_WAIT, IDLE = (int)TRAINER_STAGES + (int)CURVD_STAGE_IDLE };
+  enum { WAIT = (int)TRAINER_STAGES + (int)CURVD_STAGE_WAIT };
   service_load load = {.n_curvature = t->n_ranks - t->n_workers,
                        .is_stale = strcmp(curvd_get(t->ctx, "staleness"), "0") != 0,
                        .busy_min = t->n_ranks > t->n_workers};
   for (int r = 0; r < t->n_ranks; r++) {
-    double busy = fmax(0, 1 - rank[r].stage_wall_s[IDLE] / rank[0].wall_s);
+    double busy = busy_of(rank, r);
     if (r < t->n_workers) {
       load.waited += rank[r].stage_wall_s[WAIT] / rank[0].wall_s / t->n_workers;
     } else {
@@ -358,6 +372,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   peak_line(rank, t->n_ranks, out, record);
   event_lines(t, out, record);
   service_load load = load_of(t, rank);
+  if (load.n_curvature > 0) json_object_set_new(record, "curvature_busy", loads(t, rank));
   report_service(t, &load, out, record);
   run_measured measured = measured_of(t, rank);
   if (t->step > 0) report_prediction(t, &measured, out, record);
