@@ -317,9 +317,12 @@ static void event_lines(const trainer *t, run *out, json_t *record) {
   json_object_set_new(record, "events", events);
 }
 
+/* Of the time of training: what an owner does in it. Evaluation, in which owners idle, is no part of either. */
 static double busy_of(const rank_numbers *rank, int r) {
-  enum { IDLE = (int)TRAINER_STAGES + (int)CURVD_STAGE_IDLE };
-  return fmax(0, 1 - rank[r].stage_wall_s[IDLE] / rank[0].wall_s);
+  static const int work[] = {CURVD_STAGE_AVERAGE, CURVD_STAGE_REFRESH, CURVD_STAGE_BROADCAST};
+  double busy_s = 0;
+  for (size_t i = 0; i < sizeof work / sizeof work[0]; i++) busy_s += rank[r].stage_wall_s[TRAINER_STAGES + work[i]];
+  return busy_s / rank[0].wall_s;
 }
 
 /* Of the curvature ranks: workers come first. */

@@ -8,9 +8,10 @@
 /* Seconds over a run, and how it was laid out. */
 typedef struct service_load {
   int n_curvature;
-  bool is_stale;             /* refreshes are used later than in their own step */
-  double waited;             /* workers' wait for curvature over their wall clock, mean over workers, [0, 1] */
-  double busy_min, busy_max; /* curvature ranks: share of their time that was not idle */
+  bool is_stale; /* refreshes are used later than in their own step */
+  double waited; /* workers' wait for curvature over their wall clock, mean over workers, [0, 1] */
+  double busy_min,
+      busy_max; /* curvature ranks: share of the time of training in which they averaged, refreshed or sent */
 } service_load;
 
 /* One sentence. Without curvature ranks there is nothing to say: "". */
