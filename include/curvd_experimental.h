@@ -3,8 +3,8 @@
  *
  * The service's own rules say who owns what, how it travels and how it is applied; a model of its stages says what that
  * costs on a machine; and the schedule is simulated: who waits for whom, and how old preconditioners are. Predictions
- * of renewals and corrections of online methods, and of missing_trace, are rough: is_rough is set then. With staleness
- * free ages are a prediction, too: they depend on who is how fast. */
+ * of renewals and corrections of online methods, and of missing_trace, skip_error and window_rows, are rough: is_rough
+ * is set then. With staleness free ages are a prediction, too: they depend on who is how fast. */
 #ifndef CURVD_EXPERIMENTAL_H
 #define CURVD_EXPERIMENTAL_H
 

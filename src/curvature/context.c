@@ -56,14 +56,10 @@ void curvd_destroy(curvd_ctx **ctx) {
 }
 
 curvd_status curvd_set(curvd_ctx *ctx, const char *key, const char *value) {
-  int row = 0;
   if (!ctx) return CURVD_ERR_ARGUMENT;
   ctx->error = (cv_error){0};
   if (ctx->is_planned) return fail(ctx, CURVD_ERR_STATE, "curvd_set comes before curvd_plan");
-  CV_TRY(cv_settings_row(key, &row, &ctx->error));
-  CV_TRY(cv_settings_set(&ctx->book, row, value, &ctx->error));
-  ctx->book.is_set[row] = true;
-  return CURVD_OK;
+  return cv_settings_put(&ctx->book, key, value, &ctx->error);
 }
 
 const char *curvd_get(const curvd_ctx *ctx, const char *key) {

@@ -15,10 +15,7 @@
 static curvd_status read_options(const curvd_run_shape *shape, cv_settings_book *book, cv_error *err) {
   cv_settings_init(book);
   for (int32_t i = 0; i < shape->n_options; i++) {
-    int row = 0;
-    CV_TRY(cv_settings_row(shape->options[i].key, &row, err));
-    CV_TRY(cv_settings_set(book, row, shape->options[i].value, err));
-    book->is_set[row] = true;
+    CV_TRY(cv_settings_put(book, shape->options[i].key, shape->options[i].value, err));
   }
   CV_TRY(cv_settings_resolve(book, err));
   if (book->values.curvature_ranks < shape->n_ranks) return CURVD_OK;
@@ -27,7 +24,8 @@ static curvd_status read_options(const curvd_run_shape *shape, cv_settings_book 
 }
 
 bool cv_forecast_is_rough(const cv_settings *s) {
-  return s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC || s->missing_trace > 0;
+  return s->method == CV_METHOD_BR || s->method == CV_METHOD_BRC || s->missing_trace > 0 || s->window_rows > 0 ||
+         s->skip_error > 0;
 }
 
 /* ---- the machine ---- */

@@ -226,6 +226,14 @@ curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value,
   return CURVD_OK;
 }
 
+curvd_status cv_settings_put(cv_settings_book *book, const char *key, const char *value, cv_error *err) {
+  int row = 0;
+  CV_TRY(cv_settings_row(key, &row, err));
+  CV_TRY(cv_settings_set(book, row, value, err));
+  book->is_set[row] = true;
+  return CURVD_OK;
+}
+
 static curvd_status refuse(cv_error *err, const char *why) {
   return cv_fail(err, CURVD_ERR_OPTION, "%s", why);
 }

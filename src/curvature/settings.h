@@ -120,6 +120,9 @@ curvd_status cv_settings_row(const char *key, int *row, cv_error *err);
 /* Stores value in row; OPTION when it is out of range. */
 curvd_status cv_settings_set(cv_settings_book *book, int row, const char *value, cv_error *err);
 
+/* What a caller sets: both of the above, and noted. */
+curvd_status cv_settings_put(cv_settings_book *book, const char *key, const char *value, cv_error *err);
+
 /* Is the method one of online updates? */
 bool cv_is_online(const cv_settings *s);
 

@@ -268,6 +268,8 @@ START_TEST(what_is_rough) {
   for (size_t w = 0; w < COUNT(worlds); w++) ck_assert(!is_rough(worlds[w]));
   ck_assert(is_rough((const char *const[]){"method", "b-r-kfac", NULL}));
   ck_assert(is_rough((const char *const[]){"method", "b-r-c-kfac", NULL}));
+  ck_assert(is_rough((const char *const[]){"carrier", "columns", "store", "stream", "window_rows", "64", NULL}));
+  ck_assert(is_rough((const char *const[]){"skip_error", "0.1", NULL}));
   ck_assert(is_rough((const char *const[]){"missing_trace", "0.1", "eig_rank_max", "100", NULL}));
 }
 END_TEST
