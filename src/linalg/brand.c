@@ -71,10 +71,6 @@ static double sum_of(int64_t count, const float *x) {
   return sum;
 }
 
-double cv_brand_tau(const cv_brand *s) {
-  return s->r < s->n ? fmax((s->trace - sum_of(s->r, s->D)) / (double)(s->n - s->r), 0) : 0;
-}
-
 /* ---- what comes from outside ---- */
 
 static double measure_orthogonality(const cv_brand_work *b) {

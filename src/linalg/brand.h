@@ -52,9 +52,6 @@ int64_t cv_brand_block(int64_t r_max);
 /* For updates with blocks of at most `block` rows, and corrections. */
 cv_eig_scratch cv_brand_scratch(int64_t n, int64_t r_max, int64_t block);
 
-/* The eigenvalue that stands for the n - r other directions: mean of the missing trace. */
-double cv_brand_tau(const cv_brand *state);
-
 /* NUMERIC: X, U or D is not finite, or keep or add is no weight, or the sum is beyond fp32; the state then is what it
  * was. NUMERIC or SIZE from the small eigensolver: U and D hold anything. err must be clean, and not NULL. The same
  * inputs give the same bits, whatever the scratch holds. */

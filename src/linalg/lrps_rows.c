@@ -199,24 +199,3 @@ curvd_status cv_lrps_rows_direction(const cv_lrps_rows *G, const cv_lrps_rows *A
   } while (first < count);
   return CURVD_OK;
 }
-
-/* ---- its length ---- */
-
-int64_t cv_lrps_rows_squares_scratch(int64_t count) {
-  return 2 * count * cv_dense_ld(count);
-}
-
-double cv_lrps_rows_squares(int64_t count, int64_t m, const float *X, int64_t ldx, int64_t n, const float *Y,
-                            int64_t ldy, float *work) {
-  int64_t ld = cv_dense_ld(count);
-  float *K = work, *L = work + count * ld;
-  cv_symmetric_product(count, m, X, ldx, X, ldx, K, ld);
-  cv_symmetric_product(count, n, Y, ldy, Y, ldy, L, ld);
-  double below = 0, diagonal = 0;
-  for (int64_t i = 0; i < count; i++) {
-    below += cv_dot(1, i, K + i * ld, ld, L + i * ld, ld);
-    diagonal += (double)K[i * ld + i] * (double)L[i * ld + i];
-  }
-  double squares = 2 * below + diagonal;
-  return squares < 0 ? 0 : squares; /* NaN stays */
-}

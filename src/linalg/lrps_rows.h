@@ -57,13 +57,4 @@ curvd_status cv_lrps_rows_direction(const cv_lrps_rows *G, const cv_lrps_rows *A
                                     int64_t ldg, const float *a, int64_t lda, bool has_one, float scale, float keep,
                                     float *out, int64_t ldo, float *work, cv_error *err);
 
-/* Sum of squares of X^T Y (m, n) before it is made, X (count, m), Y (count, n): the sum over entries of X X^T .* Y Y^T,
- * which a clip needs. count^2 (m + n) flops, cheaper than a pass over the product for count below about n / 14. All
- * rows of the product at once: neither blocks nor workers can be summed. Absolute error at most (m + n) 2^-24 |X|_F^2
- * |Y|_F^2, so that digits are lost where rows cancel; never negative. work: cv_lrps_rows_squares_scratch(count) floats.
- */
-int64_t cv_lrps_rows_squares_scratch(int64_t count);
-double cv_lrps_rows_squares(int64_t count, int64_t m, const float *X, int64_t ldx, int64_t n, const float *Y,
-                            int64_t ldy, float *work);
-
 #endif

@@ -203,12 +203,3 @@ void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ld
   cv_mix(G->n, A->n, scale * h, X, ldx, keep, out, ldo);
   if (r > 0) cv_gemm(CV_T, CV_N, G->n, A->n, r, scale, G->U, G->ld, rows_p(pair), A->ld, 1, out, ldo);
 }
-
-void cv_pair_apply(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo) {
-  cv_pair_sums sums = cv_pair_project(pair, X, ldx, 0, NULL, NULL, out, ldo);
-  if (sums.is_written) {
-    cv_mix(pair->G->n, pair->A->n, scale, out, ldo, 0, out, ldo);
-  } else {
-    cv_pair_expand(pair, scale, X, ldx, 0, out, ldo);
-  }
-}

@@ -42,7 +42,4 @@ cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, d
  * anything, and may be X. */
 void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ldx, float keep, float *out, int64_t ldo);
 
-/* Both halves: out = scale * result. */
-void cv_pair_apply(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo);
-
 #endif

@@ -22,9 +22,6 @@ static const double INVERSE = 0.64, INVERSE_SQUARE = 22;
 static const double SCAN = 0.8; /* of a copy's time: x x summed up, measured at 2 and 6 million numbers */
 static const double PASS = 1.5; /* of a copy's traffic: x <- a x + b y reads twice and writes once */
 
-const cv_plan_allowed cv_plan_allowed_today = {1u << CV_PLAN_TRIANGLE, 1u << CV_PLAN_REPLICATED,
-                                               1u << CV_PLAN_TO_OWNER};
-
 const cv_plan_run cv_plan_run_default = {.n_workers = 1,
                                          .batch_rows = 128,
                                          .statistics_rows = 128,

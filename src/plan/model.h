@@ -68,14 +68,6 @@ typedef struct cv_plan_choice {
   cv_plan_route route;
 } cv_plan_choice;
 
-/* What may be chosen: bit 1 << value of each enum. One bit forces. */
-typedef struct cv_plan_allowed {
-  uint32_t carriers, applies, routes;
-} cv_plan_allowed;
-
-/* What the service does today: triangles, straight to the owner, replicated. */
-extern const cv_plan_allowed cv_plan_allowed_today;
-
 typedef struct cv_plan_run {
   int32_t n_workers, n_curvature;
   int64_t batch_rows, statistics_rows;           /* of one worker in one step */
@@ -185,13 +177,6 @@ double cv_plan_down_s(const cv_plan_machine *machine, const cv_plan_run *run, do
  * the machine overlaps, but blocks of spread factors, which it waits for. */
 double cv_plan_factor_seconds(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                               cv_plan_carrier carrier, cv_plan_route route);
-
-/* The cheapest choice that is allowed and possible, of the sum of a worker's seconds in a mean step (compute, and the
- * share of transfers that is not hidden) and the owners' seconds in a mean step over their number: a worker's second is
- * seen at once, an owner's when owners are the bottleneck. Equal costs: the first of each enum. Where nothing that is
- * allowed is possible: triangle, replicated, to the owner. */
-cv_plan_choice cv_plan_choose(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
-                              const cv_plan_allowed *allowed);
 
 /* Of writing a sharded layer's direction out, which every worker does. */
 double cv_plan_write_seconds(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer);

@@ -68,36 +68,12 @@ cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
 
 /* ---- owners ---- */
 
-/* Flops of a refresh of what the layer's owner would hold alone. */
-static double alone_flops(const prediction *p, const cv_plan_layer *layer, const cv_plan_choice *choice) {
-  const cv_plan_run *run = &p->out->run;
-  double flops = 0;
-  for (int f = 0; f < CV_PLAN_FACTORS; f++) {
-    int64_t n = size_of(layer, f);
-    cv_plan_carrier carrier = choice->carrier[f];
-    bool has_products = cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL;
-    if (cv_plan_is_spread(run, n, carrier)) continue;
-    flops += cv_plan_refresh_flops(n, cv_plan_basis(run, n, carrier), has_products ? run->products - 1 : -1,
-                                   cv_plan_is_full(run, n, carrier));
-  }
-  return flops;
-}
-
 /* Each layer's choice, and in number[] its flops. */
 static void choose(prediction *p) {
-  const cv_predict_case *given = p->given;
   int32_t n = p->out->n_layers;
   cv_plan_draft draft = {n,         p->out->layer, p->out->choice,    p->out->shard,
                          p->number, p->number + n, p->number + 2 * n, p->which};
-  if (given->choose) {
-    given->choose(given->user, &p->out->run, &draft);
-    return;
-  }
-  for (int32_t i = 0; i < n; i++) {
-    p->out->choice[i] = cv_plan_choose(given->machine, &p->out->run, &draft.layer[i], &given->allowed);
-    p->number[i] = alone_flops(p, &draft.layer[i], &p->out->choice[i]);
-  }
-  cv_plan_deal_shards(&p->out->run, &draft);
+  p->given->choose(p->given->user, &p->out->run, &draft);
 }
 
 static void assign_owners(prediction *p) {

@@ -12,10 +12,8 @@ typedef struct cv_predict_case {
   cv_plan_run run;
   int32_t n_layers;
   const cv_plan_layer *layer; /* [n_layers] borrowed, as long as the prediction is used */
-  cv_plan_allowed allowed;
-  int64_t owner_room_bytes; /* that an owner has for factors; 0: no limit */
-  /* What the service would choose for the layers in this run, shards and flops included (forecast.c); NULL: the
-   * cheapest of what is allowed, and its refresh. */
+  int64_t owner_room_bytes;   /* that an owner has for factors; 0: no limit */
+  /* What the service would choose for the layers in this run, shards and flops included (forecast.c). */
   void (*choose)(const void *user, const cv_plan_run *run, cv_plan_draft *draft);
   const void *user;
 } cv_predict_case;

@@ -1,13 +1,13 @@
 /* What model.h says of a run, against what the service itself counts: owners and bytes sent to the byte, on every rank
  * and for every split of the ranks; memory to the padding that model.h leaves out. */
 #include "mpi_assert.h"
+#include "plan_fixture.h"
 #include "service_fixture.h"
 
 #include "base/rng.h"
 #include "curvature/forecast.h"
 #include "curvature/internal.h"
 #include "curvature/wire.h"
-#include "plan/predict.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
 
@@ -64,13 +64,13 @@ static curvd_ctx *service_of(const test_case *c, int n_curvature, const service_
 static cv_prediction prediction_of(const test_case *c, int n_curvature, const service_layer *layers,
                                    cv_memory *memory) {
   static cv_plan_layer layer[LAYERS];
-  cv_predict_case given = {
-      &cv_plan_machine_default, cv_plan_run_default, LAYERS, layer, cv_plan_allowed_today, 0, NULL, NULL};
+  cv_plan_choice choice = plan_triangles;
+  cv_predict_case given = {&cv_plan_machine_default, cv_plan_run_default, LAYERS, layer, 0, plan_choose_alike, &choice};
   cv_prediction p;
   cv_error err = {0};
   for (int i = 0; i < LAYERS; i++)
     layer[i] = (cv_plan_layer){layers[i].d_out, service_columns(&layers[i]), is_skipped(c, &layers[i])};
-  if (strstr(c->options, "route=gradients")) given.allowed.routes = 1u << CV_PLAN_WITH_GRADIENTS;
+  if (strstr(c->options, "route=gradients")) choice.route = CV_PLAN_WITH_GRADIENTS;
   given.run.n_workers = size - n_curvature;
   given.run.n_curvature = n_curvature;
   given.run.factor_update_steps = c->factor;

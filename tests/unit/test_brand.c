@@ -192,8 +192,6 @@ START_TEST(test_truncation_is_that_of_lapack_and_bounded) {
     ck_assert_msg(w[N - 1] >= -off && w[0] <= t.s.error_bound + off, "%g .. %g, bound %g", w[N - 1], w[0],
                   t.s.error_bound);
     largest = fmax(largest, w[0] / t.s.error_bound);
-    double missing = trace_of(N, E);
-    ck_assert_double_eq_tol(cv_brand_tau(&t.s), missing / (N - t.s.r), off);
     free(E);
   }
   ck_assert_msg(largest > 0.1, "the bound is %g times too large", 1 / largest);

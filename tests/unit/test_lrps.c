@@ -102,6 +102,16 @@ static cv_pair_sums apply_halves(const cv_pair *pair, const application *how, co
   return sums;
 }
 
+/* Both halves: out = scale * result. */
+static void apply_at_once(const cv_pair *pair, float scale, const float *X, int64_t ldx, float *out, int64_t ldo) {
+  cv_pair_sums sums = cv_pair_project(pair, X, ldx, 0, NULL, NULL, out, ldo);
+  if (sums.is_written) {
+    cv_mix(pair->G->n, pair->A->n, scale, out, ldo, 0, out, ldo);
+  } else {
+    cv_pair_expand(pair, scale, X, ldx, 0, out, ldo);
+  }
+}
+
 /* out = scale f(G (x) A) X by the code under test; X and out (m, n + 3), padding NaN. The sums are those of the halves.
  */
 static cv_pair_sums apply(const cv_spectral *f, side *G, side *A, const application *how, float *X, float *out) {
@@ -117,7 +127,7 @@ static cv_pair_sums apply(const cv_spectral *f, side *G, side *A, const applicat
   if (how->in_halves) {
     sums = apply_halves(&pair, how, in, out, ld);
   } else {
-    cv_pair_apply(&pair, (float)how->scale, in, ld, out, ld);
+    apply_at_once(&pair, (float)how->scale, in, ld, out, ld);
   }
   free(H);
   free(pair.plane);

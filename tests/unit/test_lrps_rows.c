@@ -327,56 +327,6 @@ START_TEST(test_direction_refuses_an_infinite_scale) {
 }
 END_TEST
 
-/* ---- its length ---- */
-
-static double squares_of(int64_t count, int64_t m, const float *X, int64_t n, const float *Y) {
-  int64_t floats = cv_lrps_rows_squares_scratch(count);
-  float *work = guarded(floats);
-  double squares = cv_lrps_rows_squares(count, m, X, m + 1, n, Y, n + 2, work);
-  guarded_free(work, floats);
-  return squares;
-}
-
-/* Entry (i, j) of the Gram matrices is right to m 2^-24 |x_i| |x_j| and n 2^-24 |y_i| |y_j|; by Cauchy and Schwarz the
- * sum to (m + n) 2^-24 |X|^2 |Y|^2. */
-static void check_squares(int64_t count, int64_t m, int64_t n) {
-  float *X = ref_floats(count * (m + 1) + 1), *Y = ref_floats(count * (n + 2) + 1);
-  ref_fill(1, count, m, X, m + 1), ref_fill(2, count, n, Y, n + 2);
-  double *x = widened(count, m, X, m + 1, false), *y = widened(count, n, Y, n + 2, false), *V = ref_doubles(m * n);
-  for (int64_t b = 0; b < count; b++) {
-    for (int64_t i = 0; i < m * n; i++) V[i] += x[b * m + i / n] * y[b * n + i % n];
-  }
-  double want = pow(ref_norm(m * n, V), 2), got = squares_of(count, m, X, n, Y);
-  double most = pow(ref_norm(count * m, x) * ref_norm(count * n, y), 2) * (double)(m + n) * 0x1p-24;
-  ck_assert_msg(fabs(got - want) <= most, "%d rows: %.9g, not %.9g", (int)count, got, want);
-  if (count > 0) {
-    X[(count - 1) * (m + 1)] = NAN;
-    ck_assert(isnan(squares_of(count, m, X, n, Y)));
-  }
-  free(X), free(Y), free(x), free(y), free(V);
-}
-
-START_TEST(test_squares) {
-  const int64_t counts[] = {0, 1, 2, 31, 100, 200};
-  for (int k = 0; k < 6; k++) check_squares(counts[k], 23, 41);
-}
-END_TEST
-
-/* Rows that cancel but for rounding, x, y and -(x + y) beside three times z: nearly 0, and not below. */
-START_TEST(test_squares_of_rows_that_cancel) {
-  enum { M = 7, N = 9, TIMES = 20, LD_X = M + 1, LD_Y = N + 2 };
-  float X[3 * LD_X], Y[3 * LD_Y];
-  for (uint64_t k = 0; k < TIMES; k++) {
-    ref_fill(100 + k, 2, M, X, LD_X), ref_fill(200 + k, 1, N, Y, LD_Y);
-    for (int j = 0; j < M; j++) X[2 * LD_X + j] = -(X[j] + X[LD_X + j]);
-    for (int j = 0; j < N; j++) Y[LD_Y + j] = Y[2 * LD_Y + j] = Y[j];
-    double x2 = 6 * M, y2 = 3 * N; /* |X|^2 and |Y|^2 are below */
-    double squares = squares_of(3, M, X, N, Y);
-    ck_assert_msg(squares >= 0 && squares <= (M + N) * 0x1p-24 * x2 * y2, "%g", squares);
-  }
-}
-END_TEST
-
 int main(void) {
   const TTest *const tests[] = {
       test_rows_against_dense,
@@ -389,8 +339,7 @@ int main(void) {
       test_direction_against_dense,
       test_direction_with_identity_sides,
       test_direction_refuses_an_infinite_scale,
-      test_squares,
-      test_squares_of_rows_that_cancel,
+
   };
   return suite_run("lrps_rows", tests, sizeof tests / sizeof tests[0], NULL);
 }

@@ -1,6 +1,5 @@
 /* predict.h: small runs worked out by hand, limits in which the best run is known, and the size it is made for. */
-#include "plan/predict.h"
-
+#include "plan_fixture.h"
 #include "suite.h"
 
 #include <math.h>
@@ -24,7 +23,7 @@ static void check_near(double x, double expected) {
 
 /* A factor of 10 is full, one of 100 gets 20 pairs of 25. */
 static cv_predict_case case_of(const cv_plan_machine *machine, int32_t n_layers, const cv_plan_layer *layer) {
-  cv_predict_case given = {machine, cv_plan_run_default, n_layers, layer, cv_plan_allowed_today, 0, NULL, NULL};
+  cv_predict_case given = {machine, cv_plan_run_default, n_layers, layer, 0, plan_choose_alike, &plan_triangles};
   given.run.eig_rank = 20;
   given.run.oversampling = 5;
   given.run.batch_rows = 50;
@@ -111,7 +110,8 @@ START_TEST(sharded_layers_are_dealt_out) {
   cv_predict_case given = case_of(&machine, 4, layer);
   given.run.n_workers = 2;
   cv_prediction whole = predicted(&given);
-  given.allowed.applies = 1u << CV_PLAN_SHARDED;
+  const cv_plan_choice sharded = {.apply = CV_PLAN_SHARDED};
+  given.user = &sharded;
   cv_prediction shared = predicted(&given);
   check_near(whole.table.finish_s, 4 * ((4 * 6000 * 40 + 2 * 400 * 160) / 1e9 + 2 * pass));
   check_near(shared.table.finish_s, whole.table.finish_s / 2 + 4 * pass);
@@ -131,7 +131,8 @@ START_TEST(local_factors_are_captured_by_their_owner) {
   ck_assert(fabs(p.times[0].average_s) < 1e-9);
   check_near(p.table.capture_s, 40 * (100 * 101 + 110));
   release(&p);
-  given.allowed.carriers = 1u << CV_PLAN_LOCAL;
+  const cv_plan_choice local = {.carrier = {CV_PLAN_LOCAL, CV_PLAN_LOCAL}};
+  given.user = &local;
   p = predicted(&given);
   ck_assert(p.table.capture_s == 0 && fabs(p.times[1].average_s) < 1e-9);
   check_near(p.times[0].average_s, 40 * (100 * 101 + 110));
@@ -196,7 +197,9 @@ START_TEST(many_layers_on_many_ranks) {
   draw_layers();
   for (int32_t curvature = 0; curvature <= 512; curvature += 256) {
     cv_predict_case given = case_of(&cv_plan_machine_default, MANY, many);
-    given.allowed = (cv_plan_allowed){0xf, 0x7, 0x3};
+    const cv_plan_choice mixed = {
+        {CV_PLAN_SKETCH, CV_PLAN_COLUMNS}, curvature ? CV_PLAN_SHARDED : CV_PLAN_FACTORED, CV_PLAN_WITH_GRADIENTS};
+    given.user = &mixed;
     given.run.n_workers = 4096 - curvature;
     given.run.n_curvature = curvature;
     given.run.grid_min_n = 1800;
