@@ -1,4 +1,4 @@
-/* Is the simulated schedule (curvature/simulate.h) that of the service? Runs of the service whose work is sleep, so
+/* Is the simulated schedule (plan/simulate.h) that of the service? Runs of the service whose work is sleep, so
  * that two cores do for eight ranks, beside the simulation of the same seconds. Prints one JSON line a case. */
 #include "base/number.h"
 #include "curvd.h"

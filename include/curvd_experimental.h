@@ -84,10 +84,16 @@ typedef enum curvd_predicted_stage {
 #undef CURVD_PREDICTED_ENUM
 CURVD_API const char *curvd_predicted_name(int stage);
 
+/* Would a plan take this shape, its options together? Predicts nothing. Errors: ARGUMENT, OPTION, LAYOUT, MEMORY, with
+ * their sentence in message (may be NULL). */
+CURVD_API curvd_status curvd_shape_check(const curvd_run_shape *shape, char *message, size_t size);
+
+#define CURVD_PREDICTED_INTERVAL_MAX 1000000
+
 typedef struct curvd_prediction curvd_prediction;
 
-/* Errors, with their sentence in message (may be NULL): ARGUMENT (sizes, counts or speeds out of range), OPTION, LAYOUT
- * (no worker left), MEMORY. *prediction is NULL then. */
+/* Errors, with their sentence in message (may be NULL): ARGUMENT (sizes, counts or speeds out of range, intervals above
+ * CURVD_PREDICTED_INTERVAL_MAX steps), OPTION, LAYOUT (no worker left), MEMORY. *prediction is NULL then. */
 CURVD_API curvd_status curvd_predict(const curvd_run_shape *shape, curvd_prediction **prediction, char *message,
                                      size_t size);
 CURVD_API void curvd_prediction_free(curvd_prediction **prediction);

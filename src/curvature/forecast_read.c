@@ -23,6 +23,18 @@ const char *curvd_predicted_name(int stage) {
   return stage >= 0 && stage < CURVD_PREDICTED_STAGES ? texts[stage] : "?";
 }
 
+curvd_status curvd_shape_check(const curvd_run_shape *shape, char *message, size_t size) {
+  cv_error err = {.code = CURVD_OK};
+  cv_forecast made;
+  if (!shape) return CURVD_ERR_ARGUMENT;
+  curvd_status status = cv_forecast_make(shape, &made, &err);
+  if (status != CURVD_OK) return cv_forecast_fail(&err, status, message, size);
+  cv_forecast_free(&made);
+  return CURVD_OK;
+}
+
+_Static_assert(CURVD_PREDICTED_INTERVAL_MAX == CV_PREDICT_INTERVAL_MAX, "the manual has the limit of predict.h");
+
 static curvd_status predict(const curvd_run_shape *shape, curvd_prediction *p, cv_error *err) {
   CV_TRY(cv_forecast_make(shape, &p->forecast, err));
   cv_predict_case *given = &p->forecast.given;

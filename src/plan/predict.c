@@ -240,6 +240,9 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
                    "a prediction with intervals %lld and %lld, staleness %lld, eig_rank %lld: one is out of its range",
                    (long long)r->factor_update_steps, (long long)r->inv_update_steps, (long long)r->staleness,
                    (long long)r->eig_rank);
+  if (r->factor_update_steps > CV_PREDICT_INTERVAL_MAX || r->inv_update_steps > CV_PREDICT_INTERVAL_MAX)
+    return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with intervals of %lld and %lld steps: use at most %d",
+                   (long long)r->factor_update_steps, (long long)r->inv_update_steps, (int)CV_PREDICT_INTERVAL_MAX);
   if (!isfinite(r->train_s) || r->train_s < 0 || !isfinite(r->capture_train_s) || r->capture_train_s < 0)
     return cv_fail(err, CURVD_ERR_ARGUMENT, "a prediction with %g and %g seconds of training in a step", r->train_s,
                    r->capture_train_s);

@@ -7,6 +7,9 @@
 #include "plan/model.h"
 #include "plan/simulate.h"
 
+/* Longest interval: a dozen of them are simulated, step by step. */
+enum { CV_PREDICT_INTERVAL_MAX = 1000000 };
+
 typedef struct cv_predict_case {
   const cv_plan_machine *machine;
   cv_plan_run run;

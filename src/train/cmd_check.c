@@ -5,18 +5,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A prediction looks at all values together, as a plan under MPI would; one worker will do. */
+/* All values together, as a plan under MPI would look at them; one worker will do. */
 static curvd_status check_together(config *c, cv_error *err) {
   run_shape *run = NULL;
-  curvd_prediction *p = NULL;
   char message[sizeof err->text] = "";
   int64_t n_ranks = 1 + (c->values.curvature_ranks > 0 ? c->values.curvature_ranks : 0);
   if (n_ranks > CURVD_PREDICTED_RANKS_MAX)
     return cv_fail(err, CURVD_ERR_LAYOUT, "curvature_ranks %lld: a check knows up to %d ranks",
                    (long long)c->values.curvature_ranks, CURVD_PREDICTED_RANKS_MAX);
   CV_TRY(run_shape_make(c, (int)n_ranks, &run, err));
-  curvd_status status = curvd_predict(&run->shape, &p, message, sizeof message);
-  curvd_prediction_free(&p);
+  curvd_status status = curvd_shape_check(&run->shape, message, sizeof message);
   free(run);
   return status == CURVD_OK ? CURVD_OK : cv_fail(err, status, "%s", message);
 }

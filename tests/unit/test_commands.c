@@ -168,6 +168,7 @@ START_TEST(test_check_of_combinations) {
               "curvd: carrier sketch needs method nystrom-kfac\n");
   ck_assert_int_eq(RUN("check", "--curvature-ranks", "3", "--staleness", "5"), 0);
   ck_assert_int_eq(RUN("check", "--method", "sgd"), 0);
+  ck_assert_int_eq(RUN("check", "--inv-update-steps", "1000000000"), 0); /* too long to be predicted, not to be run */
 }
 END_TEST
 

@@ -215,10 +215,10 @@ END_TEST
 START_TEST(arguments_out_of_range) {
   const cv_plan_layer layer = {10, 10, false}, empty = {0, 10, false};
   cv_plan_machine slow = endless, odd = endless;
-  cv_predict_case bad[9];
+  cv_predict_case bad[11];
   slow.copy_bytes_s = 0;
   odd.overlap = NAN;
-  for (int i = 0; i < 9; i++) bad[i] = case_of(&endless, 1, &layer);
+  for (int i = 0; i < 11; i++) bad[i] = case_of(&endless, 1, &layer);
   bad[0].run.n_workers = 0;
   bad[1].run.n_curvature = -1;
   bad[2].run.inv_update_steps = 0;
@@ -228,7 +228,9 @@ START_TEST(arguments_out_of_range) {
   bad[6].machine = &odd;
   bad[7].run.staleness = -1;
   bad[8].run.train_s = NAN;
-  for (int i = 0; i < 9; i++) {
+  bad[9].run.inv_update_steps = CV_PREDICT_INTERVAL_MAX + 1;
+  bad[10].run.factor_update_steps = CV_PREDICT_INTERVAL_MAX + 1;
+  for (int i = 0; i < 11; i++) {
     cv_prediction p;
     cv_error err = {0};
     ck_assert_msg(cv_predict(&bad[i], &memory, &p, &err) == CURVD_ERR_ARGUMENT, "case %d", i);
