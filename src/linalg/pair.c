@@ -132,7 +132,7 @@ void cv_pair_projections(const cv_pair *pair, const float *X, int64_t ldx, float
 
 /* out = scale * in over one row; returns the sum of squares of in. */
 static double scale_row(int64_t n, float scale, const float *in, float *out) {
-  double squares = cv_sum_squares(1, n, in, n);
+  double squares = cv_sum_squares_f32(1, n, in, n);
   for (int64_t j = 0; j < n; j++) out[j] = scale * in[j];
   return squares;
 }
