@@ -31,7 +31,7 @@ void products_run(model *net, int64_t rows) {
 double products_flops(const model_spec *spec, int64_t rows) {
   double flops = 0;
   for (int i = 0; i < spec->n_layers; i++) {
-    double d_in = (double)spec->width[i], d_out = (double)spec->width[i + 1];
+    double d_in = (double)nn_weight_columns(&spec->layer[i]), d_out = (double)nn_weight_rows(&spec->layer[i]);
     flops += 2 * (double)rows * d_out * (2 * (d_in + 1) + (i > 0 ? d_in : 0));
   }
   return flops;
@@ -39,7 +39,7 @@ double products_flops(const model_spec *spec, int64_t rows) {
 
 void products_fill(model *net, int64_t rows, uint64_t seed) {
   int n = net->spec.n_layers;
-  int64_t d_in = net->spec.width[0], d_out = net->spec.width[n];
+  int64_t d_in = nn_size(net->spec.input), d_out = model_output(&net->spec).channels;
   cv_rng input = {.seed = seed, .stream = CV_RNG_PROBE, .a = 0},
          output = {.seed = seed, .stream = CV_RNG_PROBE, .a = 1};
   for (int64_t i = 0; i < rows; i++) {

@@ -12,8 +12,8 @@ static const double tolerance = 1e-4;
 static void copy_weights(const model *net, reference_net *plain) {
   plain->n_layers = net->spec.n_layers;
   plain->loss = net->spec.loss;
-  for (int i = 0; i <= plain->n_layers; i++) plain->width[i] = net->spec.width[i];
-  for (int i = 0; i < plain->n_layers; i++) plain->activation[i] = net->spec.activation[i];
+  for (int i = 0; i <= plain->n_layers; i++) plain->width[i] = nn_size(model_shape(&net->spec, i));
+  for (int i = 0; i < plain->n_layers; i++) plain->activation[i] = net->spec.layer[i].activation;
   reference_new(plain);
   for (int i = 0; i < plain->n_layers; i++) {
     const nn_layer *layer = &net->layer[i];
@@ -41,14 +41,14 @@ static curvd_status compare_layer(const nn_layer *layer, const double *weight, c
   double largest = 0;
   int64_t n = layer->d_in + 1;
   for (int64_t k = 0; k < layer->d_out * n; k++) largest = fmax(largest, fabs(sum[k]) / batch);
-  if (!(largest > 0)) return cv_fail(err, CURVD_ERR_NUMERIC, "check sgd: %s has no gradient", layer->name);
+  if (!(largest > 0)) return cv_fail(err, CURVD_ERR_NUMERIC, "check sgd: %s has no gradient", layer->spec.name);
   for (int64_t k = 0; k < layer->d_out * n; k++) {
     double wanted = sum[k] / batch, moved = (weight[k] - layer->weight[k / n * layer->ld + k % n]) / lr;
     if (fabs(moved - wanted) <= tolerance * largest) continue;
     return cv_fail(
         err, CURVD_ERR_NUMERIC,
         "check sgd: weight [%lld, %lld] of %s moved by lr times %.9g; plain fp64 loops find the gradient %.9g",
-        (long long)(k / n), (long long)(k % n), layer->name, moved, wanted);
+        (long long)(k / n), (long long)(k % n), layer->spec.name, moved, wanted);
   }
   return CURVD_OK;
 }
@@ -97,7 +97,7 @@ static curvd_status compare_products(const model *net, const model *twin, cv_err
         err, CURVD_ERR_NUMERIC,
         "check products: the bare products leave a gradient of %s that differs from the model's by %.3g of its "
         "norm %.3g; they are not the step's products",
-        layer->name, sqrt(difference / norm), sqrt(norm));
+        layer->spec.name, sqrt(difference / norm), sqrt(norm));
   }
   return CURVD_OK;
 }
@@ -107,8 +107,9 @@ curvd_status step_check_products(const model *net, int64_t rows, uint64_t seed, 
   model twin;
   CV_TRY(model_create(&net->spec, net->rows_max, MODEL_INIT_AUTO, seed, &memory, &twin, err));
   products_fill(&twin, rows, seed);
-  model_forward(&twin, rows);
-  model_backward(&twin, rows, true, 1.0f / (float)rows, 0, NULL, NULL);
+  const nn_pass pass = {.is_training = true};
+  model_forward(&twin, &pass, rows);
+  model_backward(&twin, &pass, rows, true, 1.0f / (float)rows, 0, NULL, NULL);
   curvd_status status = compare_products(net, &twin, err);
   model_free(&memory, &twin);
   return status;

@@ -5,9 +5,11 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
-#include <stdio.h>
+#include <string.h>
 
-const nn_ops *const nn_kinds[] = {&nn_dense, NULL};
+static const nn_ops *const kinds[NN_KINDS] = {[NN_DENSE] = &nn_dense};
+
+/* ---- initial weights ---- */
 
 static void init_he(nn_layer *layer, const cv_rng *rng) {
   float deviation = (float)sqrt(2 / (double)layer->d_in);
@@ -29,42 +31,65 @@ static void init_xavier(nn_layer *layer, const cv_rng *rng) {
 
 static void init_layer(nn_layer *layer, int index, model_init init, uint64_t seed) {
   cv_rng rng = {.seed = seed, .stream = CV_RNG_INIT, .a = (uint32_t)index};
-  int rectifies = layer->activation == NN_RELU || layer->activation == NN_GELU;
+  nn_activation_kind activation = layer->spec.activation;
+  bool rectifies = activation == NN_RELU || activation == NN_GELU;
   if (init == MODEL_INIT_HE || (init == MODEL_INIT_AUTO && rectifies))
     init_he(layer, &rng);
   else
     init_xavier(layer, &rng);
 }
 
-static curvd_status layer_create(const model_spec *spec, int index, int64_t rows_max, cv_memory *memory,
-                                 nn_layer *layer, cv_error *err) {
-  layer->ops = &nn_dense;
-  layer->d_in = spec->width[index];
-  layer->d_out = spec->width[index + 1];
-  layer->activation = spec->activation[index];
-  layer->ld = nn_ld(layer->d_in);
-  snprintf(layer->name, sizeof layer->name, "fc%d", index + 1);
+/* ---- memory ---- */
+
+static curvd_status weights_create(nn_layer *layer, cv_memory *memory, cv_error *err) {
   int64_t count = layer->d_out * layer->ld;
   CV_TRY(cv_floats_new(memory, CV_MEMORY_PARAMETERS, count, "weights", &layer->weight, err));
-  CV_TRY(cv_floats_new(memory, CV_MEMORY_PARAMETERS, count, "gradients", &layer->gradient, err));
-  if (layer->activation != NN_GELU) return CURVD_OK;
-  return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, rows_max * nn_ld(layer->d_out), "activations", &layer->aux, err);
+  return cv_floats_new(memory, CV_MEMORY_PARAMETERS, count, "gradients", &layer->gradient, err);
 }
 
-/* x[i] with its column of ones, and g[i] unless i is the network's input. */
-static curvd_status buffers_create(model *net, int i, cv_memory *memory, cv_error *err) {
-  int64_t d = net->spec.width[i], ld = nn_ld(d), count = net->rows_max * ld;
-  CV_TRY(cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, count, "activations", &net->x[i], err));
-  for (int64_t row = 0; row < net->rows_max; row++) net->x[i][row * ld + d] = 1;
-  if (i == 0) return CURVD_OK;
-  return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, count, "activation gradients", &net->g[i], err);
+static curvd_status layer_create(const nn_layer_spec *spec, int64_t rows_max, cv_memory *memory, nn_layer *layer,
+                                 cv_error *err) {
+  *layer = (nn_layer){.ops = kinds[spec->kind],
+                      .spec = *spec,
+                      .d_in = nn_weight_columns(spec),
+                      .d_out = nn_weight_rows(spec),
+                      .ld = nn_ld(nn_weight_columns(spec))};
+  if (layer->ops->backward_weight) CV_TRY(weights_create(layer, memory, err));
+  if (layer->ops->create) CV_TRY(layer->ops->create(layer, rows_max, memory, err));
+  if (spec->activation != NN_GELU) return CURVD_OK;
+  return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, rows_max * nn_stride(spec->out), "activations", &layer->slope,
+                       err);
+}
+
+/* x[t], with its column of ones where it is flat, and g[t] unless it is the network's input. */
+static curvd_status tensor_create(model *net, int t, cv_memory *memory, cv_error *err) {
+  nn_shape shape = model_shape(&net->spec, t);
+  int64_t stride = nn_stride(shape), count = net->rows_max * stride;
+  CV_TRY(cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, count, "activations", &net->x[t], err));
+  for (int64_t row = 0; row < net->rows_max && !shape.is_image; row++) net->x[t][row * stride + shape.channels] = 1;
+  if (t == 0) return CURVD_OK;
+  return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, count, "activation gradients", &net->g[t], err);
+}
+
+/* Room for the largest tensor that more than one layer takes. */
+static curvd_status branch_create(model *net, cv_memory *memory, cv_error *err) {
+  int64_t taken[MODEL_LAYERS_MAX + 1] = {0}, most = 0;
+  for (int i = 0; i < net->spec.n_layers; i++) {
+    for (int k = 0; k < net->layer[i].ops->n_inputs; k++) {
+      int t = net->spec.layer[i].from[k];
+      int64_t stride = nn_stride(model_shape(&net->spec, t));
+      if (++taken[t] > 1 && t > 0 && stride > most) most = stride;
+    }
+  }
+  if (most == 0) return CURVD_OK;
+  return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, net->rows_max * most, "activation gradients", &net->branch, err);
 }
 
 static curvd_status parts_create(model *net, cv_memory *memory, cv_error *err) {
   for (int i = 0; i < net->spec.n_layers; i++)
-    CV_TRY(layer_create(&net->spec, i, net->rows_max, memory, &net->layer[i], err));
-  for (int i = 0; i <= net->spec.n_layers; i++) CV_TRY(buffers_create(net, i, memory, err));
-  return CURVD_OK;
+    CV_TRY(layer_create(&net->spec.layer[i], net->rows_max, memory, &net->layer[i], err));
+  for (int t = 0; t <= net->spec.n_layers; t++) CV_TRY(tensor_create(net, t, memory, err));
+  return branch_create(net, memory, err);
 }
 
 curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init init, uint64_t seed, cv_memory *memory,
@@ -78,35 +103,81 @@ curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init i
     model_free(memory, net);
     return status;
   }
-  for (int i = 0; i < spec->n_layers; i++) init_layer(&net->layer[i], i, init, seed);
+  for (int i = 0; i < spec->n_layers; i++) {
+    if (net->layer[i].weight) init_layer(&net->layer[i], i, init, seed);
+  }
   return CURVD_OK;
 }
 
 void model_free(cv_memory *memory, model *net) {
   for (int i = 0; i < MODEL_LAYERS_MAX; i++) {
-    cv_floats_free(memory, &net->layer[i].weight);
-    cv_floats_free(memory, &net->layer[i].gradient);
-    cv_floats_free(memory, &net->layer[i].aux);
+    nn_layer *layer = &net->layer[i];
+    if (layer->ops && layer->ops->release) layer->ops->release(layer, memory);
+    cv_floats_free(memory, &layer->weight);
+    cv_floats_free(memory, &layer->gradient);
+    cv_floats_free(memory, &layer->slope);
   }
   for (int i = 0; i <= MODEL_LAYERS_MAX; i++) {
     cv_floats_free(memory, &net->x[i]);
     cv_floats_free(memory, &net->g[i]);
   }
+  cv_floats_free(memory, &net->branch);
 }
 
-void model_forward(model *net, int64_t rows) {
+/* ---- passes ---- */
+
+/* A tensor as a matrix whose rows are pixels. */
+static int64_t pixels(nn_shape shape, int64_t rows) {
+  return rows * shape.height * shape.width;
+}
+
+static int64_t pixel_ld(nn_shape shape) {
+  return shape.is_image ? shape.channels : nn_ld(shape.channels);
+}
+
+void model_forward(model *net, const nn_pass *pass, int64_t rows) {
   for (int i = 0; i < net->spec.n_layers; i++) {
     nn_layer *layer = &net->layer[i];
-    layer->ops->forward(layer, rows, net->x[i], net->x[i + 1]);
+    const nn_layer_spec *s = &layer->spec;
+    const float *x[NN_INPUTS_MAX];
+    for (int k = 0; k < NN_INPUTS_MAX; k++) x[k] = net->x[s->from[k]];
+    layer->ops->forward(layer, pass, rows, x, net->x[i + 1]);
+    nn_activation_forward(s->activation, pixels(s->out, rows), s->out.channels, net->x[i + 1], pixel_ld(s->out),
+                          layer->slope);
   }
 }
 
-void model_backward(model *net, int64_t rows, bool weights, float scale, float beta, model_ready ready, void *user) {
+static void add_branch(const model *net, int t, int64_t rows) {
+  int64_t count = rows * nn_stride(model_shape(&net->spec, t));
+  float *g = net->g[t];
+  for (int64_t j = 0; j < count; j++) g[j] += net->branch[j];
+}
+
+/* A tensor that several layers take has the sum of what comes back from them. */
+static void backward_inputs(model *net, int i, int64_t rows, bool *is_there) {
+  nn_layer *layer = &net->layer[i];
+  for (int k = 0; k < layer->ops->n_inputs; k++) {
+    int t = layer->spec.from[k];
+    if (t == 0) continue;
+    layer->ops->backward_input(layer, rows, k, net->x[t], net->g[i + 1], is_there[t] ? net->branch : net->g[t]);
+    if (is_there[t]) add_branch(net, t, rows);
+    is_there[t] = true;
+  }
+}
+
+void model_backward(model *net, const nn_pass *pass, int64_t rows, bool weights, float scale, float beta,
+                    model_ready ready, void *user) {
+  bool is_there[MODEL_LAYERS_MAX + 1] = {false};
   for (int i = net->spec.n_layers - 1; i >= 0; i--) {
     nn_layer *layer = &net->layer[i];
-    layer->ops->backward_output(layer, rows, net->x[i + 1], net->g[i + 1]);
-    bool is_made = ready != NULL && ready(user, i);
-    if (weights && !is_made) layer->ops->backward_weight(layer, rows, net->x[i], net->g[i + 1], scale, beta);
-    if (i > 0) layer->ops->backward_input(layer, rows, net->g[i + 1], net->g[i]);
+    const nn_layer_spec *s = &layer->spec;
+    const float *x = net->x[s->from[0]];
+    float *g = net->g[i + 1];
+    nn_activation_backward(s->activation, pixels(s->out, rows), s->out.channels, net->x[i + 1], layer->slope, g,
+                           pixel_ld(s->out));
+    if (layer->ops->backward_begin) layer->ops->backward_begin(layer, pass, rows, x, g);
+    bool is_made = ready != NULL && layer->weight != NULL && ready(user, i);
+    if (weights && layer->weight != NULL && !is_made) layer->ops->backward_weight(layer, rows, x, g, scale, beta);
+    backward_inputs(net, i, rows, is_there);
   }
 }

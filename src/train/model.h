@@ -1,27 +1,29 @@
-/* A chain of layers with its activations. */
+/* A network: layers in the order in which they run, each taking tensors that are there already. */
 #ifndef TRAIN_MODEL_H
 #define TRAIN_MODEL_H
 
 #include "train/nn.h"
 
-#include <stdbool.h>
-
 enum { MODEL_LAYERS_MAX = 256 };
 
-/* What the words of --network mean, without memory: widths and activations. */
+/* What the words of --network mean, without memory. */
 typedef struct model_spec {
   int n_layers;
-  int64_t width[MODEL_LAYERS_MAX + 1];
-  nn_activation_kind activation[MODEL_LAYERS_MAX]; /* after each layer; the last is NN_LINEAR (the loss takes logits) */
+  nn_shape input;
+  nn_layer_spec layer[MODEL_LAYERS_MAX]; /* the last is flat and linear: the loss takes logits */
   nn_loss_kind loss;
   bool is_autoencoder; /* target = input */
 } model_spec;
 
 /* "784-1000-1000-10", "784-500:tanh-10", "784-1000x199-10" with 199 widths of 1000, or "autoencoder" =
- * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input.
- * CURVD_ERR_OPTION says which word is wrong. */
+ * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input. Layers are
+ * named "fc1", "fc2", ... CURVD_ERR_OPTION says which word is wrong. */
 curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                               cv_error *err);
+
+nn_shape model_shape(const model_spec *spec, int tensor);
+nn_shape model_output(const model_spec *spec);
+int64_t model_parameters(const model_spec *spec);
 
 typedef enum model_init { MODEL_INIT_AUTO, MODEL_INIT_HE, MODEL_INIT_XAVIER } model_init;
 
@@ -29,30 +31,29 @@ typedef struct model {
   model_spec spec;
   nn_layer layer[MODEL_LAYERS_MAX];
   int64_t rows_max;
-  float *x[MODEL_LAYERS_MAX + 1]; /* x[i] (rows_max, nn_ld(width[i])): input of layer i; x[n_layers]: logits */
-  float *g[MODEL_LAYERS_MAX + 1]; /* g[i + 1] (rows_max, nn_ld(width[i + 1])): gradient in the output of layer i, before
-                                     its activation after backward */
+  float *x[MODEL_LAYERS_MAX + 1]; /* x[0]: the input, x[i + 1] (rows_max, nn_stride): output of layer i */
+  float *g[MODEL_LAYERS_MAX + 1]; /* g[i + 1]: gradient in it, before its activation after backward; g[0] is NULL */
+  float *branch;                  /* a further gradient of a tensor that several layers take; NULL: there is none */
 } model;
 
-/* Layer names are "fc1", "fc2", ... Initial weights: He normal (auto for relu, gelu) or Xavier uniform (auto
- * otherwise), bias 0, from the counter-based generator keyed by (seed, layer). */
+/* Initial weights: He normal (auto for relu, gelu) or Xavier uniform (auto otherwise), bias 0, from the counter-based
+ * generator keyed by (seed, layer). */
 curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init init, uint64_t seed, cv_memory *memory,
                           model *net, cv_error *err);
 void model_free(cv_memory *memory, model *net);
 
-int64_t model_parameters(const model_spec *spec);
-
 /* x[0] is filled by the caller; fills x[1 ..]. rows <= rows_max. */
-void model_forward(model *net, int64_t rows);
+void model_forward(model *net, const nn_pass *pass, int64_t rows);
 
-/* Looks at layer i as soon as its x[i] and g[i + 1] are those of a backward pass; true: its weight's gradient is made.
- */
+/* Looks at layer i as soon as its inputs' x and g[i + 1] are those of a backward pass; true: its weight's gradient is
+ * made. */
 typedef bool (*model_ready)(void *user, int layer);
 
-/* From g[n_layers] (per-example gradient in the logits, filled by the loss) down: g[i] of every layer, and, unless
+/* From g[n_layers] (per-example gradient in the logits, filled by the loss) down: g of every tensor, and, unless
  * weights is false, gradient = beta * gradient + scale * sum over rows. Calls ready(user, i) as soon as g[i + 1] of
- * layer i holds the gradient before its activation (for curvd_capture), before going to the layer below; when it says
+ * layer i holds the gradient before its activation (for curvd_capture), before going to the layers below; when it says
  * so, it has made the layer's gradient itself. ready may be NULL. */
-void model_backward(model *net, int64_t rows, bool weights, float scale, float beta, model_ready ready, void *user);
+void model_backward(model *net, const nn_pass *pass, int64_t rows, bool weights, float scale, float beta,
+                    model_ready ready, void *user);
 
 #endif

@@ -1,7 +1,7 @@
 /* The words of --network: WIDTH-WIDTH[xTIMES][:ACTIVATION]-...-WIDTH. */
 #include "base/number.h"
 #include "base/options.h"
-#include "train/model.h"
+#include "train/model_build.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -69,32 +69,49 @@ static curvd_status next_word(const char **cursor, const char *text, char word[W
   return CURVD_OK;
 }
 
-static void add_width(model_spec *spec, int at, const network_word *word, nn_activation_kind hidden) {
-  spec->width[at] = word->width;
-  if (at > 0) spec->activation[at - 1] = word->has_activation ? word->activation : hidden;
+/* Widths in turn; the first is the input. */
+typedef struct chain {
+  model_spec *spec;
+  const char *text;
+  nn_activation_kind hidden;
+  int n_widths;
+} chain;
+
+static curvd_status add_width(chain *to, const network_word *word, cv_error *err) {
+  nn_layer_spec layer = {.kind = NN_DENSE,
+                         .out = nn_flat(word->width),
+                         .activation = word->has_activation ? word->activation : to->hidden,
+                         .has_bias = true};
+  if (to->n_widths++ > 0) return model_build_add(to->spec, &layer, err);
+  model_build_begin(to->spec, nn_flat(word->width));
+  return CURVD_OK;
+}
+
+static curvd_status add_word(chain *to, char *word, bool *has_activation, cv_error *err) {
+  network_word parsed;
+  if (to->n_widths == 0 && strchr(word, ':') != NULL)
+    return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: the input \"%s\" takes no activation", to->text, word);
+  CV_TRY(parse_word(word, to->text, &parsed, err));
+  if (to->n_widths + parsed.times > MODEL_LAYERS_MAX + 1)
+    return cv_fail(err, CURVD_ERR_OPTION, "network %.100s...: more than %d layers", to->text, (int)MODEL_LAYERS_MAX);
+  for (int64_t i = 0; i < parsed.times; i++) CV_TRY(add_width(to, &parsed, err));
+  *has_activation = parsed.has_activation;
+  return CURVD_OK;
 }
 
 static curvd_status parse_chain(const char *text, nn_activation_kind hidden, model_spec *spec, cv_error *err) {
-  const char *cursor = text;
-  int n_words = 0;
+  chain to = {spec, text, hidden, 0};
   bool is_named = false; /* the last activation, by its word */
-  while (cursor != NULL) {
+  for (const char *cursor = text; cursor != NULL;) {
     char word[WORD_MAX];
-    network_word parsed;
     CV_TRY(next_word(&cursor, text, word, err));
-    if (n_words == 0 && strchr(word, ':') != NULL)
-      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s: the input \"%s\" takes no activation", text, word);
-    CV_TRY(parse_word(word, text, &parsed, err));
-    if (n_words + parsed.times > MODEL_LAYERS_MAX + 1)
-      return cv_fail(err, CURVD_ERR_OPTION, "network %.100s...: more than %d layers", text, (int)MODEL_LAYERS_MAX);
-    for (int64_t i = 0; i < parsed.times; i++) add_width(spec, n_words++, &parsed, hidden);
-    is_named = parsed.has_activation;
+    CV_TRY(add_word(&to, word, &is_named, err));
   }
-  spec->n_layers = n_words - 1;
   if (spec->n_layers < 1)
     return cv_fail(err, CURVD_ERR_OPTION, "network \"%.100s\" has one width; use at least two, as in 784-10", text);
-  if (!is_named) spec->activation[spec->n_layers - 1] = NN_LINEAR;
-  if (spec->activation[spec->n_layers - 1] != NN_LINEAR)
+  nn_layer_spec *last = &spec->layer[spec->n_layers - 1];
+  if (!is_named) last->activation = NN_LINEAR;
+  if (last->activation != NN_LINEAR)
     return cv_fail(err, CURVD_ERR_OPTION,
                    "network %.100s: the last width takes no activation, as the loss takes logits", text);
   return CURVD_OK;
@@ -102,18 +119,14 @@ static curvd_status parse_chain(const char *text, nn_activation_kind hidden, mod
 
 curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                               cv_error *err) {
-  model_spec parsed = {.is_autoencoder = strcmp(text, "autoencoder") == 0};
-  CV_TRY(parse_chain(parsed.is_autoencoder ? autoencoder_words : text, hidden, &parsed, err));
+  model_spec parsed;
+  bool is_autoencoder = strcmp(text, "autoencoder") == 0;
+  CV_TRY(parse_chain(is_autoencoder ? autoencoder_words : text, hidden, &parsed, err));
+  parsed.is_autoencoder = is_autoencoder;
   if (parsed.is_autoencoder && loss == NN_SOFTMAX_CE)
     return cv_fail(err, CURVD_ERR_OPTION, "network autoencoder has no classes for a softmax loss; use loss auto");
   nn_loss_kind automatic = parsed.is_autoencoder ? NN_SIGMOID_CE : NN_SOFTMAX_CE;
   parsed.loss = loss == NN_LOSS_AUTO ? automatic : loss;
   *spec = parsed;
   return CURVD_OK;
-}
-
-int64_t model_parameters(const model_spec *spec) {
-  int64_t sum = 0;
-  for (int i = 0; i < spec->n_layers; i++) sum += spec->width[i + 1] * (spec->width[i] + 1);
-  return sum;
 }

@@ -1,16 +1,18 @@
-/* The seam of the trainer's layers. Letters: B rows (examples), all arrays row-major, batch first.
+/* The seam of the trainer's layers. Letters: B rows (examples), all arrays row-major, batch first, channels last.
  *
- * An activation buffer of width d has ld = nn_ld(d) >= d + 1 floats a row and holds the constant 1 in column d, so that
- * the bias is the last column of W and one matrix product does all. Functions write columns 0 .. d-1 only.
+ * A tensor is (B, height, width, channels). An image's pixels lie one behind the other. A flat tensor, which fully
+ * connected layers take and make, has one pixel, ld = nn_ld(d) >= d + 1 floats a row, and the constant 1 in column d,
+ * so that the bias is the last column of W and one matrix product does all. Functions write columns 0 .. d-1 only.
  *
- * To add a kind of layer: fill an nn_ops in nn_<kind>.c, name it in nn_kinds (model.c), and add it to the gradient
- * check of tests/unit/test_nn.c, which every kind passes. */
+ * To add a kind of layer: fill an nn_ops in nn_<kind>.c, name it in nn_kind and nn_kinds (model.c), let model_build.c
+ * find its output's shape, and add it to the gradient check of tests/unit/test_layers.c, which every kind passes. */
 #ifndef TRAIN_NN_H
 #define TRAIN_NN_H
 
 #include "base/memory.h"
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum nn_activation_kind { NN_LINEAR, NN_RELU, NN_TANH, NN_SIGMOID, NN_GELU } nn_activation_kind;
@@ -19,32 +21,73 @@ typedef enum nn_loss_kind { NN_LOSS_AUTO, NN_SOFTMAX_CE, NN_SIGMOID_CE, NN_SQUAR
 /* Padded row length for width d with its constant 1: a multiple of 16 floats and never of 512 (cache sets). */
 int64_t nn_ld(int64_t d);
 
+/* Of one example's tensor. */
+typedef struct nn_shape {
+  int64_t height, width, channels;
+  bool is_image;
+} nn_shape;
+
+nn_shape nn_flat(int64_t d);
+int64_t nn_size(nn_shape shape);   /* numbers of one example */
+int64_t nn_stride(nn_shape shape); /* floats from one example to the next */
+
+/* One pass through a network: what layers need beside numbers. */
+typedef struct nn_pass {
+  bool is_training; /* else running statistics, and nothing is dropped */
+  uint64_t seed;
+  int64_t step;
+  const int64_t *position;                       /* (rows) of every example in the global batch; NULL: its row */
+  void (*sum)(void *user, int64_t n, double *x); /* over all ranks that train, in place; NULL: statistics are local */
+  void *user;
+} nn_pass;
+
+typedef enum nn_kind { NN_DENSE, NN_KINDS } nn_kind;
+
+enum { NN_INPUTS_MAX = 2, NN_NAME_MAX = 64 };
+
+/* What a layer is, without memory. */
+typedef struct nn_layer_spec {
+  nn_kind kind;
+  char name[NN_NAME_MAX];
+  int from[NN_INPUTS_MAX]; /* tensors that it takes; tensor 0 is the network's input, i + 1 the output of layer i */
+  nn_shape in, out;        /* of the first input; all inputs of a layer are alike */
+  nn_activation_kind activation;
+  bool has_bias;
+} nn_layer_spec;
+
+/* A weight is a matrix (d_out, d_in) with the bias as one more column; 0 rows: the layer has none. */
+int64_t nn_weight_rows(const nn_layer_spec *spec);
+int64_t nn_weight_columns(const nn_layer_spec *spec); /* d_in */
+
 struct nn_layer;
 typedef struct nn_ops {
   const char *name;
-  /* y (B, d_out) from x (B, d_in); keeps what backward needs in the layer (aux). */
-  void (*forward)(struct nn_layer *layer, int64_t rows, const float *x, float *y);
-  /* g (B, d_out), the gradient before the activation, in place of dy, the gradient after it. */
-  void (*backward_output)(struct nn_layer *layer, int64_t rows, const float *y, float *g);
-  /* gradient = beta * gradient + scale * g^T [x 1]   (d_out, d_in + 1) */
+  int n_inputs;
+  /* y (B, out) before the activation, from x[0 .. n_inputs - 1] */
+  void (*forward)(struct nn_layer *layer, const nn_pass *pass, int64_t rows, const float *const *x, float *y);
+  /* gradient = beta * gradient + scale * sum over rows; NULL: no weights */
   void (*backward_weight)(struct nn_layer *layer, int64_t rows, const float *x, const float *g, float scale,
                           float beta);
-  /* dx (B, d_in) = g W */
-  void (*backward_input)(struct nn_layer *layer, int64_t rows, const float *g, float *dx);
+  /* dx (B, in), the gradient in input number `which`, from g, the gradient before the activation */
+  void (*backward_input)(struct nn_layer *layer, int64_t rows, int which, const float *x, const float *g, float *dx);
+  /* Optional. Own memory beside weights, for passes of at most rows_max examples, and giving it back. */
+  curvd_status (*create)(struct nn_layer *layer, int64_t rows_max, cv_memory *memory, cv_error *err);
+  void (*release)(struct nn_layer *layer, cv_memory *memory);
+  /* Optional: what the three above share, once g is known. */
+  void (*backward_begin)(struct nn_layer *layer, const nn_pass *pass, int64_t rows, const float *x, const float *g);
 } nn_ops;
 
 typedef struct nn_layer {
   const nn_ops *ops;
-  char name[64];
+  nn_layer_spec spec;
   int64_t d_in, d_out;
-  nn_activation_kind activation;
-  int64_t ld;               /* of weight and gradient: nn_ld(d_in) */
-  float *weight, *gradient; /* (d_out, d_in + 1), padding is 0 */
-  float *aux;               /* (max rows, nn_ld(d_out)), slopes of a gelu; NULL otherwise */
+  int64_t ld;               /* of weight and gradient */
+  float *weight, *gradient; /* (d_out, d_in [+ 1]), padding is 0; NULL without weights */
+  float *slope;             /* (max rows, out), derivatives of a gelu; NULL otherwise */
+  void *state;              /* of the kind */
 } nn_layer;
 
-extern const nn_ops nn_dense;          /* y = activation([x 1] W^T) */
-extern const nn_ops *const nn_kinds[]; /* all kinds; NULL ends the list */
+extern const nn_ops nn_dense; /* y = [x 1] W^T */
 
 /* In place on (B, d), rows ld apart. slope: derivatives, written by forward and read by backward, rows ld apart; only
  * gelu (x Phi(x), the erf form) needs them (NULL otherwise). NaN gives NaN. */

@@ -24,7 +24,7 @@ curvd_status optim_create(const optim *settings, const model *net, cv_memory *me
   for (int i = 0; i < MODEL_LAYERS_MAX; i++) opt->first[i] = opt->second[i] = NULL;
   curvd_status status = CURVD_OK;
   for (int i = 0; i < net->spec.n_layers && status == CURVD_OK; i++)
-    status = moments_new(opt, &net->layer[i], memory, &opt->first[i], &opt->second[i], err);
+    if (net->layer[i].weight) status = moments_new(opt, &net->layer[i], memory, &opt->first[i], &opt->second[i], err);
   if (status != CURVD_OK) optim_free(memory, opt);
   return status;
 }
@@ -45,6 +45,7 @@ void optim_couple_decay(const optim *opt, model *net, double share) {
   if (opt->decay != OPTIM_COUPLED_BEFORE || scale == 0) return;
   for (int i = 0; i < net->spec.n_layers; i++) {
     nn_layer *layer = &net->layer[i];
+    if (layer->weight == NULL) continue;
     add_scaled(weight_count(layer), scale, layer->weight, layer->gradient);
   }
 }
@@ -93,6 +94,7 @@ void optim_step(optim *opt, model *net, double lr) {
   for (int i = 0; i < net->spec.n_layers; i++) {
     nn_layer *layer = &net->layer[i];
     int64_t count = weight_count(layer);
+    if (layer->weight == NULL) continue;
     if (opt->kind == TRAIN_ADAMW)
       adamw(count, s, opt, correction, layer->gradient, opt->first[i], opt->second[i], layer->weight);
     else if (opt->first[i] != NULL)

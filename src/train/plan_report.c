@@ -17,11 +17,11 @@ static void layer_line(const run_shape *given, const curvd_prediction *p, int32_
   if (curvd_prediction_layer(p, i, &layer) != CURVD_OK) return;
   snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.n[1], (long long)layer.n[0]);
   if (layer.owner < 0) {
-    printf("%-8s %14s  not preconditioned\n", given->name[i], shape);
+    printf("%-8s %14s  not preconditioned\n", given->layer[i].name, shape);
     return;
   }
   snprintf(owner, sizeof owner, "rank %d", layer.owner);
-  printf("%-8s %14s  %-10s", given->name[i], shape, owner);
+  printf("%-8s %14s  %-10s", given->layer[i].name, shape, owner);
   for (int f = 0; f < 2; f++) {
     char pairs[32];
     snprintf(pairs, sizeof pairs, layer.eig_rank[f] == layer.n[f] ? "all" : "%lld", (long long)layer.eig_rank[f]);
@@ -125,7 +125,7 @@ curvd_status json_print(json_t *object, cv_error *err) {
 static json_t *json_layer(const run_shape *given, const curvd_prediction *p, int32_t i) {
   curvd_predicted_layer l = {.owner = -1, .carrier = {"", ""}, .apply = "", .route = ""};
   curvd_prediction_layer(p, i, &l);
-  json_t *layer = json_pack("{s:s,s:i}", "layer", given->name[i], "owner", l.owner);
+  json_t *layer = json_pack("{s:s,s:i}", "layer", given->layer[i].name, "owner", l.owner);
   for (int f = 0; f < 2 && l.owner >= 0; f++)
     json_object_set_new(layer, f == 0 ? "A" : "G",
                         json_pack("{s:I,s:I,s:i,s:s}", "n", (json_int_t)l.n[f], "eig_rank", (json_int_t)l.eig_rank[f],

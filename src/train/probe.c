@@ -71,6 +71,7 @@ static const double LONGEST_S = 5;
 
 typedef struct stepper {
   model net;
+  nn_pass pass;
   int64_t rows, rows_fisher;
   nn_loss_kind loss;
   int32_t *labels;
@@ -80,18 +81,18 @@ typedef struct stepper {
 static void forward_backward(stepper *s) {
   model *m = &s->net;
   int top = m->spec.n_layers;
-  int64_t d = m->spec.width[top], hits = 0;
-  model_forward(m, s->rows);
+  int64_t d = model_output(&m->spec).channels, hits = 0;
+  model_forward(m, &s->pass, s->rows);
   nn_loss(s->loss, s->rows, d, m->x[top], nn_ld(d), s->labels, s->targets, nn_ld(d), m->g[top], &hits);
-  model_backward(m, s->rows, true, 1.0f / (float)s->rows, 0, NULL, NULL);
+  model_backward(m, &s->pass, s->rows, true, 1.0f / (float)s->rows, 0, NULL, NULL);
 }
 
 static void backward_sampled(stepper *s) {
   model *m = &s->net;
   int top = m->spec.n_layers;
-  int64_t d = m->spec.width[top];
+  int64_t d = model_output(&m->spec).channels;
   nn_loss_sampled(s->loss, s->rows_fisher, d, m->x[top], nn_ld(d), 1, 1, 0, m->g[top]);
-  model_backward(m, s->rows_fisher, false, 0, 0, NULL, NULL);
+  model_backward(m, &s->pass, s->rows_fisher, false, 0, 0, NULL, NULL);
 }
 
 static int by_size(const void *x, const void *y) {
@@ -113,16 +114,17 @@ static double median_s(void (*run)(stepper *), stepper *s) {
 }
 
 static curvd_status make(const config *c, const run_shape *given, stepper *s, cv_memory *memory, cv_error *err) {
-  int64_t d = given->spec.width[given->spec.n_layers];
+  int64_t inputs = nn_stride(given->spec.input);
   void *labels = NULL;
   s->loss = given->spec.loss;
   CV_TRY(model_create(&given->spec, s->rows, (model_init)c->values.init, 1, memory, &s->net, err));
   CV_TRY(cv_memory_new(memory, CV_MEMORY_DATA, s->rows, sizeof *s->labels, "labels", &labels, err));
   s->labels = labels;
-  CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, s->rows * nn_ld(d), "targets", &s->targets, err));
-  int64_t ld = nn_ld(given->spec.width[0]);
+  CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, s->rows * nn_stride(model_output(&given->spec)), "targets", &s->targets,
+                       err));
   for (int64_t i = 0; i < s->rows; i++) {
-    for (int64_t j = 0; j < given->spec.width[0]; j++) s->net.x[0][i * ld + j] = (float)((i * 7 + j * 13) % 17) / 17;
+    for (int64_t j = 0; j < nn_size(given->spec.input); j++)
+      s->net.x[0][i * inputs + j] = (float)((i * 7 + j * 13) % 17) / 17;
   }
   return CURVD_OK;
 }
@@ -136,7 +138,7 @@ static int64_t rows_of(const run_shape *given, int n_workers, double gemm_flops_
 
 curvd_status probe_training(const config *c, run_shape *given, int n_workers, double gemm_flops_s, cv_error *err) {
   cv_memory memory = {0};
-  stepper s = {.rows = rows_of(given, n_workers, gemm_flops_s)};
+  stepper s = {.pass = {.is_training = true}, .rows = rows_of(given, n_workers, gemm_flops_s)};
   s.rows_fisher = cv_divide_up(s.rows, c->values.fisher_stride);
   curvd_status status = make(c, given, &s, &memory, err);
   if (status == CURVD_OK) {

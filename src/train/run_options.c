@@ -18,7 +18,7 @@ static bool is_published(const config *c) {
 
 /* Automatic values: what the recipe's authors use, else the field's common choice. */
 static double auto_lr(const config *c, const model_spec *spec) {
-  bool is_smooth = spec->activation[0] == NN_SIGMOID || spec->activation[0] == NN_TANH;
+  bool is_smooth = spec->layer[0].activation == NN_SIGMOID || spec->layer[0].activation == NN_TANH;
   if (c->values.method == TRAIN_METHOD_SGD) return 0.1;
   if (c->values.method == TRAIN_METHOD_ADAMW) return 1e-3;
   if (is_published(c)) return 0.1;

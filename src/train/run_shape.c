@@ -8,10 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void run_layer_name(int layer, char *text, size_t size) {
-  snprintf(text, size, "fc%d", layer + 1);
-}
-
 static curvd_status add_option(void *user, const char *key, const char *value, cv_error *err) {
   run_shape *to = user;
   int32_t at = to->shape.n_options++;
@@ -25,8 +21,8 @@ static curvd_status add_option(void *user, const char *key, const char *value, c
 
 static void add_layers(run_shape *to) {
   for (int i = 0; i < to->spec.n_layers; i++) {
-    run_layer_name(i, to->name[i], sizeof to->name[i]);
-    to->layer[i] = (curvd_layer_shape){to->name[i], to->spec.width[i], to->spec.width[i + 1], true};
+    const nn_layer_spec *s = &to->spec.layer[i];
+    to->layer[i] = (curvd_layer_shape){s->name, nn_weight_columns(s), nn_weight_rows(s), s->has_bias};
   }
 }
 

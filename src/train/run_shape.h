@@ -14,15 +14,11 @@ typedef struct run_shape {
   curvd_run_shape shape; /* borrows from the rest: it does not move */
   model_spec spec;
   curvd_layer_shape layer[MODEL_LAYERS_MAX];
-  char name[MODEL_LAYERS_MAX][16];
   curvd_option_value option[RUN_SHAPE_OPTIONS_MAX];
   char value[RUN_SHAPE_OPTIONS_MAX][CV_OPTION_TEXT_MAX];
 } run_shape;
 
 /* Resolves c's automatic values for n_ranks. Seconds of training are left at those of its flops. *made: to be freed. */
 curvd_status run_shape_make(config *c, int n_ranks, run_shape **made, cv_error *err);
-
-/* As "fc1", "fc2", ... */
-void run_layer_name(int layer, char *text, size_t size);
 
 #endif

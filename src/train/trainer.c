@@ -23,20 +23,30 @@ static void fill_labels(trainer *t, const data_set *set, const int64_t *index, i
   if (t->model.spec.loss == NN_SOFTMAX_CE) {
     data_labels(set, index, rows, t->labels);
   } else {
-    data_targets(set, index, rows, t->targets, nn_ld(t->model.spec.width[t->model.spec.n_layers]));
+    data_targets(set, index, rows, t->targets, nn_stride(model_output(&t->model.spec)));
   }
 }
 
 static void load_batch(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
-  data_features(set, index, rows, t->model.x[0], nn_ld(set->d_in));
+  data_features(set, index, rows, t->model.x[0], nn_stride(t->model.spec.input));
   fill_labels(t, set, index, rows);
+}
+
+/* What a layer takes and the gradient in what it makes, on the way back. */
+typedef struct at_layer {
+  const float *a, *g;
+  int64_t lda, ldg;
+} at_layer;
+
+static at_layer look_at(const trainer *t, int layer) {
+  const nn_layer_spec *s = &t->model.layer[layer].spec;
+  return (at_layer){t->model.x[s->from[0]], t->model.g[layer + 1], nn_stride(s->in), nn_stride(s->out)};
 }
 
 static bool capture(void *user, int layer) {
   trainer *t = user;
-  const nn_layer *l = &t->model.layer[layer];
-  curvd_capture(t->ctx, layer, t->rows_fisher, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
-                nn_ld(l->d_out));
+  at_layer at = look_at(t, layer);
+  curvd_capture(t->ctx, layer, t->rows_fisher, at.a, at.lda, at.g, at.ldg);
   return false;
 }
 
@@ -49,10 +59,9 @@ static float gradient_scale(const trainer *t) {
 
 /* A failure is told by trainer_step, after the step that all workers refuse together. */
 static void precondition(trainer *t, int layer, int64_t rows) {
-  const nn_layer *l = &t->model.layer[layer];
-  curvd_status status =
-      curvd_precondition(t->ctx, layer, rows, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1], nn_ld(l->d_out),
-                         gradient_scale(t), t->gradient_keep, &t->gradient[layer]);
+  at_layer at = look_at(t, layer);
+  curvd_status status = curvd_precondition(t->ctx, layer, rows, at.a, at.lda, at.g, at.ldg, gradient_scale(t),
+                                           t->gradient_keep, &t->gradient[layer]);
   if (status != CURVD_OK) cv_fail(&t->precondition, status, "%s", curvd_last_error(t->ctx));
 }
 
@@ -60,7 +69,6 @@ static void precondition(trainer *t, int layer, int64_t rows) {
  * a gradient later, so nothing is told of it then. */
 static bool gradient_ready(void *user, int layer) {
   trainer *t = user;
-  const nn_layer *l = &t->model.layer[layer];
   bool is_sampled = t->config->values.fisher == 1;
   if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
   if (curvd_is_factored(t->ctx, layer)) {
@@ -68,8 +76,8 @@ static bool gradient_ready(void *user, int layer) {
     return true;
   }
   if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return false;
-  curvd_capture_gradient(t->ctx, layer, t->rows_now, t->model.x[layer], nn_ld(l->d_in), t->model.g[layer + 1],
-                         nn_ld(l->d_out), gradient_scale(t));
+  at_layer at = look_at(t, layer);
+  curvd_capture_gradient(t->ctx, layer, t->rows_now, at.a, at.lda, at.g, at.ldg, gradient_scale(t));
   return false;
 }
 
@@ -83,6 +91,7 @@ static int64_t arrange(trainer *t, const int64_t *batch, int64_t first, int64_t 
   for (int64_t i = first; i < first + rows; i++) {
     int64_t place = i % stride == 0 ? front++ : t->rows_fisher + back++;
     t->piece[place] = batch[i];
+    t->position[place] = i;
   }
   return number;
 }
@@ -91,24 +100,26 @@ static int64_t arrange(trainer *t, const int64_t *batch, int64_t first, int64_t 
 static void run_piece(trainer *t, int64_t number, int64_t rows, bool is_first) {
   model *m = &t->model;
   int top = m->spec.n_layers;
-  int64_t d = m->spec.width[top], hits = 0;
+  int64_t d = model_output(&m->spec).channels, hits = 0;
   bool wants = curvd_wants_capture(t->ctx), is_sampled = t->config->values.fisher == 1;
   t->rows_now = rows;
   cv_stage_begin(&t->stage[TRAINER_FORWARD]);
-  model_forward(m, rows);
+  t->pass.is_training = true;
+  t->pass.step = t->step;
+  model_forward(m, &t->pass, rows);
   curvd_progress(t->ctx); /* as the captures do between the layers of the backward pass */
   t->loss_sum += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
   t->loss_rows += rows;
   cv_stage_end(&t->stage[TRAINER_FORWARD]);
   cv_stage_begin(&t->stage[TRAINER_BACKWARD]);
   t->gradient_keep = is_first ? t->gradient_momentum : 1;
-  model_backward(m, rows, true, gradient_scale(t), t->gradient_keep, gradient_ready, t);
+  model_backward(m, &t->pass, rows, true, gradient_scale(t), t->gradient_keep, gradient_ready, t);
   cv_stage_end(&t->stage[TRAINER_BACKWARD]);
   if (!wants || !is_sampled) return;
   cv_stage_begin(&t->stage[TRAINER_SAMPLED]);
   nn_loss_sampled(m->spec.loss, t->rows_fisher, d, m->x[top], nn_ld(d), (uint64_t)t->config->values.seed, t->step,
                   number, m->g[top]);
-  model_backward(m, t->rows_fisher, false, 0, 0, capture, t);
+  model_backward(m, &t->pass, t->rows_fisher, false, 0, 0, capture, t);
   cv_stage_end(&t->stage[TRAINER_SAMPLED]);
 }
 
@@ -200,16 +211,17 @@ trainer_score trainer_evaluate(trainer *t) {
   model *m = &t->model;
   const data_set *set = &t->data.test;
   int top = m->spec.n_layers;
-  int64_t d = m->spec.width[top], to = cut(set->n, t->n_workers, t->worker + 1);
+  int64_t d = model_output(&m->spec).channels, to = cut(set->n, t->n_workers, t->worker + 1);
   double in[2] = {0, 0}, out[2];
   cv_stage_begin(&t->stage[TRAINER_EVALUATE]);
   t->order_epoch = -1;
+  t->pass.is_training = false;
   for (int64_t i = 0; i < set->n; i++) t->order[i] = i;
   for (int64_t at = cut(set->n, t->n_workers, t->worker), rows; at < to; at += rows) {
     int64_t hits = 0;
     rows = to - at < m->rows_max ? to - at : m->rows_max;
     load_batch(t, set, t->order + at, rows);
-    model_forward(m, rows);
+    model_forward(m, &t->pass, rows);
     in[0] += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
     in[1] += (double)hits;
   }

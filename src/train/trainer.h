@@ -41,6 +41,8 @@ typedef struct trainer {
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
   int64_t *order;          /* (n) of epoch order_epoch, or of an evaluation */
   int64_t *piece;          /* (rows_max) examples of the piece in the model */
+  int64_t *position;       /* (rows_max) of them in the global batch */
+  nn_pass pass;
   int64_t order_epoch;
   int32_t *labels; /* (rows_max) */
   float *targets;  /* (rows_max, nn_ld(d_out)) */

@@ -54,8 +54,8 @@ static curvd_status load_data(trainer *t, const model_spec *spec, cv_error *err)
                           .is_autoencoder = spec->is_autoencoder,
                           .validation = v->validation_images,
                           .teacher_samples = v->teacher_samples,
-                          .teacher_d_in = spec->width[0],
-                          .teacher_d_out = spec->width[spec->n_layers],
+                          .teacher_d_in = nn_size(spec->input),
+                          .teacher_d_out = model_output(spec).channels,
                           .teacher_is_regression = v->loss == NN_SQUARED || v->loss == NN_SIGMOID_CE,
                           .seed = (uint64_t)v->seed};
   curvd_status status = t->rank == 0 ? data_load(&request, &t->memory, &t->data, err) : CURVD_OK;
@@ -67,11 +67,12 @@ static curvd_status load_data(trainer *t, const model_spec *spec, cv_error *err)
 static curvd_status check_shapes(const trainer *t, const model_spec *spec, cv_error *err) {
   const data_set *set = &t->data.train;
   int64_t outputs = spec->is_autoencoder ? set->d_in : set->d_out, batch = t->config->values.batch;
-  if (set->d_in != spec->width[0] || outputs != spec->width[spec->n_layers]) {
+  int64_t takes = nn_size(spec->input), makes = model_output(spec).channels;
+  if (set->d_in != takes || outputs != makes) {
     return cv_fail(err, CURVD_ERR_OPTION,
                    "network %s takes %lld inputs to %lld outputs, the data set %s has %lld and %lld",
-                   t->config->values.network, (long long)spec->width[0], (long long)spec->width[spec->n_layers],
-                   t->config->values.data, (long long)set->d_in, (long long)outputs);
+                   t->config->values.network, (long long)takes, (long long)makes, t->config->values.data,
+                   (long long)set->d_in, (long long)outputs);
   }
   if (batch > set->n) {
     return cv_fail(err, CURVD_ERR_OPTION, "batch %lld is larger than the data set's %lld training examples",
@@ -116,9 +117,9 @@ static curvd_status plan_options(trainer *t, const model_spec *spec, cv_error *e
   if (t->is_dry) CV_TRY(set_option(t, "dry_run", "true", err));
   CV_TRY(run_options(t->config, t->n_ranks, t->steps_per_epoch, set_option, t, err));
   for (int i = 0; i < spec->n_layers; i++) {
-    char name[16];
-    run_layer_name(i, name, sizeof name);
-    CV_TRY(from_library(t, curvd_layer_add(t->ctx, name, spec->width[i], spec->width[i + 1], true, NULL), err));
+    const nn_layer_spec *s = &spec->layer[i];
+    CV_TRY(from_library(t, curvd_layer_add(t->ctx, s->name, nn_weight_columns(s), nn_weight_rows(s), s->has_bias, NULL),
+                        err));
   }
   return CURVD_OK;
 }
@@ -167,16 +168,18 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
 
 static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *err) {
   int64_t n = t->data.train.n > t->data.test.n ? t->data.train.n : t->data.test.n, rows = t->model.rows_max;
-  void *order = NULL, *piece = NULL, *labels = NULL;
+  void *order = NULL, *piece = NULL, *position = NULL, *labels = NULL;
   t->order_epoch = -1;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, n, sizeof *t->order, "the order of examples", &order, err));
   t->order = order;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->piece, "a batch", &piece, err));
   t->piece = piece;
+  CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->position, "a batch", &position, err));
+  t->position = position;
+  t->pass = (nn_pass){.seed = (uint64_t)t->config->values.seed, .position = t->position};
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->labels, "labels", &labels, err));
   t->labels = labels;
-  return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_ld(spec->width[spec->n_layers]), "targets", &t->targets,
-                       err);
+  return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_stride(model_output(spec)), "targets", &t->targets, err);
 }
 
 static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *err) {
@@ -230,12 +233,13 @@ curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err
 }
 
 void trainer_free(trainer *t) {
-  void *order = t->order, *piece = t->piece, *labels = t->labels;
+  void *order = t->order, *piece = t->piece, *position = t->position, *labels = t->labels;
   cv_memory_free(&t->memory, &order);
   cv_memory_free(&t->memory, &piece);
+  cv_memory_free(&t->memory, &position);
   cv_memory_free(&t->memory, &labels);
   cv_floats_free(&t->memory, &t->targets);
-  t->order = t->piece = NULL, t->labels = NULL;
+  t->order = t->piece = t->position = NULL, t->labels = NULL;
   optim_free(&t->memory, &t->optim);
   model_free(&t->memory, &t->model);
   data_free(&t->memory, &t->data);

@@ -12,6 +12,12 @@ const char *__asan_default_options(void) {
   return "allocator_may_return_null=1";
 }
 
+static const nn_pass training = {.is_training = true};
+
+static int64_t width_of(const model_spec *spec, int tensor) {
+  return nn_size(model_shape(spec, tensor));
+}
+
 static int64_t live_bytes(const cv_memory *memory) {
   int64_t sum = 0;
   for (int kind = 0; kind < CV_MEMORY_KINDS; kind++) sum += memory->bytes[kind];
@@ -37,12 +43,13 @@ START_TEST(test_words_of_a_chain) {
   model_spec spec = spec_of("784-1000-500:tanh-10", NN_RELU, NN_LOSS_AUTO);
   ck_assert_int_eq(spec.n_layers, 3);
   const int64_t width[] = {784, 1000, 500, 10};
-  for (int i = 0; i < 4; i++) ck_assert_int_eq(spec.width[i], width[i]);
-  ck_assert(spec.activation[0] == NN_RELU && spec.activation[1] == NN_TANH && spec.activation[2] == NN_LINEAR);
+  for (int i = 0; i < 4; i++) ck_assert_int_eq(width_of(&spec, i), width[i]);
+  ck_assert(spec.layer[0].activation == NN_RELU && spec.layer[1].activation == NN_TANH &&
+            spec.layer[2].activation == NN_LINEAR);
   ck_assert(spec.loss == NN_SOFTMAX_CE && !spec.is_autoencoder);
   ck_assert_int_eq(model_parameters(&spec), 785 * 1000 + 1001 * 500 + 501 * 10);
   spec = spec_of("3-2:linear-1:linear", NN_GELU, NN_SQUARED);
-  ck_assert(spec.activation[0] == NN_LINEAR && spec.activation[1] == NN_LINEAR && spec.loss == NN_SQUARED);
+  ck_assert(spec.layer[0].activation == NN_LINEAR && spec.layer[1].activation == NN_LINEAR && spec.loss == NN_SQUARED);
 }
 END_TEST
 
@@ -51,12 +58,12 @@ START_TEST(test_repeated_widths) {
              spec = spec_of("3-5x3:tanh-7x2-2", NN_GELU, NN_SQUARED);
   ck_assert_int_eq(spec.n_layers, once.n_layers);
   for (int i = 0; i < once.n_layers; i++) {
-    ck_assert_int_eq(spec.width[i + 1], once.width[i + 1]);
-    ck_assert_int_eq(spec.activation[i], once.activation[i]);
+    ck_assert_int_eq(width_of(&spec, i + 1), width_of(&once, i + 1));
+    ck_assert_int_eq(spec.layer[i].activation, once.layer[i].activation);
   }
   spec = spec_of("4x201", NN_RELU, NN_SQUARED);
-  ck_assert(spec.n_layers == 200 && spec.width[200] == 4);
-  ck_assert(spec.activation[198] == NN_RELU && spec.activation[199] == NN_LINEAR);
+  ck_assert(spec.n_layers == 200 && width_of(&spec, 200) == 4);
+  ck_assert(spec.layer[198].activation == NN_RELU && spec.layer[199].activation == NN_LINEAR);
 }
 END_TEST
 
@@ -64,8 +71,8 @@ START_TEST(test_words_of_the_autoencoder) {
   model_spec spec = spec_of("autoencoder", NN_RELU, NN_LOSS_AUTO);
   const int64_t width[] = {784, 1000, 500, 250, 30, 250, 500, 1000, 784};
   ck_assert_int_eq(spec.n_layers, 8);
-  for (int i = 0; i < 9; i++) ck_assert_int_eq(spec.width[i], width[i]);
-  for (int i = 0; i < 8; i++) ck_assert_int_eq(spec.activation[i], i == 3 || i == 7 ? NN_LINEAR : NN_SIGMOID);
+  for (int i = 0; i < 9; i++) ck_assert_int_eq(width_of(&spec, i), width[i]);
+  for (int i = 0; i < 8; i++) ck_assert_int_eq(spec.layer[i].activation, i == 3 || i == 7 ? NN_LINEAR : NN_SIGMOID);
   ck_assert(spec.loss == NN_SIGMOID_CE && spec.is_autoencoder);
   ck_assert_int_eq(spec_of("autoencoder", NN_RELU, NN_SQUARED).loss, NN_SQUARED);
 }
@@ -126,19 +133,19 @@ END_TEST
 START_TEST(test_buffers_and_padding) {
   cv_memory memory = {0};
   model net = model_of("20-15:gelu-33-10", NN_TANH, 7, MODEL_INIT_AUTO, &memory);
-  ck_assert_str_eq(net.layer[0].name, "fc1");
-  ck_assert_str_eq(net.layer[2].name, "fc3");
+  ck_assert_str_eq(net.layer[0].spec.name, "fc1");
+  ck_assert_str_eq(net.layer[2].spec.name, "fc3");
   for (int i = 0; i < 3; i++) {
     const nn_layer *layer = &net.layer[i];
-    ck_assert(layer->d_in == net.spec.width[i] && layer->d_out == net.spec.width[i + 1]);
-    ck_assert((layer->aux != NULL) == (i == 0));
+    ck_assert(layer->d_in == width_of(&net.spec, i) && layer->d_out == width_of(&net.spec, i + 1));
+    ck_assert((layer->slope != NULL) == (i == 0));
     for (int64_t k = 0; k < layer->d_out * layer->ld; k++) {
       ck_assert((layer->weight[k] == 0) == (k % layer->ld >= layer->d_in)); /* bias and padding are 0 */
       ck_assert_float_eq(layer->gradient[k], 0);
     }
   }
   for (int i = 0; i < 4; i++) {
-    int64_t d = net.spec.width[i], ld = nn_ld(d);
+    int64_t d = width_of(&net.spec, i), ld = nn_ld(d);
     for (int64_t k = 0; k < 7 * ld; k++) {
       ck_assert_float_eq(net.x[i][k], k % ld == d);
       if (i > 0) ck_assert_float_eq(net.g[i][k], 0);
@@ -243,8 +250,8 @@ enum { DEEP_LAYERS = 5, ROWS = 6, ROWS_MAX = 9 };
 static void fill(model *net, reference_net *reference) {
   uint32_t state = 1;
   *reference = (reference_net){.n_layers = net->spec.n_layers, .loss = net->spec.loss};
-  memcpy(reference->width, net->spec.width, sizeof reference->width);
-  memcpy(reference->activation, net->spec.activation, sizeof reference->activation);
+  for (int i = 0; i <= net->spec.n_layers; i++) reference->width[i] = width_of(&net->spec, i);
+  for (int i = 0; i < net->spec.n_layers; i++) reference->activation[i] = net->spec.layer[i].activation;
   reference_new(reference);
   for (int l = 0; l < net->spec.n_layers; l++) {
     nn_layer *layer = &net->layer[l];
@@ -257,16 +264,16 @@ static void fill(model *net, reference_net *reference) {
       }
   }
   for (int64_t i = 0; i < ROWS_MAX; i++)
-    for (int64_t j = 0; j < net->spec.width[0]; j++) {
+    for (int64_t j = 0; j < width_of(&net->spec, 0); j++) {
       state = state * 1664525 + 1013904223;
-      net->x[0][i * nn_ld(net->spec.width[0]) + j] = (float)state * 0x1p-31f - 1;
+      net->x[0][i * nn_ld(width_of(&net->spec, 0)) + j] = (float)state * 0x1p-31f - 1;
     }
 }
 
 static double reference_pass(const model *net, reference_net *reference, int64_t rows) {
   double loss = 0, x[REFERENCE_WIDTH_MAX];
   for (int64_t i = 0; i < rows; i++) {
-    for (int64_t j = 0; j < net->spec.width[0]; j++) x[j] = net->x[0][i * nn_ld(net->spec.width[0]) + j];
+    for (int64_t j = 0; j < width_of(&net->spec, 0); j++) x[j] = net->x[0][i * nn_ld(width_of(&net->spec, 0)) + j];
     loss += reference_example(reference, x, (int32_t)(i % 3), NULL, NULL);
   }
   return loss;
@@ -274,7 +281,8 @@ static double reference_pass(const model *net, reference_net *reference, int64_t
 
 static double loss_of(model *net, int64_t rows) {
   int32_t label[ROWS_MAX];
-  int64_t top = net->spec.n_layers, d = net->spec.width[top], n_correct;
+  int top = net->spec.n_layers;
+  int64_t d = width_of(&net->spec, top), n_correct;
   for (int i = 0; i < ROWS_MAX; i++) label[i] = i % 3;
   return nn_loss(net->spec.loss, rows, d, net->x[top], nn_ld(d), label, NULL, 0, net->g[top], &n_correct);
 }
@@ -318,17 +326,17 @@ START_TEST(test_passes_against_fp64) {
   reference_net reference;
   fill(&net, &reference);
   int64_t n_allocations = memory.n_allocations;
-  model_forward(&net, ROWS);
+  model_forward(&net, &training, ROWS);
   double loss = loss_of(&net, ROWS), expected = reference_pass(&net, &reference, ROWS);
   ck_assert_double_le(fabs(loss - expected), 1e-5 * expected);
-  model_backward(&net, ROWS, true, 0.25f, 0, NULL, NULL);
+  model_backward(&net, &training, ROWS, true, 0.25f, 0, NULL, NULL);
   assert_gradients(&net, &reference, 0.25);
-  model_forward(&net, ROWS); /* another piece of the batch adds up */
+  model_forward(&net, &training, ROWS); /* another piece of the batch adds up */
   loss_of(&net, ROWS);
-  model_backward(&net, ROWS, true, 0.5f, 1, NULL, NULL);
+  model_backward(&net, &training, ROWS, true, 0.5f, 1, NULL, NULL);
   assert_gradients(&net, &reference, 0.75);
   for (int i = 0; i <= DEEP_LAYERS; i++) { /* the constant 1 of every row is still there */
-    int64_t d = net.spec.width[i];
+    int64_t d = width_of(&net.spec, i);
     for (int64_t row = 0; row < ROWS_MAX; row++) ck_assert_float_eq(net.x[i][row * nn_ld(d) + d], 1);
   }
   ck_assert_int_eq(memory.n_allocations, n_allocations);
@@ -342,23 +350,23 @@ START_TEST(test_ready_is_called_with_final_gradients) {
   model net = model_of("7-13:gelu-9:tanh-17:sigmoid-5:relu-3", NN_RELU, ROWS_MAX, MODEL_INIT_AUTO, &memory);
   reference_net reference;
   fill(&net, &reference);
-  model_forward(&net, 1);
+  model_forward(&net, &training, 1);
   loss_of(&net, 1);
   calls seen = {.net = &net, .made = -1};
-  model_backward(&net, 1, false, 1, 0, note_call, &seen);
+  model_backward(&net, &training, 1, false, 1, 0, note_call, &seen);
   ck_assert_int_eq(seen.n, DEEP_LAYERS);
   reference_pass(&net, &reference, 1);
   for (int i = 0; i < DEEP_LAYERS; i++) {
     ck_assert_int_eq(seen.layer[i], DEEP_LAYERS - 1 - i);
     ck_assert_float_eq(seen.first[i], net.g[i + 1][0]);
     /* of one example, the gradient in the bias is the gradient before the activation */
-    ck_assert_double_eq_tol(seen.first[i], reference.gradient[i][net.spec.width[i]], 1e-6);
+    ck_assert_double_eq_tol(seen.first[i], reference.gradient[i][width_of(&net.spec, i)], 1e-6);
     for (int64_t k = 0; k < net.layer[i].d_out * net.layer[i].ld; k++)
       ck_assert_float_eq(net.layer[i].gradient[k], 0); /* weights = false */
   }
   loss_of(&net, 1);
   seen.n = 0;
-  model_backward(&net, 1, true, 1, 0, note_call, &seen);
+  model_backward(&net, &training, 1, true, 1, 0, note_call, &seen);
   for (int i = 0; i < DEEP_LAYERS; i++)
     ck_assert_float_eq(seen.bias_gradient[i], 0); /* ready comes before the product */
   assert_gradients(&net, &reference, 1);
@@ -366,7 +374,7 @@ START_TEST(test_ready_is_called_with_final_gradients) {
   seen.made = 1;
   for (int i = 0; i < DEEP_LAYERS; i++) net.layer[i].gradient[0] = 7;
   loss_of(&net, 1);
-  model_backward(&net, 1, true, 1, 0, note_call, &seen);
+  model_backward(&net, &training, 1, true, 1, 0, note_call, &seen);
   for (int i = 0; i < DEEP_LAYERS; i++)
     ck_assert(i == 1 ? net.layer[i].gradient[0] == 7 : net.layer[i].gradient[0] != 7);
   reference_free(&reference);
@@ -378,10 +386,10 @@ START_TEST(test_no_rows) {
   cv_memory memory = {0};
   model net = model_of("7-13-3", NN_RELU, ROWS_MAX, MODEL_INIT_AUTO, &memory);
   net.layer[0].gradient[0] = 3;
-  model_forward(&net, 0);
-  model_backward(&net, 0, true, 1, 1, NULL, NULL);
+  model_forward(&net, &training, 0);
+  model_backward(&net, &training, 0, true, 1, 1, NULL, NULL);
   ck_assert_float_eq(net.layer[0].gradient[0], 3);
-  model_backward(&net, 0, true, 1, 0, NULL, NULL);
+  model_backward(&net, &training, 0, true, 1, 0, NULL, NULL);
   ck_assert_float_eq(net.layer[0].gradient[0], 0);
   model_free(&memory, &net);
 }

@@ -1,0 +1,18 @@
+/* Building a network's description layer by layer; every shape is found and checked here. */
+#ifndef TRAIN_MODEL_BUILD_H
+#define TRAIN_MODEL_BUILD_H
+
+#include "train/model.h"
+
+void model_build_begin(model_spec *spec, nn_shape input);
+
+/* Appends a layer and returns OK with its output's shape filled in. Of wanted the caller gives kind, name ("": a short
+ * one of its kind and number), from (0 stands for the layer before, as a first input), activation, and what the kind
+ * needs. A fully connected layer behind an image gets a layer that flattens it in between. OPTION: a sentence that
+ * begins with the layer's name. */
+curvd_status model_build_add(model_spec *spec, const nn_layer_spec *wanted, cv_error *err);
+
+/* After the last layer: is there one, and are its outputs logits? */
+curvd_status model_build_end(const model_spec *spec, cv_error *err);
+
+#endif
