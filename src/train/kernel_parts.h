@@ -1,0 +1,32 @@
+/* What the implementations of kernel.h share. */
+#ifndef TRAIN_KERNEL_PARTS_H
+#define TRAIN_KERNEL_PARTS_H
+
+#include "train/kernel.h"
+
+extern const nn_kernels nn_kernels_plain;
+extern const nn_kernels nn_kernels_onednn; /* in a build with oneDNN */
+
+/* Checks the shape, its out included, and rows_max. */
+curvd_status nn_conv_check(const nn_conv *shape, int64_t rows_max, cv_error *err);
+
+/* Pixel of the image under tap k of the window of output pixel o, along one axis; false: in the padding. */
+static inline bool nn_window_pixel(int64_t in, int64_t stride, int64_t pad, int64_t dilation, int64_t o, int64_t k,
+                                   int64_t *i) {
+  *i = o * stride + k * dilation - pad;
+  return *i >= 0 && *i < in;
+}
+
+/* Pooling and normalisation, plain loops of channels: they are bound by memory, and oneDNN's are no faster. */
+void nn_pool_forward(const nn_pool *shape, int64_t rows, const float *x, float *y);
+void nn_pool_backward(const nn_pool *shape, int64_t rows, const float *x, const float *y, const float *g, float *dx);
+void nn_norm_sums(int64_t rows, int64_t c, const float *x, double *sum, double *square);
+void nn_norm_apply(int64_t rows, int64_t c, const float *x, const float *mean, const float *inv_std, const float *gamma,
+                   const float *beta, float *y);
+void nn_norm_backward_sums(int64_t rows, int64_t c, const float *x, const float *g, const float *mean,
+                           const float *inv_std, double *sum_g, double *sum_gx);
+void nn_norm_backward_apply(int64_t rows, int64_t c, const float *x, const float *g, const float *mean,
+                            const float *inv_std, const float *gamma, const float *mean_g, const float *mean_gx,
+                            float *dx);
+
+#endif

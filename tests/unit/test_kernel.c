@@ -1,0 +1,396 @@
+/* Convolutions against their definition in fp64. Data are small whole numbers and scales powers of two, so that every
+ * sum is exact in fp32 in any order, and results must be equal. Gradients are differences of the definition: it is
+ * linear in x and in W, so that those are exact with any step. */
+#include "train/kernel.h"
+
+#include "suite.h"
+
+#include <math.h>
+#include <string.h>
+#ifdef CURVD_HAS_ONEDNN
+#include <omp.h>
+#endif
+
+typedef struct test_case {
+  const char *name;
+  int64_t rows_max;
+  nn_conv shape; /* c_in, c_out, groups, in, out, kernel, stride, pad, dilation */
+} test_case;
+
+static const test_case cases[] = {
+    {"plain square", 3, {4, 5, 1, {5, 6}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"one pixel, kernel 3 x 3", 3, {5, 3, 1, {1, 1}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"one pixel, kernel 1 x 1", 2, {7, 4, 1, {1, 1}, {0}, {1, 1}, {1, 1}, {0, 0}, {1, 1}}},
+    {"kernel 1 x 1", 2, {6, 9, 1, {4, 3}, {0}, {1, 1}, {1, 1}, {0, 0}, {1, 1}}},
+    {"kernel 1 x 1, stride 2", 2, {6, 9, 1, {5, 4}, {0}, {1, 1}, {2, 2}, {0, 0}, {1, 1}}},
+    {"stride larger than the kernel", 2, {3, 4, 1, {9, 8}, {0}, {2, 2}, {3, 4}, {0, 1}, {1, 1}}},
+    {"one channel", 4, {1, 1, 1, {6, 5}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"one input channel", 2, {1, 34, 1, {5, 5}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"three input channels, stride 2", 2, {3, 16, 1, {8, 8}, {0}, {5, 5}, {2, 2}, {2, 2}, {1, 1}}},
+    {"batch 1", 1, {4, 6, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"dilation", 2, {3, 5, 1, {7, 9}, {0}, {3, 2}, {1, 2}, {2, 1}, {2, 3}}},
+    {"two groups", 2, {6, 8, 2, {5, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"three groups, dilation, stride", 3, {3, 9, 3, {6, 7}, {0}, {2, 3}, {2, 1}, {1, 2}, {2, 1}}},
+    {"depthwise", 2, {19, 19, 19, {4, 5}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"depthwise, two outputs each", 2, {5, 10, 5, {4, 4}, {0}, {3, 3}, {2, 2}, {1, 1}, {1, 1}}},
+    {"asymmetric", 2, {4, 3, 1, {3, 8}, {0}, {1, 5}, {1, 3}, {0, 2}, {1, 1}}},
+    {"padding larger than the image", 2, {3, 4, 1, {2, 1}, {0}, {3, 3}, {1, 1}, {3, 4}, {1, 1}}},
+    {"uneven rest at the border", 2, {3, 4, 1, {6, 6}, {0}, {3, 3}, {4, 5}, {1, 0}, {1, 1}}},
+    {"odd channels beyond a block", 2, {17, 35, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"whole blocks", 2, {32, 64, 1, {3, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"groups of whole blocks", 2, {32, 64, 2, {3, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"many pixels", 3, {2, 3, 1, {17, 16}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+};
+enum { N_CASES = sizeof cases / sizeof *cases, MORE_COLUMNS = 3 };
+static const float border = 1234.5f; /* stands where nothing may be written */
+
+static const char *const names[] = {"plain",
+#ifdef CURVD_HAS_ONEDNN
+                                    "onednn"
+#endif
+};
+enum { N_KERNELS = sizeof names / sizeof *names };
+
+static cv_memory memory;
+
+static const nn_kernels *kernels_of(int i) {
+  const nn_kernels *kernels = NULL;
+  ck_assert_int_eq(nn_kernels_find(names[i], &kernels, NULL), CURVD_OK);
+  ck_assert_str_eq(kernels->name, names[i]);
+  return kernels;
+}
+
+/* Whole numbers from -2 to 2. */
+static float *whole_numbers(int64_t n, uint64_t seed) {
+  float *x = malloc((size_t)(n + 1) * sizeof *x);
+  for (int64_t i = 0; i < n; i++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    x[i] = (float)((int64_t)(seed >> 33) % 5 - 2);
+  }
+  x[n] = border;
+  return x;
+}
+
+static float *filled(int64_t n, float value) {
+  float *x = malloc((size_t)(n + 1) * sizeof *x);
+  for (int64_t i = 0; i < n; i++) x[i] = value;
+  x[n] = border;
+  return x;
+}
+
+/* ---- the definition ---- */
+
+typedef struct problem {
+  nn_conv s;
+  int64_t rows, n_x, n_y, d_in, ld;
+  float *x, *w, *g; /* w (c_out, ld): NaN from column d_in + 1 on */
+} problem;
+
+static double x_at(const problem *p, int64_t n, int64_t h, int64_t w, int64_t c) {
+  if (h < 0 || w < 0 || h >= p->s.in[0] || w >= p->s.in[1]) return 0;
+  return p->x[((n * p->s.in[0] + h) * p->s.in[1] + w) * p->s.c_in + c];
+}
+
+/* Output `at` = ((n out_h + h) out_w + w) c_out + o. */
+static double y_of(const problem *p, int64_t at, bool has_bias) {
+  const nn_conv *s = &p->s;
+  int64_t o = at % s->c_out, w = at / s->c_out % s->out[1], h = at / s->c_out / s->out[1] % s->out[0],
+          n = at / s->c_out / s->out[1] / s->out[0], c_in = s->c_in / s->groups,
+          first = o / (s->c_out / s->groups) * c_in;
+  double y = has_bias ? p->w[o * p->ld + p->d_in] : 0;
+  for (int64_t a = 0; a < s->kernel[0]; a++)
+    for (int64_t b = 0; b < s->kernel[1]; b++)
+      for (int64_t i = 0; i < c_in; i++)
+        y += p->w[o * p->ld + (a * s->kernel[1] + b) * c_in + i] *
+             x_at(p, n, h * s->stride[0] + a * s->dilation[0] - s->pad[0],
+                  w * s->stride[1] + b * s->dilation[1] - s->pad[1], first + i);
+  return y;
+}
+
+/* sum g y over the outputs [begin, end) in steps: all that *value has a part in */
+static double loss(const problem *p, int64_t begin, int64_t end, int64_t step) {
+  double sum = 0;
+  for (int64_t i = begin; i < end; i += step) sum += p->g[i] * y_of(p, i, true);
+  return sum;
+}
+
+static double difference(const problem *p, float *value, int64_t begin, int64_t end, int64_t step) {
+  float kept = *value;
+  *value = kept + 1;
+  double up = loss(p, begin, end, step);
+  *value = kept - 1;
+  double down = loss(p, begin, end, step);
+  *value = kept;
+  return (up - down) / 2;
+}
+
+static problem make_problem(const test_case *t) {
+  problem p = {.s = t->shape, .rows = t->rows_max};
+  ck_assert_int_eq(nn_conv_size(&p.s, NULL), CURVD_OK);
+  const nn_conv *s = &p.s;
+  p.n_x = s->in[0] * s->in[1] * s->c_in;
+  p.n_y = s->out[0] * s->out[1] * s->c_out;
+  p.d_in = s->kernel[0] * s->kernel[1] * s->c_in / s->groups;
+  p.ld = p.d_in + 1 + MORE_COLUMNS;
+  p.x = whole_numbers(p.rows * p.n_x, 1);
+  p.w = whole_numbers(s->c_out * p.ld, 2);
+  p.g = whole_numbers(p.rows * p.n_y, 3);
+  for (int64_t o = 0; o < s->c_out; o++)
+    for (int64_t j = p.d_in + 1; j < p.ld; j++) p.w[o * p.ld + j] = NAN;
+  return p;
+}
+
+static void free_problem(problem *p) {
+  free(p->x), free(p->w), free(p->g);
+}
+
+/* ---- checks ---- */
+
+static void check_forward(const nn_kernels *k, void *state, problem *p, int64_t rows, bool has_bias, const char *name) {
+  float *y = filled(rows * p->n_y, NAN), *bias = filled(p->s.c_out, NAN);
+  for (int64_t o = 0; !has_bias && o < p->s.c_out; o++) { /* then it is not there */
+    bias[o] = p->w[o * p->ld + p->d_in];
+    p->w[o * p->ld + p->d_in] = NAN;
+  }
+  ck_assert_int_eq(k->conv_forward(state, rows, p->x, p->w, p->ld, has_bias, y, NULL), CURVD_OK);
+  for (int64_t o = 0; !has_bias && o < p->s.c_out; o++) p->w[o * p->ld + p->d_in] = bias[o];
+  for (int64_t i = 0; i < rows * p->n_y; i++)
+    ck_assert_msg(y[i] == (float)y_of(p, i, has_bias), "%s, %s, %d rows: y[%d] is %g", k->name, name, (int)rows, (int)i,
+                  y[i]);
+  ck_assert_float_eq(y[rows * p->n_y], border);
+  free(y), free(bias);
+}
+
+static void check_backward_input(const nn_kernels *k, void *state, problem *p, int64_t rows, const char *name) {
+  float *dx = filled(rows * p->n_x, NAN);
+  ck_assert_int_eq(k->conv_backward_input(state, rows, p->g, p->w, p->ld, dx, NULL), CURVD_OK);
+  for (int64_t i = 0; i < rows * p->n_x; i++) {
+    int64_t image = i / p->n_x;
+    double expected = difference(p, &p->x[i], image * p->n_y, (image + 1) * p->n_y, 1);
+    ck_assert_msg(dx[i] == (float)expected, "%s, %s, %d rows: dx[%d] is %g, not %g", k->name, name, (int)rows, (int)i,
+                  dx[i], expected);
+  }
+  ck_assert_float_eq(dx[rows * p->n_x], border);
+  free(dx);
+}
+
+static void check_backward_weight(const nn_kernels *k, void *state, problem *p, int64_t rows, float scale, float beta,
+                                  bool has_bias, const char *name) {
+  int64_t n = p->s.c_out * p->ld, columns = p->d_in + has_bias;
+  float *dw = beta == 0 ? filled(n, NAN) : whole_numbers(n, 4), *before = whole_numbers(n, 4);
+  for (int64_t i = 0; i < n; i++)
+    if (i % p->ld >= columns) dw[i] = border;
+  ck_assert_int_eq(k->conv_backward_weight(state, rows, p->x, p->g, scale, has_bias, beta, dw, p->ld, NULL), CURVD_OK);
+  for (int64_t i = 0; i < n; i++) {
+    double expected = border;
+    if (i % p->ld < columns)
+      expected = beta * before[i] + scale * difference(p, &p->w[i], i / p->ld, rows * p->n_y, p->s.c_out);
+    ck_assert_msg(dw[i] == (float)expected, "%s, %s, %d rows: dw[%d, %d] is %g, not %g", k->name, name, (int)rows,
+                  (int)(i / p->ld), (int)(i % p->ld), dw[i], expected);
+  }
+  ck_assert_float_eq(dw[n], border);
+  free(dw), free(before);
+}
+
+static void check_all(const nn_kernels *k, void *state, problem *p, int64_t rows, const char *name) {
+  check_forward(k, state, p, rows, true, name);
+  check_backward_input(k, state, p, rows, name);
+  check_backward_weight(k, state, p, rows, 1, 0, true, name);
+}
+
+START_TEST(test_against_the_definition) {
+  for (int i = 0; i < N_KERNELS; i++)
+    for (int j = 0; j < N_CASES; j++) {
+      const nn_kernels *k = kernels_of(i);
+      problem p = make_problem(&cases[j]);
+      void *state = NULL;
+      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      int64_t made = memory.n_allocations;
+      check_all(k, state, &p, p.rows, cases[j].name);
+      check_forward(k, state, &p, p.rows, false, cases[j].name);
+      check_backward_weight(k, state, &p, p.rows, 0.5f, 0.25f, true, cases[j].name);
+      check_backward_weight(k, state, &p, p.rows, 1, 1, false, cases[j].name);
+      ck_assert_int_eq(memory.n_allocations, made);
+      k->conv_free(&memory, &state);
+      ck_assert_ptr_null(state);
+      free_problem(&p);
+    }
+  ck_assert_int_eq(memory.bytes[CV_MEMORY_WORKSPACE], 0);
+}
+END_TEST
+
+/* A count that was announced runs as a whole, another one in pieces, whose gradients are summed. */
+START_TEST(test_fewer_rows) {
+  const nn_conv odd = {3, 17, 1, {5, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  const test_case t = {"fewer rows", 7, odd};
+  for (int i = 0; i < N_KERNELS; i++) {
+    const nn_kernels *k = kernels_of(i);
+    problem p = make_problem(&t);
+    void *state = NULL;
+    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    for (int64_t rows = 1; rows <= 7; rows++) check_all(k, state, &p, rows, t.name);
+    for (int64_t rows = 7; rows >= 1; rows--) /* more counts than are kept, some of them twice */
+      for (int again = 0; again < 2; again++) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
+    int64_t made = memory.n_allocations;
+    for (int64_t rows = 1; rows <= 7; rows++) {
+      check_all(k, state, &p, rows, t.name);
+      check_backward_weight(k, state, &p, rows, 2, 0.5f, true, t.name);
+    }
+    ck_assert_int_eq(memory.n_allocations, made);
+    k->conv_free(&memory, &state);
+    free_problem(&p);
+  }
+  ck_assert_int_eq(memory.bytes[CV_MEMORY_WORKSPACE], 0);
+}
+END_TEST
+
+START_TEST(test_more_counts_than_are_kept) {
+  const nn_conv small = {2, 3, 1, {3, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  const test_case t = {"many counts", 12, small};
+  for (int i = 0; i < N_KERNELS; i++) {
+    const nn_kernels *k = kernels_of(i);
+    problem p = make_problem(&t);
+    void *state = NULL;
+    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    for (int64_t rows = 12; rows >= 1; rows--) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
+    for (int64_t rows = 1; rows <= 12; rows++) check_all(k, state, &p, rows, t.name);
+    k->conv_free(&memory, &state);
+    free_problem(&p);
+  }
+}
+END_TEST
+
+/* Fractions show the precision: a dot product of K terms in fp32 is off by at most K 2^-24 / (1 - K 2^-24) times the
+ * sum of its terms' sizes, in any order (Higham, Accuracy and Stability, 3.1); data in less than fp32 by far more. */
+START_TEST(test_precision) {
+  const test_case t = {"precision", 2, {64, 48, 1, {6, 6}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}};
+  for (int i = 0; i < N_KERNELS; i++) {
+    const nn_kernels *k = kernels_of(i);
+    problem p = make_problem(&t), sizes = make_problem(&t);
+    for (int64_t j = 0; j < p.rows * p.n_x; j++) p.x[j] = sinf((float)(7 * j)), sizes.x[j] = fabsf(p.x[j]);
+    for (int64_t j = 0; j < p.s.c_out * p.ld; j++) p.w[j] = cosf((float)(5 * j)), sizes.w[j] = fabsf(p.w[j]);
+    void *state = NULL;
+    float *y = filled(p.rows * p.n_y, NAN);
+    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, y, NULL), CURVD_OK);
+    double share = (double)(p.d_in + 1) * 0x1p-24 / (1 - (double)(p.d_in + 1) * 0x1p-24);
+    for (int64_t j = 0; j < p.rows * p.n_y; j++)
+      ck_assert_double_le(fabs(y[j] - y_of(&p, j, true)), share * y_of(&sizes, j, true));
+    k->conv_free(&memory, &state);
+    free(y), free_problem(&p), free_problem(&sizes);
+  }
+}
+END_TEST
+
+START_TEST(test_dry_memory_is_counted_alone) {
+  for (int i = 0; i < N_KERNELS; i++) {
+    const nn_kernels *k = kernels_of(i);
+    nn_conv s = cases[0].shape;
+    cv_memory dry = {.is_dry = true}, real = {0};
+    void *none = &s, *state = NULL;
+    ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, 4, 1, &dry, &none, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, 4, 1, &real, &state, NULL), CURVD_OK);
+    ck_assert_ptr_null(none);
+    ck_assert_int_gt(real.bytes[CV_MEMORY_WORKSPACE], 0);
+    ck_assert_int_eq(dry.bytes[CV_MEMORY_WORKSPACE], real.bytes[CV_MEMORY_WORKSPACE]);
+    k->conv_free(&dry, &none);
+    k->conv_free(&real, &state);
+    ck_assert_int_eq(real.bytes[CV_MEMORY_WORKSPACE], 0);
+  }
+}
+END_TEST
+
+START_TEST(test_threads_of_others_stay) {
+#ifdef CURVD_HAS_ONEDNN
+  const nn_kernels *k = kernels_of(1);
+  int before = omp_get_max_threads();
+  omp_set_num_threads(3);
+  for (int threads = 1; threads <= 2; threads++) {
+    problem p = make_problem(&cases[0]);
+    void *state = NULL;
+    ck_assert_int_eq(k->conv_create(&p.s, p.rows, threads, &memory, &state, NULL), CURVD_OK);
+    check_all(k, state, &p, p.rows, "threads");
+    ck_assert_int_eq(omp_get_max_threads(), 3);
+    k->conv_free(&memory, &state);
+    free_problem(&p);
+  }
+  omp_set_num_threads(before);
+#endif
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+static void check_refused(nn_conv s, curvd_status status, const char *words) {
+  cv_error err = {0};
+  ck_assert_int_eq(nn_conv_size(&s, &err), status);
+  ck_assert_msg(strstr(err.text, words) != NULL, "'%s' lacks '%s'", err.text, words);
+}
+
+START_TEST(test_refused_shapes) {
+  const nn_conv good = cases[0].shape;
+  nn_conv s = good;
+  s.c_in = 0, check_refused(s, CURVD_ERR_ARGUMENT, "input channels of 0");
+  s = good, s.c_out = -1, check_refused(s, CURVD_ERR_ARGUMENT, "output channels of -1");
+  s = good, s.groups = 3, check_refused(s, CURVD_ERR_ARGUMENT, "3 groups do not divide 4 input");
+  s = good, s.groups = 0, check_refused(s, CURVD_ERR_ARGUMENT, "0 groups");
+  s = good, s.groups = 4, check_refused(s, CURVD_ERR_ARGUMENT, "5 output");
+  s = good, s.in[1] = 0, check_refused(s, CURVD_ERR_ARGUMENT, "width of 0");
+  s = good, s.kernel[0] = 0, check_refused(s, CURVD_ERR_ARGUMENT, "kernel of 0");
+  s = good, s.stride[1] = 0, check_refused(s, CURVD_ERR_ARGUMENT, "stride of 0");
+  s = good, s.pad[0] = -1, check_refused(s, CURVD_ERR_ARGUMENT, "padding of -1");
+  s = good, s.dilation[0] = 0, check_refused(s, CURVD_ERR_ARGUMENT, "dilation of 0");
+  s = good, s.dilation[1] = INT64_MAX, check_refused(s, CURVD_ERR_ARGUMENT, "dilation of 9223372036854775807");
+  s = good, s.kernel[0] = 8, check_refused(s, CURVD_ERR_ARGUMENT, "a window of height 8 does not fit");
+  s = good, s.in[0] = s.in[1] = 40000, check_refused(s, CURVD_ERR_SIZE, "40000 x 40000 x 4");
+  s = good, s.c_in = s.c_out = 20000, check_refused(s, CURVD_ERR_SIZE, "20000 x (3 x 3 x 20000)");
+}
+END_TEST
+
+START_TEST(test_refused_calls) {
+  for (int i = 0; i < N_KERNELS; i++) {
+    const nn_kernels *k = kernels_of(i);
+    nn_conv s = cases[0].shape;
+    cv_error err = {0};
+    void *state = NULL;
+    ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(err.text, "call nn_conv_size"));
+    ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
+    cv_error_clear(&err);
+    ck_assert_int_eq(k->conv_create(&s, 0, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(err.text, "rows of 0"));
+    ck_assert_ptr_null(state);
+    k->conv_free(&memory, &state);
+  }
+  ck_assert_int_eq(memory.bytes[CV_MEMORY_WORKSPACE], 0);
+}
+END_TEST
+
+START_TEST(test_found_by_name) {
+  const nn_kernels *k = NULL;
+  cv_error err = {0};
+  ck_assert_int_eq(nn_kernels_find("auto", &k, NULL), CURVD_OK);
+  ck_assert_str_eq(k->name, names[N_KERNELS - 1]);
+  ck_assert_int_eq(nn_kernels_find("mkl", &k, &err), CURVD_ERR_OPTION);
+  ck_assert_ptr_nonnull(strstr(err.text, "auto, plain and onednn"));
+#ifndef CURVD_HAS_ONEDNN
+  cv_error_clear(&err);
+  ck_assert_int_eq(nn_kernels_find("onednn", &k, &err), CURVD_ERR_OPTION);
+  ck_assert_ptr_nonnull(strstr(err.text, "libdnnl-dev"));
+#endif
+}
+END_TEST
+
+int main(void) {
+  const TTest *const tests[] = {test_against_the_definition,
+                                test_fewer_rows,
+                                test_more_counts_than_are_kept,
+                                test_precision,
+                                test_dry_memory_is_counted_alone,
+                                test_threads_of_others_stay,
+                                test_refused_shapes,
+                                test_refused_calls,
+                                test_found_by_name};
+  return suite_run("kernel", tests, sizeof tests / sizeof *tests, NULL);
+}
