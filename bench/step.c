@@ -86,7 +86,8 @@ static curvd_status products_open(bench *b, cv_error *err) {
   const train_config *v = &b->sgd.config.values;
   model_spec spec = like->spec;
   for (int i = 0; i < spec.n_layers; i++) spec.layer[i].activation = NN_LINEAR;
-  CV_TRY(model_create(&spec, like->rows_max, MODEL_INIT_AUTO, (uint64_t)v->seed, &b->memory, &b->products, err));
+  const model_settings settings = {.rows_max = like->rows_max, .seed = (uint64_t)v->seed};
+  CV_TRY(model_create(&spec, &settings, &b->memory, &b->products, err));
   products_fill(&b->products, v->batch, (uint64_t)v->seed);
   return CURVD_OK;
 }

@@ -105,7 +105,8 @@ static curvd_status compare_products(const model *net, const model *twin, cv_err
 curvd_status step_check_products(const model *net, int64_t rows, uint64_t seed, cv_error *err) {
   cv_memory memory = {.n_allocations = 0};
   model twin;
-  CV_TRY(model_create(&net->spec, net->rows_max, MODEL_INIT_AUTO, seed, &memory, &twin, err));
+  const model_settings settings = {.rows_max = net->rows_max, .seed = seed};
+  CV_TRY(model_create(&net->spec, &settings, &memory, &twin, err));
   products_fill(&twin, rows, seed);
   const nn_pass pass = {.is_training = true};
   model_forward(&twin, &pass, rows);

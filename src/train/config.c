@@ -279,7 +279,7 @@ static curvd_status defaults_set(config *to, cv_error *err) {
 
 static curvd_status sources_read(int argc, char *const *argv, config *to, cv_error *err) {
   CV_TRY(flags_read(argc, argv, true, to, err));
-  if (to->file[0] != '\0') CV_TRY(config_yaml_read(to->file, take_pair, to, err));
+  if (to->file[0] != '\0') CV_TRY(config_yaml_read(to->file, CONFIG_MAPPING, take_pair, to, err));
   for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
     CV_TRY(put_variable(to, *variable, err));
   return flags_read(argc, argv, false, to, err);

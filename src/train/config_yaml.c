@@ -1,4 +1,5 @@
-/* A strict reader for a small part of YAML: what is not a flat mapping of scalars is refused, not guessed at. Every
+/* A strict reader for a small part of YAML: what is not a flat mapping of scalars, or where one is wanted a list of
+ * these, is refused, not guessed at. Every
  * value stays text until its option's type reads it, so 1e-3 is a number and no is a word or a switch, whatever YAML
  * thinks. */
 #include "train/config_parts.h"
@@ -12,6 +13,8 @@
 typedef struct yaml_reader {
   yaml_parser_t parser;
   const char *file;
+  config_form form;
+  int64_t item;
   cv_error *err;
 } yaml_reader;
 
@@ -74,7 +77,8 @@ static curvd_status pair_read(yaml_reader *reader, const yaml_event_t *key, conf
                         .key_line = (long)key->start_mark.line + 1,
                         .key_column = (long)key->start_mark.column + 1,
                         .value_line = (long)value.start_mark.line + 1,
-                        .value_column = (long)value.start_mark.column + 1};
+                        .value_column = (long)value.start_mark.column + 1,
+                        .item = reader->item};
     status = take(user, &pair, reader->err);
   }
   yaml_event_delete(&value);
@@ -94,13 +98,36 @@ static curvd_status mapping_read(yaml_reader *reader, config_take take, void *us
   return CURVD_OK;
 }
 
+static bool has_properties(const yaml_event_t *event) {
+  return event->type == YAML_MAPPING_START_EVENT
+             ? event->data.mapping_start.anchor != NULL || event->data.mapping_start.tag != NULL
+             : event->data.sequence_start.anchor != NULL || event->data.sequence_start.tag != NULL;
+}
+
+/* Mappings, one behind the other. */
+static curvd_status list_read(yaml_reader *reader, config_take take, void *user) {
+  for (bool is_open = true; is_open; reader->item++) {
+    yaml_event_t event;
+    CV_TRY(next(reader, &event));
+    is_open = event.type != YAML_SEQUENCE_END_EVENT;
+    curvd_status status = CURVD_OK;
+    if (event.type == YAML_MAPPING_START_EVENT && !has_properties(&event))
+      status = mapping_read(reader, take, user);
+    else if (is_open)
+      status = refuse(reader, event.start_mark, "expected a \"- name: value\"");
+    yaml_event_delete(&event);
+    CV_TRY(status);
+  }
+  return CURVD_OK;
+}
+
 /* What the parser makes of "---" and nothing below it. */
 static bool is_nothing(const yaml_event_t *event) {
   return event->type == YAML_SCALAR_EVENT && event->data.scalar.length == 0 && event->data.scalar.anchor == NULL &&
          event->data.scalar.tag == NULL && event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 }
 
-/* Outside the mapping: at most one document, and in it at most one mapping. */
+/* Outside the mapping or the list: at most one document, and in it at most one of them. */
 static curvd_status stream_event(yaml_reader *reader, const yaml_event_t *event, int *n_documents, config_take take,
                                  void *user) {
   switch (event->type) {
@@ -112,13 +139,17 @@ static curvd_status stream_event(yaml_reader *reader, const yaml_event_t *event,
     if (++*n_documents > 1) return refuse(reader, event->start_mark, "a second document (---) is refused");
     return CURVD_OK;
   case YAML_MAPPING_START_EVENT:
-    if (event->data.mapping_start.anchor != NULL || event->data.mapping_start.tag != NULL)
-      return refuse(reader, event->start_mark, "an anchor or a tag is refused");
-    return mapping_read(reader, take, user);
+  case YAML_SEQUENCE_START_EVENT:
+    if ((event->type == YAML_SEQUENCE_START_EVENT) != (reader->form == CONFIG_LIST)) break;
+    if (has_properties(event)) return refuse(reader, event->start_mark, "an anchor or a tag is refused");
+    return reader->form == CONFIG_LIST ? list_read(reader, take, user) : mapping_read(reader, take, user);
   default:
     if (is_nothing(event)) return CURVD_OK;
-    return refuse(reader, event->start_mark, "expected lines of the form \"name: value\"");
+    break;
   }
+  return refuse(reader, event->start_mark,
+                reader->form == CONFIG_LIST ? "expected a list, lines that begin with \"- name: value\""
+                                            : "expected lines of the form \"name: value\"");
 }
 
 static curvd_status stream_read(yaml_reader *reader, config_take take, void *user) {
@@ -134,12 +165,11 @@ static curvd_status stream_read(yaml_reader *reader, config_take take, void *use
   return CURVD_OK;
 }
 
-curvd_status config_yaml_parse(const char *bytes, size_t n_bytes, const char *file, config_take take, void *user,
-                               cv_error *err) {
-  yaml_reader reader = {.file = file, .err = err};
+curvd_status config_yaml_parse(const char *bytes, size_t n_bytes, const char *file, config_form form, config_take take,
+                               void *user, cv_error *err) {
+  yaml_reader reader = {.file = file, .form = form, .err = err};
   if (n_bytes > CONFIG_FILE_MAX)
-    return cv_fail(err, CURVD_ERR_OPTION, "%.200s is larger than %d bytes, too large for a configuration", file,
-                   (int)CONFIG_FILE_MAX);
+    return cv_fail(err, CURVD_ERR_OPTION, "%.200s is larger than %d bytes", file, (int)CONFIG_FILE_MAX);
   if (!yaml_parser_initialize(&reader.parser)) return cv_fail(err, CURVD_ERR_MEMORY, "no memory to read %.200s", file);
   yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
   yaml_parser_set_input_string(&reader.parser, (const unsigned char *)bytes, n_bytes);
@@ -148,22 +178,22 @@ curvd_status config_yaml_parse(const char *bytes, size_t n_bytes, const char *fi
   return status;
 }
 
-curvd_status config_yaml_read(const char *path, config_take take, void *user, cv_error *err) {
+curvd_status config_yaml_read(const char *path, config_form form, config_take take, void *user, cv_error *err) {
   curvd_status status = CURVD_ERR_IO;
   const size_t size = (size_t)CONFIG_FILE_MAX + 1; /* one more than allowed, to see that a file is too large */
   char *bytes = malloc(size);
   if (bytes == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory to read %.200s", path);
   FILE *file = fopen(path, "rb");
   if (file == NULL) {
-    cv_fail(err, status, "cannot open the configuration %.200s: %s", path, strerror(errno));
+    cv_fail(err, status, "cannot open %.200s: %s", path, strerror(errno));
     goto free_bytes;
   }
   size_t n_bytes = fread(bytes, 1, size, file);
   if (ferror(file)) {
-    cv_fail(err, status, "cannot read the configuration %.200s: %s", path, strerror(errno));
+    cv_fail(err, status, "cannot read %.200s: %s", path, strerror(errno));
     goto close_file;
   }
-  status = config_yaml_parse(bytes, n_bytes, path, take, user, err);
+  status = config_yaml_parse(bytes, n_bytes, path, form, take, user, err);
 close_file:
   fclose(file);
 free_bytes:

@@ -7,7 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-static const nn_ops *const kinds[NN_KINDS] = {[NN_DENSE] = &nn_dense};
+static const nn_ops *const kinds[NN_KINDS] = {
+    [NN_DENSE] = &nn_dense,     [NN_CONV] = &nn_convolution, [NN_NORM] = &nn_norm,       [NN_MAX] = &nn_pooling,
+    [NN_AVERAGE] = &nn_pooling, [NN_DROPOUT] = &nn_dropout,  [NN_FLATTEN] = &nn_flatten, [NN_ADD] = &nn_add};
 
 /* ---- initial weights ---- */
 
@@ -29,10 +31,11 @@ static void init_xavier(nn_layer *layer, const cv_rng *rng) {
   }
 }
 
-static void init_layer(nn_layer *layer, int index, model_init init, uint64_t seed) {
-  cv_rng rng = {.seed = seed, .stream = CV_RNG_INIT, .a = (uint32_t)index};
+static void init_layer(nn_layer *layer, model_init init, uint64_t seed) {
+  cv_rng rng = {.seed = seed, .stream = CV_RNG_INIT, .a = (uint32_t)layer->index};
   nn_activation_kind activation = layer->spec.activation;
-  bool rectifies = activation == NN_RELU || activation == NN_GELU;
+  bool rectifies = activation == NN_RELU || activation == NN_GELU || layer->spec.kind == NN_CONV;
+  if (layer->spec.kind == NN_NORM) return;
   if (init == MODEL_INIT_HE || (init == MODEL_INIT_AUTO && rectifies))
     init_he(layer, &rng);
   else
@@ -47,10 +50,15 @@ static curvd_status weights_create(nn_layer *layer, cv_memory *memory, cv_error 
   return cv_floats_new(memory, CV_MEMORY_PARAMETERS, count, "gradients", &layer->gradient, err);
 }
 
-static curvd_status layer_create(const nn_layer_spec *spec, int64_t rows_max, cv_memory *memory, nn_layer *layer,
-                                 cv_error *err) {
+static curvd_status layer_create(const model *net, int index, const model_settings *settings, cv_memory *memory,
+                                 nn_layer *layer, cv_error *err) {
+  const nn_layer_spec *spec = &net->spec.layer[index];
+  int64_t rows_max = settings->rows_max;
   *layer = (nn_layer){.ops = kinds[spec->kind],
                       .spec = *spec,
+                      .index = index,
+                      .kernels = settings->kernels,
+                      .threads = settings->threads > 0 ? settings->threads : 1,
                       .d_in = nn_weight_columns(spec),
                       .d_out = nn_weight_rows(spec),
                       .ld = nn_ld(nn_weight_columns(spec))};
@@ -75,7 +83,7 @@ static curvd_status tensor_create(model *net, int t, cv_memory *memory, cv_error
 static curvd_status branch_create(model *net, cv_memory *memory, cv_error *err) {
   int64_t taken[MODEL_LAYERS_MAX + 1] = {0}, most = 0;
   for (int i = 0; i < net->spec.n_layers; i++) {
-    for (int k = 0; k < net->layer[i].ops->n_inputs; k++) {
+    for (int k = 0; k < nn_inputs(net->spec.layer[i].kind); k++) {
       int t = net->spec.layer[i].from[k];
       int64_t stride = nn_stride(model_shape(&net->spec, t));
       if (++taken[t] > 1 && t > 0 && stride > most) most = stride;
@@ -85,26 +93,28 @@ static curvd_status branch_create(model *net, cv_memory *memory, cv_error *err) 
   return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, net->rows_max * most, "activation gradients", &net->branch, err);
 }
 
-static curvd_status parts_create(model *net, cv_memory *memory, cv_error *err) {
-  for (int i = 0; i < net->spec.n_layers; i++)
-    CV_TRY(layer_create(&net->spec.layer[i], net->rows_max, memory, &net->layer[i], err));
+static curvd_status parts_create(model *net, const model_settings *given, cv_memory *memory, cv_error *err) {
+  model_settings settings = *given;
+  if (settings.kernels == NULL) CV_TRY(nn_kernels_find("auto", &settings.kernels, err));
+  for (int i = 0; i < net->spec.n_layers; i++) CV_TRY(layer_create(net, i, &settings, memory, &net->layer[i], err));
   for (int t = 0; t <= net->spec.n_layers; t++) CV_TRY(tensor_create(net, t, memory, err));
   return branch_create(net, memory, err);
 }
 
-curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init init, uint64_t seed, cv_memory *memory,
-                          model *net, cv_error *err) {
-  if (rows_max < 1 || rows_max > INT_MAX)
+curvd_status model_create(const model_spec *spec, const model_settings *settings, cv_memory *memory, model *net,
+                          cv_error *err) {
+  if (settings->rows_max < 1 || settings->rows_max > INT_MAX)
     return cv_fail(err, CURVD_ERR_SIZE,
-                   "a piece of %" PRId64 " examples does not fit BLAS (1 to %d); change accumulate", rows_max, INT_MAX);
-  *net = (model){.spec = *spec, .rows_max = rows_max};
-  curvd_status status = parts_create(net, memory, err);
+                   "a piece of %" PRId64 " examples does not fit BLAS (1 to %d); change accumulate", settings->rows_max,
+                   INT_MAX);
+  *net = (model){.spec = *spec, .rows_max = settings->rows_max};
+  curvd_status status = parts_create(net, settings, memory, err);
   if (status != CURVD_OK) {
     model_free(memory, net);
     return status;
   }
   for (int i = 0; i < spec->n_layers; i++) {
-    if (net->layer[i].weight) init_layer(&net->layer[i], i, init, seed);
+    if (net->layer[i].weight) init_layer(&net->layer[i], settings->init, settings->seed);
   }
   return CURVD_OK;
 }
@@ -156,10 +166,11 @@ static void add_branch(const model *net, int t, int64_t rows) {
 /* A tensor that several layers take has the sum of what comes back from them. */
 static void backward_inputs(model *net, int i, int64_t rows, bool *is_there) {
   nn_layer *layer = &net->layer[i];
-  for (int k = 0; k < layer->ops->n_inputs; k++) {
+  for (int k = 0; k < nn_inputs(layer->spec.kind); k++) {
     int t = layer->spec.from[k];
     if (t == 0) continue;
-    layer->ops->backward_input(layer, rows, k, net->x[t], net->g[i + 1], is_there[t] ? net->branch : net->g[t]);
+    layer->ops->backward_input(layer, rows, net->x[t], net->x[i + 1], net->g[i + 1],
+                               is_there[t] ? net->branch : net->g[t]);
     if (is_there[t]) add_branch(net, t, rows);
     is_there[t] = true;
   }
@@ -180,4 +191,12 @@ void model_backward(model *net, const nn_pass *pass, int64_t rows, bool weights,
     if (weights && layer->weight != NULL && !is_made) layer->ops->backward_weight(layer, rows, x, g, scale, beta);
     backward_inputs(net, i, rows, is_there);
   }
+}
+
+curvd_status model_check(const model *net, cv_error *err) {
+  for (int i = 0; i < net->spec.n_layers; i++) {
+    const nn_layer *layer = &net->layer[i];
+    if (layer->fault.code != CURVD_OK) return cv_fail(err, layer->fault.code, "%s", layer->fault.text);
+  }
+  return CURVD_OK;
 }

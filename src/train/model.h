@@ -16,8 +16,10 @@ typedef struct model_spec {
 } model_spec;
 
 /* "784-1000-1000-10", "784-500:tanh-10", "784-1000x199-10" with 199 widths of 1000, or "autoencoder" =
- * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input. Layers are
- * named "fc1", "fc2", ... CURVD_ERR_OPTION says which word is wrong. */
+ * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input; a named
+ * network (model_names.c) as "vgg16_bn" or "vgg16_bn:32x32x3:100"; or the path of a model file (model_file.c), which
+ * ends in .yaml or .yml. Layers without a name get one of their kind and number: "fc1", "conv2". CURVD_ERR_OPTION says
+ * which word is wrong; IO: a file that cannot be read. */
 curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                               cv_error *err);
 
@@ -36,10 +38,18 @@ typedef struct model {
   float *branch;                  /* a further gradient of a tensor that several layers take; NULL: there is none */
 } model;
 
-/* Initial weights: He normal (auto for relu, gelu) or Xavier uniform (auto otherwise), bias 0, from the counter-based
- * generator keyed by (seed, layer). */
-curvd_status model_create(const model_spec *spec, int64_t rows_max, model_init init, uint64_t seed, cv_memory *memory,
-                          model *net, cv_error *err);
+typedef struct model_settings {
+  int64_t rows_max; /* of a pass */
+  model_init init;
+  uint64_t seed;
+  const nn_kernels *kernels; /* NULL: those of "auto" */
+  int threads;               /* 0: 1 */
+} model_settings;
+
+/* Initial weights: He normal (auto for relu, gelu and convolutions) or Xavier uniform (auto otherwise), bias 0, from
+ * the counter-based generator keyed by (seed, layer); scales of a normalisation are 1. */
+curvd_status model_create(const model_spec *spec, const model_settings *settings, cv_memory *memory, model *net,
+                          cv_error *err);
 void model_free(cv_memory *memory, model *net);
 
 /* x[0] is filled by the caller; fills x[1 ..]. rows <= rows_max. */
@@ -55,5 +65,8 @@ typedef bool (*model_ready)(void *user, int layer);
  * so, it has made the layer's gradient itself. ready may be NULL. */
 void model_backward(model *net, const nn_pass *pass, int64_t rows, bool weights, float scale, float beta,
                     model_ready ready, void *user);
+
+/* Has a kernel failed since? Passes go on with wrong numbers then. */
+curvd_status model_check(const model *net, cv_error *err);
 
 #endif

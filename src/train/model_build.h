@@ -4,6 +4,8 @@
 
 #include "train/model.h"
 
+#include <stddef.h>
+
 void model_build_begin(model_spec *spec, nn_shape input);
 
 /* Appends a layer and returns OK with its output's shape filled in. Of wanted the caller gives kind, name ("": a short
@@ -14,5 +16,19 @@ curvd_status model_build_add(model_spec *spec, const nn_layer_spec *wanted, cv_e
 
 /* After the last layer: is there one, and are its outputs logits? */
 curvd_status model_build_end(const model_spec *spec, cv_error *err);
+
+/* "784": flat, "32x32x3": an image. false: neither. */
+bool model_shape_parse(const char *text, nn_shape *shape);
+
+/* false: no activation of this name; *nearest is the likeliest one, or NULL. */
+bool model_activation_parse(const char *name, nn_activation_kind *activation, const char **nearest);
+
+/* model_names.c: is there a network of this name (before a ':'), and what is it? */
+bool model_has_name(const char *text);
+curvd_status model_named(const char *text, model_spec *spec, cv_error *err);
+
+/* model_file.c: a YAML list of layers (README). Errors name file, line and reason. */
+curvd_status model_file_read(const char *path, model_spec *spec, cv_error *err);
+curvd_status model_file_parse(const char *bytes, size_t n_bytes, const char *path, model_spec *spec, cv_error *err);
 
 #endif

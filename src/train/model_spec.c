@@ -1,8 +1,9 @@
-/* The words of --network: WIDTH-WIDTH[xTIMES][:ACTIVATION]-...-WIDTH. */
+/* The words of --network: WIDTH-WIDTH[xTIMES][:ACTIVATION]-...-WIDTH, a name, or a file. */
 #include "base/number.h"
 #include "base/options.h"
 #include "train/model_build.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -15,18 +16,42 @@ enum { N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names };
 static const char *const autoencoder_words =
     "784-1000:sigmoid-500:sigmoid-250:sigmoid-30:linear-250:sigmoid-500:sigmoid-1000:sigmoid-784";
 
-static curvd_status parse_activation(const char *name, const char *text, nn_activation_kind *activation,
-                                     cv_error *err) {
+bool model_activation_parse(const char *name, nn_activation_kind *activation, const char **nearest) {
   for (int i = 0; i < N_ACTIVATIONS; i++) {
     if (strcmp(name, activation_names[i]) != 0) continue;
     *activation = (nn_activation_kind)i;
-    return CURVD_OK;
+    return true;
   }
-  const char *nearest = cv_nearest_name(name, activation_names, N_ACTIVATIONS);
+  *nearest = cv_nearest_name(name, activation_names, N_ACTIVATIONS);
+  return false;
+}
+
+static curvd_status parse_activation(const char *name, const char *text, nn_activation_kind *activation,
+                                     cv_error *err) {
+  const char *nearest;
+  if (model_activation_parse(name, activation, &nearest)) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_OPTION,
                  "network %.100s: unknown activation \"%s\"%s%s%s; use linear, relu, tanh, sigmoid or gelu", text, name,
                  nearest == NULL ? "" : ", did you mean \"", nearest == NULL ? "" : nearest,
                  nearest == NULL ? "" : "\"?");
+}
+
+bool model_shape_parse(const char *text, nn_shape *shape) {
+  int64_t number[3];
+  int n = 0;
+  for (const char *at = text; at != NULL && n < 3; n++) {
+    char word[24];
+    size_t length = strcspn(at, "x");
+    if (length >= sizeof word) return false;
+    memcpy(word, at, length);
+    word[length] = '\0';
+    if (!cv_integer_parse(word, &number[n]) || number[n] < 1 || number[n] > WIDTH_MAX) return false;
+    at = at[length] == 'x' ? at + length + 1 : NULL;
+    if (at != NULL && n == 2) return false;
+  }
+  if (n == 2) return false;
+  *shape = n == 1 ? nn_flat(number[0]) : (nn_shape){number[0], number[1], number[2], true};
+  return n == 1 || number[0] * number[1] <= WIDTH_MAX / number[2];
 }
 
 /* One word: "500", "500:tanh", "500x3". */
@@ -117,11 +142,29 @@ static curvd_status parse_chain(const char *text, nn_activation_kind hidden, mod
   return CURVD_OK;
 }
 
+/* Of a model: named by its end, whether it is there or not. */
+static bool is_file(const char *text) {
+  size_t length = strlen(text);
+  return (length > 5 && strcmp(text + length - 5, ".yaml") == 0) ||
+         (length > 4 && strcmp(text + length - 4, ".yml") == 0);
+}
+
 curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                               cv_error *err) {
   model_spec parsed;
   bool is_autoencoder = strcmp(text, "autoencoder") == 0;
-  CV_TRY(parse_chain(is_autoencoder ? autoencoder_words : text, hidden, &parsed, err));
+  if (is_file(text)) {
+    CV_TRY(model_file_read(text, &parsed, err));
+  } else if (model_has_name(text)) {
+    CV_TRY(model_named(text, &parsed, err));
+  } else if (!is_autoencoder && isalpha((unsigned char)text[0])) {
+    return cv_fail(err, CURVD_ERR_OPTION,
+                   "network %.100s: no network of this name; use autoencoder, cnn, vgg16_bn, resnet20, widths as "
+                   "784-1000-10, or a model file that ends in .yaml",
+                   text);
+  } else {
+    CV_TRY(parse_chain(is_autoencoder ? autoencoder_words : text, hidden, &parsed, err));
+  }
   parsed.is_autoencoder = is_autoencoder;
   if (parsed.is_autoencoder && loss == NN_SOFTMAX_CE)
     return cv_fail(err, CURVD_ERR_OPTION, "network autoencoder has no classes for a softmax loss; use loss auto");

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "train/kernel.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,9 +42,25 @@ typedef struct nn_pass {
   void *user;
 } nn_pass;
 
-typedef enum nn_kind { NN_DENSE, NN_KINDS } nn_kind;
+typedef enum nn_kind {
+  NN_DENSE,   /* y = W [x; 1] */
+  NN_CONV,    /* convolution */
+  NN_NORM,    /* batch normalisation, with a scale and a shift for each channel */
+  NN_MAX,     /* largest in each window */
+  NN_AVERAGE, /* mean of each window; of the whole image with kernel 0 */
+  NN_DROPOUT, /* zero with probability drop, the others divided by 1 - drop */
+  NN_FLATTEN, /* an image as one flat row */
+  NN_ADD,     /* sum of two tensors */
+  NN_KINDS
+} nn_kind;
 
 enum { NN_INPUTS_MAX = 2, NN_NAME_MAX = 64 };
+
+/* What a convolution or a pooling layer sees at once: y and x, in pixels. Output size in each direction:
+ * (in + 2 pad - dilation (kernel - 1) - 1) / stride + 1. */
+typedef struct nn_window {
+  int64_t kernel[2], stride[2], pad[2], dilation[2];
+} nn_window;
 
 /* What a layer is, without memory. */
 typedef struct nn_layer_spec {
@@ -53,23 +70,31 @@ typedef struct nn_layer_spec {
   nn_shape in, out;        /* of the first input; all inputs of a layer are alike */
   nn_activation_kind activation;
   bool has_bias;
+  nn_window window; /* convolution, pooling */
+  int64_t groups;   /* convolution: input and output channels fall into so many parts that do not mix */
+  double drop;
 } nn_layer_spec;
 
-/* A weight is a matrix (d_out, d_in) with the bias as one more column; 0 rows: the layer has none. */
+/* A weight is a matrix (d_out, d_in) with the bias as one more column; 0 rows: the layer has none. Of a convolution the
+ * columns are (kernel y, kernel x, channel of the group); of a normalisation the one is the scale, the bias the shift.
+ */
 int64_t nn_weight_rows(const nn_layer_spec *spec);
 int64_t nn_weight_columns(const nn_layer_spec *spec); /* d_in */
+
+int nn_inputs(nn_kind kind); /* tensors that a layer takes */
 
 struct nn_layer;
 typedef struct nn_ops {
   const char *name;
-  int n_inputs;
   /* y (B, out) before the activation, from x[0 .. n_inputs - 1] */
   void (*forward)(struct nn_layer *layer, const nn_pass *pass, int64_t rows, const float *const *x, float *y);
   /* gradient = beta * gradient + scale * sum over rows; NULL: no weights */
   void (*backward_weight)(struct nn_layer *layer, int64_t rows, const float *x, const float *g, float scale,
                           float beta);
-  /* dx (B, in), the gradient in input number `which`, from g, the gradient before the activation */
-  void (*backward_input)(struct nn_layer *layer, int64_t rows, int which, const float *x, const float *g, float *dx);
+  /* dx (B, in), the gradient in input number `which`, from g, the gradient before the activation; x, y: as forward took
+   * and made them */
+  void (*backward_input)(struct nn_layer *layer, int64_t rows, const float *x, const float *y, const float *g,
+                         float *dx);
   /* Optional. Own memory beside weights, for passes of at most rows_max examples, and giving it back. */
   curvd_status (*create)(struct nn_layer *layer, int64_t rows_max, cv_memory *memory, cv_error *err);
   void (*release)(struct nn_layer *layer, cv_memory *memory);
@@ -80,14 +105,25 @@ typedef struct nn_ops {
 typedef struct nn_layer {
   const nn_ops *ops;
   nn_layer_spec spec;
+  int index; /* in the network */
   int64_t d_in, d_out;
   int64_t ld;               /* of weight and gradient */
   float *weight, *gradient; /* (d_out, d_in [+ 1]), padding is 0; NULL without weights */
   float *slope;             /* (max rows, out), derivatives of a gelu; NULL otherwise */
-  void *state;              /* of the kind */
+  const nn_kernels *kernels;
+  int threads;
+  void *state;    /* of the kind */
+  cv_error fault; /* first failure of a kernel; model_check asks */
 } nn_layer;
 
-extern const nn_ops nn_dense; /* y = [x 1] W^T */
+extern const nn_ops nn_dense, nn_convolution, nn_norm, nn_pooling, nn_dropout, nn_flatten, nn_add;
+
+/* Of a normalisation, between backward_begin and the next forward: every example's gradient in scale and shift,
+ * (rows, channels) each. */
+void nn_norm_examples(const nn_layer *layer, const float **scale, const float **shift);
+
+/* Its running statistics: 2 channels numbers, means and variances. */
+float *nn_norm_running(const nn_layer *layer);
 
 /* In place on (B, d), rows ld apart. slope: derivatives, written by forward and read by backward, rows ld apart; only
  * gelu (x Phi(x), the erf form) needs them (NULL otherwise). NaN gives NaN. */

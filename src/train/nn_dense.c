@@ -16,14 +16,14 @@ static void dense_backward_weight(nn_layer *layer, int64_t rows, const float *x,
               (int)nn_ld(layer->d_out), x, (int)layer->ld, beta, layer->gradient, (int)layer->ld);
 }
 
-static void dense_backward_input(nn_layer *layer, int64_t rows, int which, const float *x, const float *g, float *dx) {
-  (void)which, (void)x;
+static void dense_backward_input(nn_layer *layer, int64_t rows, const float *x, const float *y, const float *g,
+                                 float *dx) {
+  (void)x, (void)y;
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)layer->d_in, (int)layer->d_out, 1, g,
               (int)nn_ld(layer->d_out), layer->weight, (int)layer->ld, 0, dx, (int)layer->ld);
 }
 
 const nn_ops nn_dense = {.name = "dense",
-                         .n_inputs = 1,
                          .forward = dense_forward,
                          .backward_weight = dense_backward_weight,
                          .backward_input = dense_backward_input};

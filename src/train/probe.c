@@ -117,7 +117,8 @@ static curvd_status make(const config *c, const run_shape *given, stepper *s, cv
   int64_t inputs = nn_stride(given->spec.input);
   void *labels = NULL;
   s->loss = given->spec.loss;
-  CV_TRY(model_create(&given->spec, s->rows, (model_init)c->values.init, 1, memory, &s->net, err));
+  const model_settings settings = {.rows_max = s->rows, .init = (model_init)c->values.init, .seed = 1};
+  CV_TRY(model_create(&given->spec, &settings, memory, &s->net, err));
   CV_TRY(cv_memory_new(memory, CV_MEMORY_DATA, s->rows, sizeof *s->labels, "labels", &labels, err));
   s->labels = labels;
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, s->rows * nn_stride(model_output(&given->spec)), "targets", &s->targets,

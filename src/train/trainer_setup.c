@@ -156,7 +156,11 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
                     .epsilon = 1e-8,
                     .weight_decay = v->weight_decay,
                     .decay = (optim_decay)v->weight_decay_kind};
-  CV_TRY(model_create(spec, largest_piece(t), (model_init)v->init, (uint64_t)v->seed, &t->memory, &t->model, err));
+  const model_settings how = {.rows_max = largest_piece(t),
+                              .init = (model_init)v->init,
+                              .seed = (uint64_t)v->seed,
+                              .threads = (int)v->blas_threads};
+  CV_TRY(model_create(spec, &how, &t->memory, &t->model, err));
   CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));
   for (int i = 0; i < spec->n_layers; i++) {
     nn_layer *layer = &t->model.layer[i];

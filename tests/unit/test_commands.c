@@ -180,7 +180,7 @@ START_TEST(test_wrong_words) {
   assert_said(RUN("zzz"), 2, "curvd: unknown command 'zzz'; `curvd --help` lists the commands\n");
   assert_said(RUN("check", "--dampng=1"), 2, "curvd: unknown option --dampng; did you mean --damping?\n");
   assert_said(RUN("check", "--config", "/nonexistent"), 3,
-              "curvd: cannot open the configuration /nonexistent: No such file or directory\n");
+              "curvd: cannot open /nonexistent: No such file or directory\n");
   ck_assert_int_eq(RUN("options", "--orgins"), 2);
   ck_assert_int_eq(RUN("options", "--origins", "--lr", "x"), 2);
 }

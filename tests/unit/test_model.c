@@ -35,7 +35,9 @@ static model model_of(const char *text, nn_activation_kind hidden, int64_t rows,
   model net;
   cv_error err = {CURVD_OK, ""};
   model_spec spec = spec_of(text, hidden, NN_LOSS_AUTO);
-  ck_assert_msg(model_create(&spec, rows, init, 11, memory, &net, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(model_create(&spec, &(model_settings){.rows_max = rows, .init = init, .seed = 11}, memory, &net,
+                             &err) == CURVD_OK,
+                "%s", err.text);
   return net;
 }
 
@@ -100,7 +102,7 @@ START_TEST(test_refused_words) {
       {"784-5x256-10", "more than 256 layers"},
       {"784-10x2:relu", "takes no activation"},
       {"784-10:relu", "last width"},
-      {"Autoencoder", "no width"},
+      {"Autoencoder", "no network of this name"},
   };
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
     model_spec spec = {.n_layers = -7};
@@ -217,8 +219,12 @@ START_TEST(test_initial_weights_depend_on_seed_and_layer) {
   cv_error err = {CURVD_OK, ""};
   model_spec spec = spec_of("30-30-30", NN_RELU, NN_LOSS_AUTO);
   model one, two;
-  ck_assert_int_eq(model_create(&spec, 1, MODEL_INIT_HE, 1, &memory, &one, &err), CURVD_OK);
-  ck_assert_int_eq(model_create(&spec, 1, MODEL_INIT_HE, 2, &memory, &two, &err), CURVD_OK);
+  ck_assert_int_eq(
+      model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_HE, .seed = 1}, &memory, &one, &err),
+      CURVD_OK);
+  ck_assert_int_eq(
+      model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_HE, .seed = 2}, &memory, &two, &err),
+      CURVD_OK);
   size_t bytes = 30 * 32 * sizeof(float);
   ck_assert_mem_ne(one.layer[0].weight, two.layer[0].weight, bytes);
   ck_assert_mem_ne(one.layer[0].weight, one.layer[1].weight, bytes);
@@ -234,11 +240,15 @@ START_TEST(test_refused_models) {
   const int64_t rows[] = {0, -1, (int64_t)1 << 31};
   for (int i = 0; i < 3; i++) {
     cv_error err = {CURVD_OK, ""};
-    ck_assert_int_eq(model_create(&small, rows[i], MODEL_INIT_AUTO, 1, &memory, &net, &err), CURVD_ERR_SIZE);
+    ck_assert_int_eq(model_create(&small, &(model_settings){.rows_max = rows[i], .init = MODEL_INIT_AUTO, .seed = 1},
+                                  &memory, &net, &err),
+                     CURVD_ERR_SIZE);
   }
   model_spec large = spec_of("100000-4", NN_RELU, NN_LOSS_AUTO);
   cv_error err = {CURVD_OK, ""};
-  ck_assert_int_eq(model_create(&large, INT32_MAX, MODEL_INIT_AUTO, 1, &memory, &net, &err), CURVD_ERR_MEMORY);
+  ck_assert_int_eq(model_create(&large, &(model_settings){.rows_max = INT32_MAX, .init = MODEL_INIT_AUTO, .seed = 1},
+                                &memory, &net, &err),
+                   CURVD_ERR_MEMORY);
   ck_assert_int_eq(live_bytes(&memory), 0); /* the weights were taken and given back */
   ck_assert_int_gt(memory.n_allocations, 0);
 }

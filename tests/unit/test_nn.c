@@ -319,7 +319,7 @@ static double pair_run(pair *net) {
     nn_activation_backward(layer->spec.activation, net->rows, layer->d_out, net->x[l + 1], layer->slope, net->g[l + 1],
                            nn_ld(layer->d_out));
     layer->ops->backward_weight(layer, net->rows, net->x[l], net->g[l + 1], 1, 0);
-    layer->ops->backward_input(layer, net->rows, 0, net->x[l], net->g[l + 1], net->g[l]);
+    layer->ops->backward_input(layer, net->rows, net->x[l], net->x[l + 1], net->g[l + 1], net->g[l]);
   }
   return loss;
 }

@@ -12,7 +12,9 @@ static model small_model(cv_memory *memory) {
   model_spec spec;
   model net;
   ck_assert_int_eq(model_spec_parse("20-3", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
-  ck_assert_int_eq(model_create(&spec, 1, MODEL_INIT_AUTO, 5, memory, &net, &err), CURVD_OK);
+  ck_assert_int_eq(
+      model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_AUTO, .seed = 5}, memory, &net, &err),
+      CURVD_OK);
   ck_assert_int_eq(net.layer[0].ld, LD);
   return net;
 }
@@ -116,7 +118,9 @@ START_TEST(test_all_layers_move) {
   model net;
   optim opt, settings = {.kind = TRAIN_SGD, .momentum = 0.5};
   ck_assert_int_eq(model_spec_parse("4-5-6-2", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
-  ck_assert_int_eq(model_create(&spec, 1, MODEL_INIT_AUTO, 5, &memory, &net, &err), CURVD_OK);
+  ck_assert_int_eq(
+      model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_AUTO, .seed = 5}, &memory, &net, &err),
+      CURVD_OK);
   ck_assert_int_eq(optim_create(&settings, &net, &memory, &opt, &err), CURVD_OK);
   for (int l = 0; l < 3; l++) net.layer[l].gradient[4] = (float)(l + 1);
   float before[3];
