@@ -14,7 +14,8 @@ typedef enum cv_rng_stream {
   CV_RNG_SKETCH,   /* test matrices: a = 2 * layer + factor, b = refresh */
   CV_RNG_TEACHER,  /* synthetic data set: a = what */
   CV_RNG_PROBE,    /* estimators, tests */
-  CV_RNG_ROWS      /* rows of a capture: a = 2 * layer + factor + 2 * layers * rows before it, b = step */
+  CV_RNG_ROWS,     /* rows of a capture: a = 2 * layer + factor + 2 * layers * rows before it, b = step */
+  CV_RNG_AUGMENT   /* crops and flips: a = epoch, block = example */
 } cv_rng_stream;
 
 typedef struct cv_rng {

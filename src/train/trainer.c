@@ -23,12 +23,12 @@ static void fill_labels(trainer *t, const data_set *set, const int64_t *index, i
   if (t->model.spec.loss == NN_SOFTMAX_CE) {
     data_labels(set, index, rows, t->labels);
   } else {
-    data_targets(set, index, rows, t->targets, nn_ld(t->model.spec.width[t->model.spec.n_layers]));
+    data_targets(set, index, rows, NULL, t->targets, nn_ld(t->model.spec.width[t->model.spec.n_layers]));
   }
 }
 
 static void load_batch(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
-  data_features(set, index, rows, t->model.x[0], nn_ld(set->d_in));
+  data_features(set, index, rows, NULL, t->model.x[0], nn_ld(set->d_in));
   fill_labels(t, set, index, rows);
 }
 

@@ -39,7 +39,7 @@ static curvd_status share_array(trainer *t, void **block, int64_t count, int64_t
 static curvd_status share_set(trainer *t, data_set *set, cv_error *err) {
   void *block[] = {set->pixels, set->features, set->labels, set->targets};
   MPI_Bcast(set, sizeof *set, MPI_BYTE, 0, t->world);
-  int64_t inputs = set->n * set->d_in, outputs = set->n * set->d_out;
+  int64_t inputs = set->n * data_shape_size(set->stored), outputs = set->n * set->d_out;
   curvd_status status = share_array(t, &block[0], inputs, 1, err);
   if (status == CURVD_OK) status = share_array(t, &block[1], inputs, sizeof(float), err);
   if (status == CURVD_OK) status = share_array(t, &block[2], set->n, sizeof(int32_t), err);
