@@ -1,18 +1,7 @@
 /* Data sets: folders written by hand, the real Fashion-MNIST, the synthetic teacher; orders and batches. */
-#include "train/data.h"
-
-#include "suite.h"
+#include "data_files.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static cv_memory memory;
-static cv_error err;
-static data_pair pair;
-static char folder[] = "/tmp/curvd_test_set_XXXXXX";
 
 static const char *const all_names[] = {"train-images-idx3-ubyte",
                                         "train-labels-idx1-ubyte",
@@ -23,32 +12,6 @@ static const char *const all_names[] = {"train-images-idx3-ubyte",
                                         "test_x.npy",
                                         "test_y.npy"};
 
-static const char *in_folder(const char *name) {
-  static char path[200];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  return path;
-}
-
-static void after_each(void) {
-  for (size_t i = 0; i < sizeof all_names / sizeof *all_names; i++) unlink(in_folder(all_names[i]));
-  data_free(&memory, &pair);
-  cv_error_clear(&err);
-}
-
-static int64_t live_bytes(void) {
-  int64_t sum = 0;
-  for (int kind = 0; kind < CV_MEMORY_KINDS; kind++) sum += memory.bytes[kind];
-  return sum;
-}
-
-static void write_parts(const char *name, const void *head, size_t n_head, const void *values, size_t n_values) {
-  FILE *file = fopen(in_folder(name), "wb");
-  ck_assert_ptr_nonnull(file);
-  ck_assert_uint_eq(fwrite(head, 1, n_head, file), n_head);
-  ck_assert_uint_eq(fwrite(values, 1, n_values, file), n_values);
-  ck_assert_int_eq(fclose(file), 0);
-}
-
 /* n images of 1 x 3 pixels. */
 static void write_images(const char *name, uint8_t n, const void *pixels) {
   uint8_t head[16] = {0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 1, 0, 0, 0, 3};
@@ -58,15 +21,6 @@ static void write_images(const char *name, uint8_t n, const void *pixels) {
 static void write_labels(const char *name, uint8_t n, const void *labels) {
   uint8_t head[8] = {0, 0, 8, 1, 0, 0, 0, n};
   write_parts(name, head, 8, labels, n);
-}
-
-static void write_npy(const char *name, const char *type, const char *shape, const void *values, size_t n_bytes) {
-  char head[200] = "\x93NUMPY\1";
-  int length = snprintf(head + 10, 150, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }\n", type, shape);
-  head[7] = 0;
-  head[8] = (char)length;
-  head[9] = 0;
-  write_parts(name, head, 10 + (size_t)length, values, n_bytes);
 }
 
 static void write_good_idx(void) {
@@ -92,25 +46,20 @@ static void write_good_npy(void) {
   write_npy("test_y.npy", "|u1", "2,", "\1\2", 2);
 }
 
+static data_request request_for(int is_autoencoder, int64_t validation) {
+  return (data_request){.is_autoencoder = is_autoencoder, .validation = validation};
+}
+
 static curvd_status load(int is_autoencoder, int64_t validation) {
-  data_request request = {.source = folder, .is_autoencoder = is_autoencoder, .validation = validation};
-  data_free(&memory, &pair);
-  cv_error_clear(&err);
-  return data_load(&request, &memory, &pair, &err);
+  return load_request(request_for(is_autoencoder, validation));
 }
 
 static void assert_loads(int is_autoencoder, int64_t validation) {
-  curvd_status status = load(is_autoencoder, validation);
-  ck_assert_msg(status == CURVD_OK, "%s", err.text);
+  assert_request_loads(request_for(is_autoencoder, validation));
 }
 
-/* A refusal has this code, names the folder or file, says `words` and leaves nothing behind. */
 static void assert_refused(int is_autoencoder, curvd_status code, const char *words) {
-  ck_assert_int_eq(load(is_autoencoder, 0), code);
-  ck_assert_msg(strstr(err.text, folder) != NULL && strstr(err.text, words) != NULL, "\"%s\" not in: %s", words,
-                err.text);
-  ck_assert_int_eq(pair.train.n, 0);
-  ck_assert_int_eq(live_bytes(), 0);
+  assert_request_refused(request_for(is_autoencoder, 0), code, words);
 }
 
 START_TEST(test_idx_classes) {
@@ -448,8 +397,5 @@ int main(void) {
                                 test_refused_teachers,
                                 test_order_is_a_permutation,
                                 test_orders_are_equally_likely};
-  if (mkdtemp(folder) == NULL) return EXIT_FAILURE;
-  int code = suite_run("data_set", tests, sizeof tests / sizeof tests[0], after_each);
-  rmdir(folder);
-  return code;
+  return folder_suite_run("data_set", tests, sizeof tests / sizeof tests[0]);
 }
