@@ -125,6 +125,10 @@ START_TEST(test_padding_and_repetition) {
       data_features(&pair.train, index, 2, NULL, x, d + 3);
       ck_assert(is_at(&pair.train, 1, middle, x) && is_at(&pair.train, 0, middle, x + d + 3));
       ck_assert(x[d] == 77 && x[d + 2] == 77 && x[2 * d + 5] == 77);
+      assert_request_loads((data_request){.shape = shape(k[3], k[4], k[5]), .validation = 1});
+      ck_assert(pair.train.d_in == d && pair.test.d_in == d && pair.test.n == 1);
+      data_features(&pair.test, index + 1, 1, NULL, x + d + 3, d + 3);
+      ck_assert_mem_eq(x + d + 3, x, (size_t)d * sizeof(float)); /* it was training example 1 */
     }
   }
 }
@@ -187,6 +191,8 @@ START_TEST(test_wishes_that_do_not_fit) {
   write_reals("2, 45", 90);
   assert_request_refused((data_request){.shape = shape(8, 8, 1)}, CURVD_ERR_OPTION,
                          "examples of 45 and the network takes 8x8x1");
+  assert_request_refused((data_request){.shape = shape(2, 2, 45)}, CURVD_ERR_OPTION,
+                         "examples of 45 and the network takes 2x2x45");
 }
 END_TEST
 
