@@ -28,7 +28,7 @@ static void plain_gradient(const trainer *t, reference_net *plain) {
   double input[REFERENCE_WIDTH_MAX];
   int32_t label;
   for (int64_t i = 0; i < t->config->values.batch; i++) {
-    data_features(&t->data.train, t->order + i, 1, x, REFERENCE_WIDTH_MAX);
+    data_features(&t->data.train, t->order + i, 1, NULL, x, REFERENCE_WIDTH_MAX);
     data_labels(&t->data.train, t->order + i, 1, &label);
     for (int64_t j = 0; j < plain->width[0]; j++) input[j] = x[j];
     reference_example(plain, input, label, NULL, NULL);

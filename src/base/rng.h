@@ -14,8 +14,9 @@ typedef enum cv_rng_stream {
   CV_RNG_SKETCH,   /* test matrices: a = 2 * layer + factor, b = refresh */
   CV_RNG_TEACHER,  /* synthetic data set: a = what */
   CV_RNG_PROBE,    /* estimators, tests */
-  CV_RNG_DROPOUT,  /* a = layer, b = step, index = position in the global batch times width, plus unit */
-  CV_RNG_ROWS      /* rows of a capture: a = 2 * layer + factor + 2 * layers * rows before it, b = step */
+  CV_RNG_ROWS,     /* rows of a capture: a = 2 * layer + factor + 2 * layers * rows before it, b = step */
+  CV_RNG_AUGMENT,  /* crops and flips: a = epoch, block = example */
+  CV_RNG_DROPOUT   /* a = layer, b = step, block = position in the global batch times its blocks, plus that of a unit */
 } cv_rng_stream;
 
 typedef struct cv_rng {

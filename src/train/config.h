@@ -11,6 +11,7 @@
 
 /* Positions in the options' lists of words. */
 typedef enum train_optimizer { TRAIN_OPTIMIZER_AUTO, TRAIN_SGD, TRAIN_ADAMW } train_optimizer;
+typedef enum train_augment { TRAIN_AUGMENT_NONE, TRAIN_AUGMENT_CROP_FLIP } train_augment;
 typedef enum train_method {
   TRAIN_METHOD_SGD,
   TRAIN_METHOD_ADAMW,
@@ -26,7 +27,7 @@ typedef enum train_method {
 /* Values of the program's own table; see `curvd options` for meaning, units and ranges. */
 typedef struct train_config {
   int32_t method;                   /* train_method */
-  char data[CV_OPTION_TEXT_MAX];    /* "fashion-mnist", "teacher", or a folder with idx(.gz) or npy files */
+  char data[CV_OPTION_TEXT_MAX];    /* "fashion-mnist", "teacher", or a folder with idx(.gz), npy or .bin files */
   int64_t teacher_samples;          /* size of the synthetic data set */
   char network[CV_OPTION_TEXT_MAX]; /* "784-1000-1000-10", "autoencoder", widths with ":activation" per layer */
   int32_t activation;               /* nn_activation_kind of the hidden layers */
@@ -47,6 +48,8 @@ typedef struct train_config {
   int64_t fisher_stride;     /* statistics from every so many-th example */
   int64_t curvature_ranks;   /* -1: auto */
   int64_t validation_images; /* taken from the end of the training images and evaluated instead of the test images */
+  int32_t augment;           /* train_augment */
+  int64_t augment_pad;       /* pixels */
   double eval_every;         /* epochs */
   double target_accuracy;    /* percent; 0: none */
   int64_t log_every;         /* steps */

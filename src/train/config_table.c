@@ -9,12 +9,19 @@
 static const cv_option table[] = {
     /* name, type, group, unit, min, max, choices, initial, help, offset */
     {"data", CV_OPTION_TEXT, "data", "", 0, 0, NULL, "fashion-mnist",
-     "data set: fashion-mnist, teacher (synthetic, needs no file), or a folder with idx(.gz) or npy files", AT(data)},
+     "data set: fashion-mnist, teacher (synthetic, needs no file), or a folder with idx(.gz), npy or CIFAR's .bin "
+     "files",
+     AT(data)},
     {"teacher_samples", CV_OPTION_INTEGER, "data", "examples", 12, COUNT_MAX, NULL, "60000",
      "size of the synthetic data set; 1/6 of it is the test set", AT(teacher_samples)},
     {"validation_images", CV_OPTION_INTEGER, "data", "examples", 0, COUNT_MAX, NULL, "0",
      "take so many examples from the end of the training set and evaluate on them instead of the test set",
      AT(validation_images)},
+    {"augment", CV_OPTION_CHOICE, "data", "", 0, 0, "none|crop-flip", "none",
+     "random changes of training images: none, or crops of the image with a black border and horizontal flips",
+     AT(augment)},
+    {"augment_pad", CV_OPTION_INTEGER, "data", "pixels", 0, 65536, NULL, "4",
+     "width of the border that crops may reach", AT(augment_pad)},
 
     {"network", CV_OPTION_TEXT, "model", "", 0, 0, NULL, "784-1000-1000-10",
      "widths from input to output, each with an optional :activation (784-500:tanh-10), repeated by xTIMES "

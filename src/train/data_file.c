@@ -68,14 +68,21 @@ static curvd_status read_array(gzFile file, const char *path, int64_t file_bytes
   return status;
 }
 
-curvd_status data_file_read(const char *path, cv_memory *memory, data_array *array, cv_error *err) {
+curvd_status data_file_size(const char *path, int64_t *bytes, cv_error *err) {
   struct stat info;
   if (stat(path, &info) != 0) return cv_fail(err, CURVD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
   if (!S_ISREG(info.st_mode)) return cv_fail(err, CURVD_ERR_IO, "cannot read %s: it is not a regular file", path);
+  *bytes = info.st_size;
+  return CURVD_OK;
+}
+
+curvd_status data_file_read(const char *path, cv_memory *memory, data_array *array, cv_error *err) {
+  int64_t bytes = 0;
+  CV_TRY(data_file_size(path, &bytes, err));
   gzFile file = gzopen(path, "rb");
   if (file == NULL) return cv_fail(err, CURVD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
   gzbuffer(file, 1 << 17);
-  curvd_status status = read_array(file, path, info.st_size, memory, array, err);
+  curvd_status status = read_array(file, path, bytes, memory, array, err);
   gzclose_r(file);
   return status;
 }

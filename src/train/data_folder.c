@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { CLASSES_MAX = 65536, PATH_BYTES = 4096 };
+enum { CLASSES_MAX = 65536 };
 
-static const float pixel_mean = 0.2860f, pixel_deviation = 0.3530f; /* of Fashion-MNIST's training images */
+static const float fashion_mean[] = {0.2860f}, fashion_deviation[] = {0.3530f}; /* of its training images */
 static const char *const fashion_folder = "/usr/share/datasets/fashion-mnist";
 
 /* The files of one half of a data set, in the order in which they are looked for. */
@@ -23,13 +23,21 @@ static const file_names train_names = {{"train-images-idx3-ubyte.gz", "train-ima
 static const file_names test_names = {{"t10k-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte", "test_x.npy"},
                                       {"t10k-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte", "test_y.npy"}};
 
+bool data_folder_has(const char *folder, const char *name, char path[DATA_PATH_BYTES]) {
+  struct stat info;
+  int length = snprintf(path, DATA_PATH_BYTES, "%s/%s", folder, name);
+  return length < DATA_PATH_BYTES && stat(path, &info) == 0;
+}
+
+static bool has_one(const char *folder, const char *const names[N_CANDIDATES], char path[DATA_PATH_BYTES]) {
+  for (int i = 0; i < N_CANDIDATES; i++)
+    if (data_folder_has(folder, names[i], path)) return true;
+  return false;
+}
+
 static curvd_status find_file(const char *folder, const char *const names[N_CANDIDATES], const char *hint, char *path,
                               cv_error *err) {
-  struct stat info;
-  for (int i = 0; i < N_CANDIDATES; i++) {
-    int length = snprintf(path, PATH_BYTES, "%s/%s", folder, names[i]);
-    if (length < PATH_BYTES && stat(path, &info) == 0) return CURVD_OK;
-  }
+  if (has_one(folder, names, path)) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_IO, "no %s, %s or %s in the folder %s; %s", names[0], names[1], names[2], folder, hint);
 }
 
@@ -43,27 +51,63 @@ static curvd_status check_numbers(const data_array *array, float min, float max,
   return CURVD_OK;
 }
 
-/* Moves the array into the set, or leaves it alone when it refuses it. */
-static curvd_status take_examples(data_array *array, int is_autoencoder, const char *path, data_set *set,
-                                  cv_error *err) {
+typedef struct place {
+  const char *path;
+  const char *hint; /* what to do when a file is missing */
+  int is_autoencoder;
+  bool is_fashion;
+} place;
+
+/* (examples, features), (examples, height, width) or (examples, height, width, channels). */
+static data_shape shape_of(const data_array *array) {
+  const int64_t *length = array->shape;
+  if (array->n_dimensions == 2) return (data_shape){1, 1, length[1]};
+  return (data_shape){length[1], length[2], array->n_dimensions == 3 ? 1 : length[3]};
+}
+
+static curvd_status check_examples(const data_array *array, const place *from, const char *path, cv_error *err) {
   if (array->n_dimensions < 2 || array->type == DATA_I32)
     return cv_fail(err, CURVD_ERR_DATA,
                    "%s: has %d dimensions of %s, expected at least 2 (examples, features) of bytes or real numbers",
                    path, array->n_dimensions, array->type == DATA_I32 ? "integers" : "numbers");
   if (array->type == DATA_F32) {
-    float min = is_autoencoder ? 0 : -FLT_MAX, max = is_autoencoder ? 1 : FLT_MAX;
-    CV_TRY(check_numbers(array, min, max, path, is_autoencoder ? "0 to 1 for an autoencoder" : "a finite number", err));
+    float min = from->is_autoencoder ? 0 : -FLT_MAX, max = from->is_autoencoder ? 1 : FLT_MAX;
+    return check_numbers(array, min, max, path, from->is_autoencoder ? "0 to 1 for an autoencoder" : "a finite number",
+                         err);
   }
-  bool scales = array->type == DATA_U8 && !is_autoencoder;
+  if (array->n_dimensions == 4 && array->shape[3] > DATA_CHANNELS_MAX)
+    return cv_fail(err, CURVD_ERR_DATA,
+                   "%s: has images of %" PRId64 "x%" PRId64 "x%" PRId64
+                   ", expected (height, width, channels) with at most %d channels; move the axis of the channels last",
+                   path, array->shape[1], array->shape[2], array->shape[3], (int)DATA_CHANNELS_MAX);
+  return CURVD_OK;
+}
+
+/* Both halves are scaled alike; train is NULL while its own scale is sought. */
+static void scale_examples(const place *from, bool is_flat, const data_set *train, data_set *set) {
+  if (from->is_autoencoder || set->pixels == NULL)
+    data_scale_set(1, (const float[]){0}, (const float[]){1}, &set->scale);
+  else if (train != NULL)
+    set->scale = train->scale;
+  else if (from->is_fashion || is_flat)
+    data_scale_set(1, fashion_mean, fashion_deviation, &set->scale);
+  else
+    data_scale_measure(set, &set->scale);
+}
+
+/* Moves the array into the set, or leaves it alone when it refuses it. */
+static curvd_status take_examples(data_array *array, const place *from, const char *path, const data_set *train,
+                                  data_set *set, cv_error *err) {
+  CV_TRY(check_examples(array, from, path, err));
   set->n = array->shape[0];
   set->d_in = set->d_out = array->count / set->n;
-  set->mean = scales ? pixel_mean : 0;
-  set->deviation = scales ? pixel_deviation : 1;
+  set->shape = set->stored = shape_of(array);
   if (array->type == DATA_U8)
     set->pixels = array->values;
   else
     set->features = array->values;
   array->values = NULL;
+  scale_examples(from, array->n_dimensions == 2, train, set);
   return CURVD_OK;
 }
 
@@ -122,24 +166,19 @@ static curvd_status take_labels(data_array *array, const data_set *train, const 
 }
 
 static curvd_status check_widths(const data_set *train, const data_set *set, const char *folder, cv_error *err) {
-  bool is_same = set->d_in == train->d_in && set->d_out == train->d_out && !set->pixels == !train->pixels;
+  bool is_same =
+      data_shape_is_same(set->shape, train->shape) && set->d_out == train->d_out && !set->pixels == !train->pixels;
   if (is_same) return CURVD_OK;
+  char mine[DATA_SHAPE_TEXT], theirs[DATA_SHAPE_TEXT];
   return cv_fail(err, CURVD_ERR_DATA,
-                 "%s: test examples have %" PRId64 " %s and %" PRId64 " outputs, training examples %" PRId64
-                 " %s and %" PRId64,
-                 folder, set->d_in, set->pixels == NULL ? "numbers" : "pixels", set->d_out, train->d_in,
-                 train->pixels == NULL ? "numbers" : "pixels", train->d_out);
+                 "%s: test examples have %s %s and %" PRId64 " outputs, training examples %s %s and %" PRId64, folder,
+                 data_shape_text(set->shape, mine), set->pixels == NULL ? "numbers" : "pixels", set->d_out,
+                 data_shape_text(train->shape, theirs), train->pixels == NULL ? "numbers" : "pixels", train->d_out);
 }
 
-typedef struct folder {
-  const char *path;
-  const char *hint; /* what to do when a file is missing */
-  int is_autoencoder;
-} folder;
-
-static curvd_status load_labels(const folder *from, const file_names *names, const data_set *train, cv_memory *memory,
+static curvd_status load_labels(const place *from, const file_names *names, const data_set *train, cv_memory *memory,
                                 data_set *set, cv_error *err) {
-  char path[PATH_BYTES];
+  char path[DATA_PATH_BYTES];
   data_array array = {.values = NULL};
   CV_TRY(find_file(from->path, names->labels, from->hint, path, err));
   CV_TRY(data_file_read(path, memory, &array, err));
@@ -149,25 +188,31 @@ static curvd_status load_labels(const folder *from, const file_names *names, con
 }
 
 /* One half of the data set; train is the other half when this is the test half, else NULL. */
-static curvd_status load_half(const folder *from, const file_names *names, const data_set *train, cv_memory *memory,
+static curvd_status load_half(const place *from, const file_names *names, const data_set *train, cv_memory *memory,
                               data_set *set, cv_error *err) {
-  char path[PATH_BYTES];
+  char path[DATA_PATH_BYTES];
   data_array array = {.values = NULL};
   CV_TRY(find_file(from->path, names->examples, from->hint, path, err));
   CV_TRY(data_file_read(path, memory, &array, err));
-  curvd_status status = take_examples(&array, from->is_autoencoder, path, set, err);
+  curvd_status status = take_examples(&array, from, path, train, set, err);
   data_array_free(memory, &array);
   if (status == CURVD_OK && !from->is_autoencoder) status = load_labels(from, names, train, memory, set, err);
   return status == CURVD_OK && train != NULL ? check_widths(train, set, from->path, err) : status;
 }
 
 curvd_status data_folder_load(const data_request *request, cv_memory *memory, data_pair *pair, cv_error *err) {
-  folder from = {
-      .path = request->source, .hint = "name a folder that has it", .is_autoencoder = request->is_autoencoder};
-  if (strcmp(request->source, "fashion-mnist") == 0) {
+  place from = {.path = request->source,
+                .hint = "name a folder that has it, or the .bin files of CIFAR",
+                .is_autoencoder = request->is_autoencoder,
+                .is_fashion = strcmp(request->source, "fashion-mnist") == 0};
+  char path[DATA_PATH_BYTES];
+  data_cifar cifar;
+  if (from.is_fashion) {
     const char *named = getenv("CURVD_DATA_DIR");
     from.path = named == NULL || named[0] == '\0' ? fashion_folder : named;
     from.hint = "apt-get install dataset-fashion-mnist, or set CURVD_DATA_DIR to the folder that has it";
+  } else if (!has_one(from.path, train_names.examples, path) && data_cifar_find(from.path, &cifar)) {
+    return data_cifar_load(cifar, request, memory, pair, err);
   }
   CV_TRY(load_half(&from, &train_names, NULL, memory, &pair->train, err));
   if (request->validation > 0) return CURVD_OK;

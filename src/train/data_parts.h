@@ -34,6 +34,34 @@ curvd_status data_header_sizes(const char *name, data_header *header, cv_error *
 curvd_status data_array_make(const data_header *header, const uint8_t *bytes, int64_t n_bytes, const char *name,
                              cv_memory *memory, data_array *array, cv_error *err);
 
+/* Size of a regular file. CURVD_ERR_IO. */
+curvd_status data_file_size(const char *path, int64_t *bytes, cv_error *err);
+
+/* "28x28x1", or "784" of flat data. */
+enum { DATA_SHAPE_TEXT = 64 };
+const char *data_shape_text(data_shape shape, char text[DATA_SHAPE_TEXT]);
+bool data_shape_is_same(data_shape a, data_shape b);
+
+/* Makes the set hand out what the request wants. CURVD_ERR_OPTION: it cannot. */
+curvd_status data_shape_fit(const data_request *request, data_set *set, cv_error *err);
+
+/* n means and deviations; and those of the set's pixels, channel by channel, 1 for the deviation of a channel that is
+ * the same everywhere. */
+void data_scale_set(int64_t n, const float *mean, const float *deviation, data_scale *scale);
+void data_scale_measure(const data_set *set, data_scale *scale);
+
+enum { DATA_PATH_BYTES = 4096 };
+
+/* Is there a file of this name? Its path, if it is not too long. */
+bool data_folder_has(const char *folder, const char *name, char path[DATA_PATH_BYTES]);
+
+/* Does one of the files of CIFAR-10 or of CIFAR-100 lie in the folder? */
+bool data_cifar_find(const char *folder, data_cifar *kind);
+
+/* As data_folder_load, for a folder with one of CIFAR's files. */
+curvd_status data_cifar_load(data_cifar kind, const data_request *request, cv_memory *memory, data_pair *pair,
+                             cv_error *err);
+
 /* Both halves from a folder, the test half only if no validation examples are asked for. After a failure *pair holds
  * what was read until then. */
 curvd_status data_folder_load(const data_request *request, cv_memory *memory, data_pair *pair, cv_error *err);

@@ -33,13 +33,17 @@ static curvd_status split(data_pair *pair, int64_t n, cv_memory *memory, cv_erro
     return cv_fail(err, CURVD_ERR_OPTION, "validation_images %" PRId64 " of %" PRId64 " training examples; leave some",
                    n, train->n);
   train->n -= n;
-  *test = (data_set){
-      .n = n, .d_in = train->d_in, .d_out = train->d_out, .mean = train->mean, .deviation = train->deviation};
-  int64_t real = sizeof(float);
+  *test = (data_set){.n = n,
+                     .d_in = train->d_in,
+                     .d_out = train->d_out,
+                     .shape = train->shape,
+                     .stored = train->stored,
+                     .scale = train->scale};
+  int64_t real = sizeof(float), d = data_shape_size(train->stored);
   void *copy;
-  CV_TRY(copy_rows(train->pixels, train->n, n, train->d_in, memory, &copy, err));
+  CV_TRY(copy_rows(train->pixels, train->n, n, d, memory, &copy, err));
   test->pixels = copy;
-  CV_TRY(copy_rows(train->features, train->n, n, train->d_in * real, memory, &copy, err));
+  CV_TRY(copy_rows(train->features, train->n, n, d * real, memory, &copy, err));
   test->features = copy;
   CV_TRY(copy_rows(train->labels, train->n, n, sizeof(int32_t), memory, &copy, err));
   test->labels = copy;
@@ -62,6 +66,8 @@ curvd_status data_load(const data_request *request, cv_memory *memory, data_pair
   data_pair loaded = {.train = {.n = 0}};
   bool is_teacher = strcmp(request->source, "teacher") == 0;
   curvd_status status = (is_teacher ? load_teacher : data_folder_load)(request, memory, &loaded, err);
+  if (status == CURVD_OK) status = data_shape_fit(request, &loaded.train, err);
+  if (status == CURVD_OK && request->validation == 0) status = data_shape_fit(request, &loaded.test, err);
   if (status == CURVD_OK && request->validation > 0) status = split(&loaded, request->validation, memory, err);
   if (status == CURVD_OK)
     *pair = loaded;
@@ -81,27 +87,14 @@ void data_order(uint64_t seed, int64_t epoch, int64_t n, int64_t *order) {
   }
 }
 
-static void scale_pixels(int64_t d, const uint8_t *restrict pixels, float mean, float scale, float *restrict x) {
-  for (int64_t j = 0; j < d; j++) x[j] = ((float)pixels[j] / 255 - mean) * scale;
-}
-
-void data_features(const data_set *set, const int64_t *index, int64_t rows, float *x, int64_t ld) {
-  for (int64_t i = 0; i < rows; i++) {
-    int64_t first = index[i] * set->d_in;
-    if (set->pixels != NULL)
-      scale_pixels(set->d_in, set->pixels + first, set->mean, 1 / set->deviation, x + i * ld);
-    else
-      memcpy(x + i * ld, set->features + first, (size_t)set->d_in * sizeof(float));
-  }
-}
-
 void data_labels(const data_set *set, const int64_t *index, int64_t rows, int32_t *labels) {
   for (int64_t i = 0; i < rows; i++) labels[i] = set->labels[index[i]];
 }
 
-void data_targets(const data_set *set, const int64_t *index, int64_t rows, float *targets, int64_t ld) {
+void data_targets(const data_set *set, const int64_t *index, int64_t rows, const data_augment *augment, float *targets,
+                  int64_t ld) {
   if (set->labels == NULL && set->targets == NULL) {
-    data_features(set, index, rows, targets, ld);
+    data_features(set, index, rows, augment, targets, ld);
     return;
   }
   for (int64_t i = 0; i < rows; i++) {

@@ -119,7 +119,7 @@ curvd_status data_teacher_make(const data_request *request, int64_t first, int64
   teacher_task task = request->is_autoencoder ? AUTOENCODER : request->teacher_is_regression ? REGRESSION : CLASSES;
   int64_t d_in = request->teacher_d_in, d_out = task == AUTOENCODER ? d_in : request->teacher_d_out;
   teacher net;
-  *set = (data_set){.n = n, .d_in = d_in, .d_out = d_out, .deviation = 1};
+  *set = (data_set){.n = n, .d_in = d_in, .d_out = d_out, .shape = {1, 1, d_in}, .stored = {1, 1, d_in}};
   CV_TRY(teacher_create(request->seed, task == AUTOENCODER ? CODE_WIDTH : d_in, d_out, memory, &net, err));
   cv_rng rng = draws(request->seed, DRAW_INPUTS);
   curvd_status status = arrays_new(task, memory, set, err);

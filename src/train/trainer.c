@@ -19,17 +19,18 @@ static int64_t cut(int64_t n, int64_t parts, int64_t p) {
   return n * p / parts;
 }
 
-static void fill_labels(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
+/* Training examples are augmented, where that was asked for, by their number and the epoch. */
+static void load_batch(trainer *t, const data_set *set, const int64_t *index, int64_t rows, bool is_training) {
+  const train_config *v = &t->config->values;
+  nn_shape out = model_output(&t->model.spec);
+  data_augment crops = {(uint64_t)v->seed, t->step / t->steps_per_epoch, v->augment_pad};
+  const data_augment *augment = is_training && v->augment == TRAIN_AUGMENT_CROP_FLIP ? &crops : NULL;
+  data_features(set, index, rows, augment, t->model.x[0], nn_stride(t->model.spec.input));
   if (t->model.spec.loss == NN_SOFTMAX_CE) {
     data_labels(set, index, rows, t->labels);
   } else {
-    data_targets(set, index, rows, t->targets, nn_stride(model_output(&t->model.spec)));
+    data_targets(set, index, rows, augment, t->targets, nn_stride(out));
   }
-}
-
-static void load_batch(trainer *t, const data_set *set, const int64_t *index, int64_t rows) {
-  data_features(set, index, rows, t->model.x[0], nn_stride(t->model.spec.input));
-  fill_labels(t, set, index, rows);
 }
 
 /* What a layer takes and the gradient in what it makes, on the way back. */
@@ -149,7 +150,7 @@ static void run_batch(trainer *t) {
     if (rows == 0) continue;
     cv_stage_begin(&t->stage[TRAINER_BATCH]);
     int64_t number = arrange(t, t->order + base, first, rows);
-    load_batch(t, &t->data.train, t->piece, rows);
+    load_batch(t, &t->data.train, t->piece, rows, true);
     cv_stage_end(&t->stage[TRAINER_BATCH]);
     run_piece(t, number, rows, is_first);
     is_first = false;
@@ -220,7 +221,7 @@ trainer_score trainer_evaluate(trainer *t) {
   for (int64_t at = cut(set->n, t->n_workers, t->worker), rows; at < to; at += rows) {
     int64_t hits = 0;
     rows = to - at < m->rows_max ? to - at : m->rows_max;
-    load_batch(t, set, t->order + at, rows);
+    load_batch(t, set, t->order + at, rows, false);
     model_forward(m, &t->pass, rows);
     in[0] += nn_loss(m->spec.loss, rows, d, m->x[top], nn_ld(d), t->labels, t->targets, nn_ld(d), m->g[top], &hits);
     in[1] += (double)hits;

@@ -39,7 +39,7 @@ static curvd_status share_array(trainer *t, void **block, int64_t count, int64_t
 static curvd_status share_set(trainer *t, data_set *set, cv_error *err) {
   void *block[] = {set->pixels, set->features, set->labels, set->targets};
   MPI_Bcast(set, sizeof *set, MPI_BYTE, 0, t->world);
-  int64_t inputs = set->n * set->d_in, outputs = set->n * set->d_out;
+  int64_t inputs = set->n * data_shape_size(set->stored), outputs = set->n * set->d_out;
   curvd_status status = share_array(t, &block[0], inputs, 1, err);
   if (status == CURVD_OK) status = share_array(t, &block[1], inputs, sizeof(float), err);
   if (status == CURVD_OK) status = share_array(t, &block[2], set->n, sizeof(int32_t), err);
@@ -48,11 +48,20 @@ static curvd_status share_set(trainer *t, data_set *set, cv_error *err) {
   return status;
 }
 
+/* Flat data are taken as they come; check_shapes compares their number. */
+static data_shape wanted_shape(const model_spec *spec) {
+  nn_shape in = spec->input;
+  return in.is_image ? (data_shape){in.height, in.width, in.channels} : (data_shape){0, 0, 0};
+}
+
 static curvd_status load_data(trainer *t, const model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
   data_request request = {.source = v->data,
                           .is_autoencoder = spec->is_autoencoder,
                           .validation = v->validation_images,
+                          .shape = wanted_shape(spec),
+                          .augments = v->augment == TRAIN_AUGMENT_CROP_FLIP,
+                          .augment_pad = v->augment_pad,
                           .teacher_samples = v->teacher_samples,
                           .teacher_d_in = nn_size(spec->input),
                           .teacher_d_out = model_output(spec).channels,

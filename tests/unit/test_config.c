@@ -65,6 +65,7 @@ START_TEST(test_defaults) {
   ck_assert_int_eq(loaded.values.optimizer, TRAIN_OPTIMIZER_AUTO);
   ck_assert_int_eq(loaded.values.curvature_ranks, -1);
   ck_assert(loaded.values.sgd_momentum == -1 && loaded.values.weight_decay == -1);
+  ck_assert(loaded.values.augment == TRAIN_AUGMENT_NONE && loaded.values.augment_pad == 4);
   ck_assert(loaded.values.lr.n == 1 && loaded.values.lr.piece[0].value == 0);
   ck_assert_str_eq(config_text(&loaded, "lr"), "auto");
   ck_assert_str_eq(config_text(&loaded, "curvature-ranks"), "auto");
@@ -104,6 +105,15 @@ START_TEST(test_every_option_is_listed_once_and_explained) {
   ck_assert_ptr_null(config_text(&loaded, "loss_reduction"));
   ck_assert_ptr_null(config_text(&loaded, "dry_run"));
   config_free(&loaded);
+}
+END_TEST
+
+START_TEST(test_augmentation_options) {
+  assert_loads(LOAD("--augment", "crop-flip", "--augment-pad", "0"));
+  ck_assert(loaded.values.augment == TRAIN_AUGMENT_CROP_FLIP && loaded.values.augment_pad == 0);
+  config_free(&loaded);
+  ck_assert_int_eq(LOAD("--augment", "crop"), CURVD_ERR_OPTION);
+  ck_assert_int_eq(LOAD("--augment-pad", "-1"), CURVD_ERR_OPTION);
 }
 END_TEST
 
@@ -455,6 +465,7 @@ int main(void) {
   const TTest *const tests[] = {
       test_defaults,
       test_every_option_is_listed_once_and_explained,
+      test_augmentation_options,
       test_later_sources_win_and_are_named,
       test_forms_of_flags,
       test_wrong_flags,

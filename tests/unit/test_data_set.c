@@ -1,18 +1,7 @@
 /* Data sets: folders written by hand, the real Fashion-MNIST, the synthetic teacher; orders and batches. */
-#include "train/data.h"
-
-#include "suite.h"
+#include "data_files.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static cv_memory memory;
-static cv_error err;
-static data_pair pair;
-static char folder[] = "/tmp/curvd_test_set_XXXXXX";
 
 static const char *const all_names[] = {"train-images-idx3-ubyte",
                                         "train-labels-idx1-ubyte",
@@ -23,32 +12,6 @@ static const char *const all_names[] = {"train-images-idx3-ubyte",
                                         "test_x.npy",
                                         "test_y.npy"};
 
-static const char *in_folder(const char *name) {
-  static char path[200];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  return path;
-}
-
-static void after_each(void) {
-  for (size_t i = 0; i < sizeof all_names / sizeof *all_names; i++) unlink(in_folder(all_names[i]));
-  data_free(&memory, &pair);
-  cv_error_clear(&err);
-}
-
-static int64_t live_bytes(void) {
-  int64_t sum = 0;
-  for (int kind = 0; kind < CV_MEMORY_KINDS; kind++) sum += memory.bytes[kind];
-  return sum;
-}
-
-static void write_parts(const char *name, const void *head, size_t n_head, const void *values, size_t n_values) {
-  FILE *file = fopen(in_folder(name), "wb");
-  ck_assert_ptr_nonnull(file);
-  ck_assert_uint_eq(fwrite(head, 1, n_head, file), n_head);
-  ck_assert_uint_eq(fwrite(values, 1, n_values, file), n_values);
-  ck_assert_int_eq(fclose(file), 0);
-}
-
 /* n images of 1 x 3 pixels. */
 static void write_images(const char *name, uint8_t n, const void *pixels) {
   uint8_t head[16] = {0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 1, 0, 0, 0, 3};
@@ -58,15 +21,6 @@ static void write_images(const char *name, uint8_t n, const void *pixels) {
 static void write_labels(const char *name, uint8_t n, const void *labels) {
   uint8_t head[8] = {0, 0, 8, 1, 0, 0, 0, n};
   write_parts(name, head, 8, labels, n);
-}
-
-static void write_npy(const char *name, const char *type, const char *shape, const void *values, size_t n_bytes) {
-  char head[200] = "\x93NUMPY\1";
-  int length = snprintf(head + 10, 150, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }\n", type, shape);
-  head[7] = 0;
-  head[8] = (char)length;
-  head[9] = 0;
-  write_parts(name, head, 10 + (size_t)length, values, n_bytes);
 }
 
 static void write_good_idx(void) {
@@ -92,25 +46,20 @@ static void write_good_npy(void) {
   write_npy("test_y.npy", "|u1", "2,", "\1\2", 2);
 }
 
+static data_request request_for(int is_autoencoder, int64_t validation) {
+  return (data_request){.is_autoencoder = is_autoencoder, .validation = validation};
+}
+
 static curvd_status load(int is_autoencoder, int64_t validation) {
-  data_request request = {.source = folder, .is_autoencoder = is_autoencoder, .validation = validation};
-  data_free(&memory, &pair);
-  cv_error_clear(&err);
-  return data_load(&request, &memory, &pair, &err);
+  return load_request(request_for(is_autoencoder, validation));
 }
 
 static void assert_loads(int is_autoencoder, int64_t validation) {
-  curvd_status status = load(is_autoencoder, validation);
-  ck_assert_msg(status == CURVD_OK, "%s", err.text);
+  assert_request_loads(request_for(is_autoencoder, validation));
 }
 
-/* A refusal has this code, names the folder or file, says `words` and leaves nothing behind. */
 static void assert_refused(int is_autoencoder, curvd_status code, const char *words) {
-  ck_assert_int_eq(load(is_autoencoder, 0), code);
-  ck_assert_msg(strstr(err.text, folder) != NULL && strstr(err.text, words) != NULL, "\"%s\" not in: %s", words,
-                err.text);
-  ck_assert_int_eq(pair.train.n, 0);
-  ck_assert_int_eq(live_bytes(), 0);
+  assert_request_refused(request_for(is_autoencoder, 0), code, words);
 }
 
 START_TEST(test_idx_classes) {
@@ -120,17 +69,19 @@ START_TEST(test_idx_classes) {
   ck_assert(pair.test.n == 2 && pair.test.d_in == 3 && pair.test.d_out == 3);
   float x[2 * 5] = {7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
   const int64_t index[] = {2, 0};
-  data_features(&pair.train, index, 2, x, 5);
+  data_features(&pair.train, index, 2, NULL, x, 5);
   const double pixels[] = {4, 5, 6, 0, 51, 255};
+  /* of the 12 training pixels 0, 51, 255 and 1 to 9: the sum is 351, the sum of squares 67911 */
+  const double mean = 351.0 / 12, deviation = sqrt(67911.0 / 12 - mean * mean);
   for (int i = 0; i < 10; i++) {
-    double expected = i % 5 > 2 ? 7 : (pixels[i / 5 * 3 + i % 5] / 255 - 0.2860) / 0.3530;
-    ck_assert_double_le(fabs(x[i] - expected), 1e-6);
+    double expected = i % 5 > 2 ? 7 : (pixels[i / 5 * 3 + i % 5] / 255 - mean / 255) / (deviation / 255);
+    ck_assert_double_le(fabs(x[i] - expected), 1e-5); /* 3 roundings of numbers up to 3.5 */
   }
   int32_t labels[2];
   data_labels(&pair.train, index, 2, labels);
   ck_assert(labels[0] == 1 && labels[1] == 0);
   float targets[2 * 4] = {7, 7, 7, 7, 7, 7, 7, 7}; /* one-hot */
-  data_targets(&pair.train, index, 2, targets, 4);
+  data_targets(&pair.train, index, 2, NULL, targets, 4);
   const float expected[] = {0, 1, 0, 7, 1, 0, 0, 7};
   ck_assert_mem_eq(targets, expected, sizeof targets);
   data_labels(&pair.test, (const int64_t[]){0, 1}, 2, labels);
@@ -146,8 +97,8 @@ START_TEST(test_idx_autoencoder) {
   ck_assert(pair.train.d_out == 3 && pair.train.labels == NULL && pair.train.targets == NULL);
   float x[3], targets[3];
   const int64_t index[] = {0};
-  data_features(&pair.train, index, 1, x, 3);
-  data_targets(&pair.train, index, 1, targets, 3);
+  data_features(&pair.train, index, 1, NULL, x, 3);
+  data_targets(&pair.train, index, 1, NULL, targets, 3);
   ck_assert(x[0] == 0 && x[1] == 0.2f && x[2] == 1);
   ck_assert_mem_eq(x, targets, sizeof x);
 }
@@ -159,7 +110,7 @@ START_TEST(test_npy_classes) {
   ck_assert(pair.train.n == 4 && pair.train.d_in == 2 && pair.train.d_out == 3 && pair.test.n == 2);
   float x[4];
   int32_t label;
-  data_features(&pair.train, (const int64_t[]){3, 1}, 2, x, 2);
+  data_features(&pair.train, (const int64_t[]){3, 1}, 2, NULL, x, 2);
   ck_assert(x[0] == 0.75f && x[1] == 0.125f && x[2] == 0.5f && x[3] == 0.25f);
   data_labels(&pair.test, (const int64_t[]){1}, 1, &label);
   ck_assert_int_eq(label, 2);
@@ -173,7 +124,7 @@ START_TEST(test_npy_targets) {
   write_npy("test_y.npy", "<f8", "2, 2", targets, 32);
   assert_loads(0, 0);
   float y[2];
-  data_targets(&pair.train, (const int64_t[]){2}, 1, y, 2);
+  data_targets(&pair.train, (const int64_t[]){2}, 1, NULL, y, 2);
   ck_assert(pair.train.d_out == 2 && pair.train.labels == NULL && y[0] == 5 && y[1] == 6);
   write_npy("train_y.npy", "<f4", "4,", train_x, 16); /* one dimension: one target */
   write_npy("test_y.npy", "<f4", "2,", train_x, 8);
@@ -195,7 +146,8 @@ START_TEST(test_validation_examples) {
   ck_assert(pair.train.n == 3 && pair.test.n == 1 && pair.test.d_in == 3 && pair.test.d_out == 3);
   ck_assert_mem_eq(pair.test.pixels, "\7\x08\x09", 3);
   ck_assert_int_eq(pair.test.labels[0], 0);
-  ck_assert(pair.test.mean == pair.train.mean && pair.test.deviation == pair.train.deviation);
+  ck_assert_mem_eq(&pair.test.scale, &pair.train.scale, sizeof pair.test.scale);
+  ck_assert_mem_eq(&pair.test.shape, &pair.train.shape, sizeof pair.test.shape);
   for (int64_t validation = 4; validation < 6; validation++) {
     ck_assert_int_eq(load(0, validation), CURVD_ERR_OPTION);
     ck_assert_int_eq(live_bytes(), 0);
@@ -222,8 +174,10 @@ START_TEST(test_refused_idx_folders) {
   assert_refused(0, CURVD_ERR_DATA, "label 1 is 3, expected 0 to 2, as in the training labels");
   write_labels(all_names[3], 2, "\2\1");
   write_parts(all_names[2], "\0\0\x08\3\0\0\0\2\0\0\0\1\0\0\0\4", 16, "abcdefgh", 8);
-  assert_refused(0, CURVD_ERR_DATA, "test examples have 4 pixels and 3 outputs, training examples 3 pixels and 3");
-  assert_refused(1, CURVD_ERR_DATA, "test examples have 4 pixels and 4 outputs, training examples 3 pixels and 3");
+  assert_refused(0, CURVD_ERR_DATA,
+                 "test examples have 1x4x1 pixels and 3 outputs, training examples 1x3x1 pixels and 3");
+  assert_refused(1, CURVD_ERR_DATA,
+                 "test examples have 1x4x1 pixels and 4 outputs, training examples 1x3x1 pixels and 3");
   write_parts(all_names[2], "\0\0\x08\3\0\0\0\2\0\0\0\1\0\0\0\4", 16, "abcdefg", 7);
   assert_refused(0, CURVD_ERR_DATA, "t10k-images-idx3-ubyte: has 23 bytes, but its header promises 24");
   unlink(in_folder(all_names[2]));
@@ -287,7 +241,7 @@ START_TEST(test_fashion_mnist) {
   double sum = 0, squares = 0;
   float x[784];
   for (int64_t i = 0; i < 60000; i += 7) {
-    data_features(&pair.train, &i, 1, x, 784);
+    data_features(&pair.train, &i, 1, NULL, x, 784);
     for (int j = 0; j < 784; j++) sum += x[j], squares += (double)x[j] * x[j];
   }
   double n = ceil(60000.0 / 7) * 784, mean = sum / n;
@@ -443,8 +397,5 @@ int main(void) {
                                 test_refused_teachers,
                                 test_order_is_a_permutation,
                                 test_orders_are_equally_likely};
-  if (mkdtemp(folder) == NULL) return EXIT_FAILURE;
-  int code = suite_run("data_set", tests, sizeof tests / sizeof tests[0], after_each);
-  rmdir(folder);
-  return code;
+  return folder_suite_run("data_set", tests, sizeof tests / sizeof tests[0]);
 }
