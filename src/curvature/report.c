@@ -57,9 +57,9 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                 .drift = s->drift,
                                 .products = s->products,
                                 .refresh_s = s->seconds,
-                                .ranks = layer->owner < 0    ? 0
-                                         : factor->is_spread ? ctx->comm.n_owners
-                                                             : 1,
+                                .ranks = layer->owner < 0 || factor->n == 0 ? 0
+                                         : factor->is_spread                ? ctx->comm.n_owners
+                                                                            : 1,
                                 .damping = factor->applied.damping,
                                 .refused = s->refused,
                                 .carrier = factor->carrier ? factor->carrier->name : "",
