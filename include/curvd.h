@@ -313,7 +313,7 @@ typedef struct curvd_factor_metrics {
 
 typedef struct curvd_layer_metrics {
   const char *name;   /* borrowed, as long as the context */
-  const char *method; /* "kfac", ..., or "none" */
+  const char *method; /* "kfac", ..., "unit" of a normalisation layer, or "none" */
   const char *reason; /* why the layer is not preconditioned; "" when it is */
   int64_t d_in, d_out;
   bool has_bias;
