@@ -1,9 +1,9 @@
 /* Unit-wise blocks of normalisation layers: each of C units has a scale gamma and a shift beta, and its own 2 by 2
- * block F = E[(d gamma, d beta)^T (d gamma, d beta)] of the Fisher matrix. Osawa et al. 2020 (arXiv:2002.06015),
- * section 5.2. Statistics, averages and powers of all blocks lie in three rows of C: F_gamma_gamma, F_gamma_beta,
- * F_beta_beta. The layer's owner averages them and looks at their eigenvalues; what it sends is the averages, and
- * whoever applies them decomposes them, which costs less than to unpack eigenvectors. Cost per layer: statistics 6 rows
- * C flops, refresh and damping about 50 C each, apply 12 C; 3 C words each way. */
+ * block F = E[(d gamma, d beta)^T (d gamma, d beta)] of the Fisher matrix. Osawa et al. 2020 (arXiv:2002.06015).
+ * Statistics, averages and powers of all blocks lie in three rows of C: F_gamma_gamma, F_gamma_beta, F_beta_beta. The
+ * layer's owner averages them and looks at their eigenvalues; what it sends is the averages, fewer numbers than
+ * eigenvectors, and whoever applies them decomposes them for the damping of the step.
+ * Cost per layer: statistics 6 rows C flops, refresh and damping about 50 C each, apply 12 C; 3 C words each way. */
 #include "curvature/carrier.h"
 #include "curvature/method.h"
 #include "curvature/store.h"
@@ -13,7 +13,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Units of a layer, and the three rows of their blocks. */
 static int64_t units_of(const cv_factor *factor) {
   return factor->n / 2;
 }

@@ -227,8 +227,8 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
 bool cv_refresh_begin(cv_factor *factor) {
   factor->own.fresh.is_new = 0;
   if (factor->own.updates == 0) return false;
-  if (factor->own.fresh.trace > 0) return true;
-  factor->own.fresh.is_new = 1; /* a dead factor: its side is the identity */
+  if (!(factor->own.fresh.trace <= 0)) return true; /* not a number: the solver tells */
+  factor->own.fresh.is_new = 1;                     /* a dead factor: its side is the identity */
   factor->own.fresh.kind = CV_KIND_IDENTITY;
   factor->own.fresh.r = 0;
   factor->own.last.found = 0;

@@ -54,9 +54,10 @@ static float *publish_factor(const cv_factor *factor, float *to) {
     for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->own.basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
     return to;
   }
-  if (factor->own.fresh.kind == CV_KIND_UNITS)
+  if (factor->own.fresh.kind == CV_KIND_UNITS) {
     memcpy(to, factor->own.average, (size_t)cv_unit_floats(factor) * sizeof *to);
-  if (factor->own.fresh.kind == CV_KIND_UNITS) return to + cv_unit_floats(factor);
+    return to + cv_unit_floats(factor);
+  }
   if (factor->own.fresh.kind != CV_KIND_EIGEN) return to;
   memcpy(to, factor->own.eigenvalues, (size_t)r * sizeof *to);
   to += r;

@@ -3,6 +3,8 @@
 #include "mpi_assert.h"
 #include "norm_fixture.h"
 
+#include "curvature/internal.h"
+
 #define COUNT(list) (sizeof list / sizeof list[0])
 
 enum { ROWS = 24, STEPS_MAX = 4 };
@@ -213,6 +215,26 @@ START_TEST(statistics_that_are_not_finite_are_refused) {
 }
 END_TEST
 
+/* An average that is spoilt brings no preconditioner: the one in force stays. */
+START_TEST(spoilt_averages_keep_the_preconditioner) {
+  const int64_t place[] = {1, NORM_CHANNELS + 1, 2 * NORM_CHANNELS + 1}; /* of the second unit's three numbers */
+  for (size_t i = 0; i < COUNT(place); i++) {
+    curvd_ctx *ctx = open_norm("method=kfac step=plain momentum=0 factor_update_steps=1 inv_update_steps=1");
+    dense V = norm_gradient(0), rows[2] = {norm_rows(0, ROWS, 0), norm_rows(0, ROWS, 1)}, D;
+    curvd_log_to(ctx, keep_line, NULL, 1);
+    service_capture(ctx, 0, rows[0], rows[1]);
+    D = step_norm(ctx, SERVICE_JOINED, V);
+    ctx->layer[0].factor[0].own.average[place[i]] = NAN;
+    service_capture(ctx, 0, rows[0], rows[1]);
+    ck_assert_double_lt(dense_distance(step_norm(ctx, SERVICE_JOINED, V), D), 1e-30);
+    curvd_metrics m = service_metrics(ctx);
+    ck_assert(m.events[CURVD_EVENT_KEPT_PREVIOUS] == 1 && m.events[CURVD_EVENT_REFRESHES] == 1);
+    ck_assert_ptr_nonnull(strstr(last_line, "layer bn, its blocks, step 1"));
+    service_close(&ctx);
+  }
+}
+END_TEST
+
 /* Before any statistics, and where all are zero, the direction is the gradient. */
 START_TEST(nothing_to_go_by_is_the_identity) {
   curvd_ctx *ctx = open_norm("method=kfac step=plain momentum=0 factor_update_steps=1 inv_update_steps=1");
@@ -322,6 +344,7 @@ static Suite *make_suite(void) {
                                 clips_and_normalisation_see_its_length,
                                 beside_factored_layers,
                                 statistics_that_are_not_finite_are_refused,
+                                spoilt_averages_keep_the_preconditioner,
                                 nothing_to_go_by_is_the_identity,
                                 singular_blocks_need_damping,
                                 metrics_are_those_of_the_blocks,
