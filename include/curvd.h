@@ -71,11 +71,26 @@ CURVD_API curvd_status curvd_set(curvd_ctx *ctx, const char *key, const char *va
 CURVD_API curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
                                        int32_t *layer);
 
+/* [local] Adds a normalisation layer (batch or layer normalisation): `channels` units, each with a scale gamma and a
+ * shift beta, y = gamma x + beta. Its weight is gamma, (channels, 1), its bias beta: d_in 1, d_out channels, with a
+ * bias. In place of Kronecker factors it has one block of its Fisher matrix for each unit, the 2 by 2 matrix
+ * F = E[(d gamma, d beta)^T (d gamma, d beta)] of one example's gradients, and its direction is (F + damping)^-p
+ * (d gamma, d beta)^T, unit by unit, with p = exponent_a + exponent_g, at most 1: small matrices that are always
+ * decomposed exactly, whatever the method, carrier and store. Damping: relative-mean, relative-max: of the mean or the
+ * largest eigenvalue of all blocks of the layer; product-max: the same as relative-max; pi and scalar: as it is. It is
+ * never factored (curvd_is_factored). Errors: as curvd_layer_add. */
+CURVD_API curvd_status curvd_layer_add_norm(curvd_ctx *ctx, const char *name, int64_t channels, int32_t *layer);
+
 /* [collective, all ranks] Splits the ranks, assigns the layers to owners, sizes all memory. Nothing is allocated later.
  * With dry_run nothing is allocated now, either: layer and memory metrics tell what would be, and nothing can be run.
  * Errors: LAYOUT (no worker left), MISMATCH (ranks differ in options or layers), OPTION, SIZE, MEMORY, MPI.
  * After an error only curvd_last_error and curvd_destroy may be called. */
 CURVD_API curvd_status curvd_plan(curvd_ctx *ctx);
+
+typedef enum curvd_layer_kind {
+  CURVD_LAYER_DENSE = 0, /* curvd_layer_add */
+  CURVD_LAYER_NORM = 1   /* curvd_layer_add_norm */
+} curvd_layer_kind;
 
 typedef enum curvd_role { CURVD_ROLE_WORKER = 0, CURVD_ROLE_CURVATURE = 1 } curvd_role;
 
@@ -96,6 +111,8 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  *   a: (rows, d_in) layer inputs, without the constant 1;  lda >= d_in.  NULL: leaves A alone.
  *   g: (rows, d_out) gradients in the layer's outputs;     ldg >= d_out. NULL: leaves G alone.
  *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
+ * Of a normalisation layer a and g are the gradients of one example's loss in gamma and in beta, each (rows, channels),
+ * summed over the positions of the example, with lda, ldg >= channels, and scaled as g is. It needs both.
  * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
  * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan), SIZE (more than capture_rows rows
  * in a step, of a layer with a factor that is spread over the owners or carried as columns). Statistics are as before.
@@ -107,9 +124,10 @@ CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows
 /* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is
  * the sum over calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a
  * randomized method follow the gradient at a cost linear in the layer's width, which pays when rows < m n / (m + n);
- * ignored where it does not, or with several workers. a (rows, d_in), g (rows, d_out): as for curvd_capture, but of the
- * real loss, scaled as the gradient is. Do not call it when the gradient is changed otherwise (gradient clipping,
- * coupled weight decay): a check every few steps notices, logs a warning, and repairs. Errors: as curvd_capture. */
+ * ignored where it does not, with several workers, or of a normalisation layer. a (rows, d_in), g (rows, d_out): as for
+ * curvd_capture, but of the real loss, scaled as the gradient is. Do not call it when the gradient is changed otherwise
+ * (gradient clipping, coupled weight decay): a check every few steps notices, logs a warning, and repairs. Errors: as
+ * curvd_capture. */
 CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                               const float *g, int64_t ldg, float scale);
 
@@ -266,7 +284,8 @@ typedef struct curvd_metrics {
 /* [local] CURVD_ERR_ARGUMENT if a pointer is NULL. */
 CURVD_API curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *metrics);
 
-/* One Kronecker factor as its last refresh left it. */
+/* One Kronecker factor as its last refresh left it. All blocks of a normalisation layer are one factor, the first, n =
+ * eig_rank = 2 channels; its second one is empty: n is 0, carrier and store are "". */
 typedef struct curvd_factor_metrics {
   int64_t n;               /* rows of the factor */
   int64_t eig_rank;        /* eigenpairs kept; n: all; 0: identity, never refreshed */
@@ -287,13 +306,13 @@ typedef struct curvd_factor_metrics {
   int ranks;            /* that hold it: 1, or all owners; 0 without an owner */
   double damping;       /* added to its eigenvalues in the last step; 0 before any */
   int64_t refused;      /* statistics refused so far */
-  const char *carrier;  /* how its statistics travel: triangle, sketch, columns, blocks; "" without an owner */
-  const char *store;    /* what its owner keeps: full, stream, online */
+  const char *carrier;  /* how its statistics travel: triangle, sketch, columns, blocks, units; "" without an owner */
+  const char *store;    /* what its owner keeps: full, stream, online, units */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {
   const char *name;   /* borrowed, as long as the context */
-  const char *method; /* "kfac", ..., or "none" */
+  const char *method; /* "kfac", ..., "unit" of a normalisation layer, or "none" */
   const char *reason; /* why the layer is not preconditioned; "" when it is */
   int64_t d_in, d_out;
   bool has_bias;

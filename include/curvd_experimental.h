@@ -40,6 +40,7 @@ typedef struct curvd_layer_shape {
   const char *name;
   int64_t d_in, d_out;
   bool has_bias;
+  curvd_layer_kind kind; /* CURVD_LAYER_NORM: d_in 1, d_out channels, with a bias */
 } curvd_layer_shape;
 
 typedef struct curvd_option_value {
@@ -118,10 +119,10 @@ CURVD_API void curvd_prediction_read(const curvd_prediction *prediction, curvd_p
 
 typedef struct curvd_predicted_layer {
   int owner;              /* rank; -1: skipped */
-  int64_t n[2];           /* of A and G */
+  int64_t n[2];           /* of A and G; of a normalisation layer 2 channels and 0 */
   int64_t eig_rank[2];    /* pairs that are sent */
   int ranks[2];           /* that hold the factor */
-  const char *carrier[2]; /* triangle, sketch, columns, local, blocks */
+  const char *carrier[2]; /* triangle, sketch, columns, local, blocks, units; "" of an empty factor */
   const char *apply;      /* replicated, sharded, factored */
   const char *route;      /* owner, gradients */
 } curvd_predicted_layer;

@@ -6,6 +6,7 @@
  *   sketch     (Omega X^T) X, Omega the last eigenvectors: (k + probes) n numbers, summed. For streams (store.h) only
  *   columns    X itself: rows n numbers from each worker
  *   blocks     X^T X of a spread factor, block by block as the owners want them (spread.c)
+ *   units      the blocks of a unit layer: 3 numbers a unit, summed (method_unit.c, which adds to them itself)
  *
  * To add one: fill a cv_carrier, declare it below, choose it in factor_plan.c, and add it to the tests of
  * tests/mpi/test_carriers.c, which every carrier passes. */
@@ -34,7 +35,7 @@ typedef struct cv_carrier {
   void (*pack)(const cv_factor *factor, float *wire);
 } cv_carrier;
 
-extern const cv_carrier cv_carrier_triangle, cv_carrier_sketch, cv_carrier_columns, cv_carrier_blocks;
+extern const cv_carrier cv_carrier_triangle, cv_carrier_sketch, cv_carrier_columns, cv_carrier_blocks, cv_carrier_units;
 
 /* A factor's carrier and store, as planned. */
 void cv_carrier_choose(const cv_factor_plan *plan, cv_factor *factor);

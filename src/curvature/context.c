@@ -94,20 +94,29 @@ static curvd_status make_room(curvd_ctx *ctx) {
   return CURVD_OK;
 }
 
-curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
-                             int32_t *index) {
+static curvd_status add_layer(curvd_ctx *ctx, curvd_layer_kind kind, const char *name, int64_t d_in, int64_t d_out,
+                              bool has_bias, int32_t *index) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   ctx->error = (cv_error){0};
   CV_TRY(check_layer(ctx, name, d_in, d_out));
   CV_TRY(make_room(ctx));
   cv_layer *layer = &ctx->layer[ctx->n_layers];
-  *layer =
-      (cv_layer){.d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
-  layer->ld = cv_dense_ld(layer->n);
+  *layer = (cv_layer){
+      .kind = kind, .d_in = d_in, .d_out = d_out, .m = d_out, .n = d_in + has_bias, .has_bias = has_bias, .owner = -1};
+  layer->ld = kind == CURVD_LAYER_NORM ? layer->n : cv_dense_ld(layer->n); /* 2 numbers a row: padding would be most */
   snprintf(layer->name, sizeof layer->name, "%s", name);
   if (index) *index = ctx->n_layers;
   ctx->n_layers++;
   return CURVD_OK;
+}
+
+curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
+                             int32_t *index) {
+  return add_layer(ctx, CURVD_LAYER_DENSE, name, d_in, d_out, has_bias, index);
+}
+
+curvd_status curvd_layer_add_norm(curvd_ctx *ctx, const char *name, int64_t channels, int32_t *index) {
+  return add_layer(ctx, CURVD_LAYER_NORM, name, 1, channels, true, index);
 }
 
 static uint64_t layers_hash(const curvd_ctx *ctx) {
@@ -116,7 +125,7 @@ static uint64_t layers_hash(const curvd_ctx *ctx) {
     const cv_layer *layer = &ctx->layer[i];
     for (const char *c = layer->name; *c; c++) hash = hash * 1099511628211u + (unsigned char)*c;
     hash = (hash * 31 + (uint64_t)layer->d_in) * 31 + (uint64_t)layer->d_out;
-    hash = hash * 31 + layer->has_bias;
+    hash = (hash * 31 + layer->has_bias) * 31 + (uint64_t)layer->kind;
   }
   return hash;
 }
@@ -174,10 +183,16 @@ static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, c
   if (index < 0 || index >= ctx->n_layers)
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no layer %d: %d were added", index, ctx->n_layers);
   const cv_layer *layer = &ctx->layer[index];
-  if (rows < 0 || !cv_dense_fits(rows) || (a && lda < layer->d_in) || (g && ldg < layer->d_out)) {
+  bool is_norm = layer->kind == CURVD_LAYER_NORM;
+  int64_t width_a = is_norm ? layer->d_out : layer->d_in;
+  if (is_norm && rows > 0 && (!a || !g))
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
+                   "layer %s normalises: capture needs its gradients in gamma and in beta, both of the same rows",
+                   layer->name);
+  if (rows < 0 || !cv_dense_fits(rows) || (a && lda < width_a) || (g && ldg < layer->d_out)) {
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
                    "layer %s: %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)", layer->name,
-                   (long long)rows, (long long)lda, (long long)layer->d_in, (long long)ldg, (long long)layer->d_out);
+                   (long long)rows, (long long)lda, (long long)width_a, (long long)ldg, (long long)layer->d_out);
   }
   return CURVD_OK;
 }

@@ -73,6 +73,11 @@ double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_pla
   return plan->is_spread ? 0 : cv_plan_refresh_flops(n, plan->k_max, products - 1, plan->is_full);
 }
 
+/* A statistic and a refresh of 2 by 2 blocks: a mixture and an eigenproblem each. */
+double cv_unit_plan_flops(int64_t units) {
+  return 50 * (double)units;
+}
+
 /* ---- the run, and its layers ---- */
 
 static int64_t first_value(const cv_schedule *schedule) {
@@ -123,9 +128,21 @@ static cv_plan_apply apply_of(const cv_settings *s, const cv_plan_run *run) {
   return is_sharded ? CV_PLAN_SHARDED : CV_PLAN_REPLICATED;
 }
 
+/* Blocks are small whatever the options say; rows are never preconditioned by them. */
+static cv_plan_choice unit_choice(const cv_settings *s, cv_plan_choice choice) {
+  bool is_local = s->carrier == CV_CARRY_LOCAL;
+  choice.carrier[CV_PLAN_A] = choice.carrier[CV_PLAN_G] = is_local ? CV_PLAN_LOCAL_UNITS : CV_PLAN_UNITS;
+  if (choice.apply == CV_PLAN_FACTORED) choice.apply = CV_PLAN_REPLICATED;
+  return choice;
+}
+
 static cv_plan_choice choice_of(const cv_settings *s, const cv_plan_run *run, const cv_plan_layer *layer,
                                 double *flops) {
   cv_plan_choice choice = {.apply = apply_of(s, run), .route = route_of(s, run)};
+  if (layer->is_unit && !layer->is_skipped) {
+    *flops = cv_unit_plan_flops(layer->m);
+    return unit_choice(s, choice);
+  }
   *flops = 0;
   for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
     int64_t n = f == CV_PLAN_A ? layer->n : layer->m;

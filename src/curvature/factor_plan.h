@@ -34,6 +34,8 @@ void cv_layers_plan(const cv_settings *s, const cv_plan_run *run, cv_plan_draft 
 /* Flops by which owners are chosen. */
 double cv_factor_plan_flops(const cv_settings *s, int64_t n, const cv_factor_plan *plan);
 
+double cv_unit_plan_flops(int64_t units);
+
 /* Is the layer's name in the option `skip`? */
 bool cv_is_skipped(const char *list, const char *name);
 

@@ -9,6 +9,11 @@
 
 enum { WIRE_TRACE, WIRE_ROWS, WIRE_BAD, WIRE_WHO, WIRE_EXTRA };
 
+const char *cv_factor_name(const cv_layer *layer, const cv_factor *factor) {
+  if (layer->kind == CURVD_LAYER_NORM) return "its blocks";
+  return factor == &layer->factor[CV_A] ? "A" : "G";
+}
+
 int64_t cv_factor_wire_floats(const cv_factor *factor) {
   return factor->carrier->summed(factor) + WIRE_EXTRA;
 }
@@ -59,7 +64,7 @@ static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, con
   factor->own.fresh.refused++;
   cv_count(ctx, layer, CURVD_EVENT_REFUSED_STATISTICS);
   if (!cv_owns(ctx, layer)) return; /* the layer's owner tells */
-  const char *which = factor == &layer->factor[CV_A] ? "A" : "G";
+  const char *which = cv_factor_name(layer, factor);
   if (extra[WIRE_BAD] == 1) {
     cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s: statistics of %s in step %lld refused: not finite on rank %d",
                 layer->name, which, (long long)ctx->step, (int)extra[WIRE_WHO] - 1);
@@ -118,4 +123,34 @@ void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
   if (factor->store->add_rows(ctx, factor, factor->own.due, rows, X, factor->n, &why) != CURVD_OK)
     lose(ctx, layer, factor, &why);
   factor->own.due.keep = 1;
+}
+
+/* ---- all factors of a layer ---- */
+
+int64_t cv_factors_floats(const cv_layer *layer, int owner) {
+  int64_t floats = 0;
+  for (int f = 0; f < layer->n_factors; f++) {
+    if (cv_holds_factor(layer, &layer->factor[f], owner)) floats += cv_factor_wire_floats(&layer->factor[f]);
+  }
+  return floats;
+}
+
+float *cv_factors_pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire) {
+  for (int f = 0; f < layer->n_factors; f++) {
+    cv_factor *factor = &layer->factor[f];
+    if (!cv_holds_factor(layer, factor, owner)) continue;
+    cv_factor_pack(factor, ctx->comm.rank, wire);
+    wire += cv_factor_wire_floats(factor);
+  }
+  return wire;
+}
+
+const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
+  for (int f = 0; f < layer->n_factors; f++) {
+    cv_factor *factor = &layer->factor[f];
+    if (!cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm))) continue;
+    cv_factor_absorb(ctx, layer, factor, wire);
+    wire += cv_factor_wire_floats(factor);
+  }
+  return wire;
 }

@@ -101,6 +101,10 @@ static curvd_status check(const curvd_run_shape *shape, cv_error *err) {
     if (!layer->name || !is_size)
       return cv_fail(err, CURVD_ERR_ARGUMENT, "layer %d of a prediction, %lld x %lld: a name and sizes of 1 .. %lld",
                      (int)i, (long long)layer->d_out, (long long)layer->d_in, (long long)CV_DENSE_MAX - 1);
+    if (layer->kind == CURVD_LAYER_NORM && (layer->d_in != 1 || !layer->has_bias))
+      return cv_fail(err, CURVD_ERR_ARGUMENT,
+                     "layer %s of a prediction normalises: its d_in is 1, its d_out the channels, with a bias",
+                     layer->name);
   }
   return CURVD_OK;
 }
@@ -117,6 +121,7 @@ static curvd_status make(const curvd_run_shape *shape, cv_forecast *out, cv_erro
     const curvd_layer_shape *layer = &shape->layers[i];
     out->layer[i] = (cv_plan_layer){.m = layer->d_out,
                                     .n = layer->d_in + layer->has_bias,
+                                    .is_unit = layer->kind == CURVD_LAYER_NORM,
                                     .is_skipped = s->method == CV_METHOD_NONE || cv_is_skipped(s->skip, layer->name)};
   }
   out->machine = shape->machine ? machine_of(shape->machine) : cv_plan_machine_default;

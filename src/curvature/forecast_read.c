@@ -101,20 +101,21 @@ static int rank_of_owner(const cv_prediction *p, int32_t owner) {
 }
 
 curvd_status curvd_prediction_layer(const curvd_prediction *p, int32_t i, curvd_predicted_layer *out) {
-  static const char *const carriers[] = {[CV_PLAN_TRIANGLE] = "triangle",
-                                         [CV_PLAN_SKETCH] = "sketch",
-                                         [CV_PLAN_COLUMNS] = "columns",
-                                         [CV_PLAN_LOCAL] = "local"};
+  static const char *const carriers[] = {
+      [CV_PLAN_TRIANGLE] = "triangle", [CV_PLAN_SKETCH] = "sketch", [CV_PLAN_COLUMNS] = "columns",
+      [CV_PLAN_LOCAL] = "local",       [CV_PLAN_UNITS] = "units",   [CV_PLAN_LOCAL_UNITS] = "local"};
   static const char *const applies[] = {
       [CV_PLAN_REPLICATED] = "replicated", [CV_PLAN_SHARDED] = "sharded", [CV_PLAN_FACTORED] = "factored"};
   if (!p || !out || i < 0 || i >= p->predicted.n_layers) return CURVD_ERR_ARGUMENT;
   const cv_prediction *from = &p->predicted;
   const cv_plan_choice *choice = &from->choice[i];
-  *out = (curvd_predicted_layer){.owner = rank_of_owner(from, from->owner[i]),
-                                 .n = {from->layer[i].n, from->layer[i].m},
-                                 .apply = applies[choice->apply],
-                                 .route = choice->route == CV_PLAN_TO_OWNER ? "owner" : "gradients"};
-  for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+  *out =
+      (curvd_predicted_layer){.owner = rank_of_owner(from, from->owner[i]),
+                              .n = {cv_plan_size(&from->layer[i], CV_PLAN_A), cv_plan_size(&from->layer[i], CV_PLAN_G)},
+                              .carrier = {"", ""},
+                              .apply = applies[choice->apply],
+                              .route = choice->route == CV_PLAN_TO_OWNER ? "owner" : "gradients"};
+  for (int f = 0; f < CV_PLAN_FACTORS && out->n[f] > 0; f++) {
     bool is_spread = cv_plan_is_spread(&from->run, out->n[f], choice->carrier[f]);
     out->carrier[f] = is_spread && choice->carrier[f] == CV_PLAN_TRIANGLE ? "blocks" : carriers[choice->carrier[f]];
     out->eig_rank[f] = cv_plan_pairs(&from->run, out->n[f], choice->carrier[f]);

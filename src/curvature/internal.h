@@ -28,7 +28,7 @@ enum {
   CV_OWNER_EVENTS = CURVD_EVENT_KEPT_PREVIOUS + 1
 };
 
-typedef enum cv_factor_kind { CV_KIND_IDENTITY, CV_KIND_EIGEN, CV_KIND_INVERSE } cv_factor_kind;
+typedef enum cv_factor_kind { CV_KIND_IDENTITY, CV_KIND_EIGEN, CV_KIND_INVERSE, CV_KIND_UNITS } cv_factor_kind;
 
 /* What travels ahead of a refreshed factor, and what is known of it everywhere. */
 typedef struct cv_factor_state {
@@ -102,13 +102,15 @@ typedef struct cv_applied {
   cv_factor_state state;
   cv_lrps side;          /* U of (k_max, ld) inside the layer's planes */
   float *inverse;        /* (n, ld), form cholesky */
+  float *units;          /* of a unit layer the averaged blocks, (3, n / 2) as method_unit.c has them */
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
-  float *kept;
-  double damping; /* of the last step */
+  float *kept;           /* of a unit layer the damped inverse power of its blocks, (3, n / 2) */
+  double damping;        /* of the last step */
 } cv_applied;
 
-/* One Kronecker factor, (n, n). Parts that a rank's role does not need hold no memory. A spread factor lies over all
- * owners (comm/grid.h, one grid column): no rank holds it, or its statistic, as a whole (spread.c). */
+/* One Kronecker factor, (n, n), or all n / 2 blocks of a unit layer. Parts that a rank's role does not need hold no
+ * memory. A spread factor lies over all owners (comm/grid.h, one grid column): no rank holds it, or its statistic, as a
+ * whole (spread.c). */
 typedef struct cv_factor {
   int64_t n, ld;
   int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
@@ -121,9 +123,15 @@ typedef struct cv_factor {
   cv_applied applied;
 } cv_factor;
 
+/* Floats of a unit layer's blocks: of each unit F_gamma_gamma, F_gamma_beta, F_beta_beta. */
+static inline int64_t cv_unit_floats(const cv_factor *factor) {
+  return 3 * (factor->n / 2);
+}
+
 struct cv_method;
 
 typedef struct cv_layer {
+  curvd_layer_kind kind;
   char name[CV_NAME_MAX];
   char reason[96];               /* why it is not preconditioned; "" when it is */
   int64_t d_in, d_out, m, n, ld; /* ld: of our own (m, n) buffers */
@@ -132,6 +140,7 @@ typedef struct cv_layer {
   int owner;                      /* owner number, -1 without */
   int64_t bucket_at;              /* place of its gradient in the bucket */
   int shard;                      /* the worker that applies it; -1: all do */
+  int n_factors;                  /* in use: A and G, or the blocks of a unit layer, or none */
   cv_factor factor[CV_FACTORS];
   float *own; /* (m, ld) momentum, or a direction that must not overwrite the gradient yet */
   float *X;   /* (m, n), rows ldx apart: what is preconditioned; own, or the combined gradient where it lies */
@@ -311,12 +320,19 @@ float *cv_shard_gradient(const curvd_ctx *ctx, const cv_layer *layer); /* (m, n)
 curvd_status cv_shard_share_sums(curvd_ctx *ctx);
 curvd_status cv_shard_gather(curvd_ctx *ctx);
 
-/* factors.c: statistics on the wire, and running averages. */
+/* factors.c: what the records call a factor; its statistics on the wire, and running averages. */
+const char *cv_factor_name(const cv_layer *layer, const cv_factor *factor);
 int64_t cv_factor_wire_floats(const cv_factor *factor);
 void cv_factor_pack(cv_factor *factor, int worker, float *wire);
 void cv_factor_forget(cv_factor *factor); /* what was captured has gone */
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
 void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int64_t rows, const float *X);
+
+/* factors.c: the same of all factors of a layer that an owner holds: the members of cv_method of every method that
+ * keeps factors. */
+int64_t cv_factors_floats(const cv_layer *layer, int owner);
+float *cv_factors_pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire);
+const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire);
 
 /* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
@@ -341,6 +357,9 @@ void cv_sketch_change_seeds(curvd_ctx *ctx); /* worker, between steps: to what h
 /* refresh.c: new preconditioners of the factors of a layer that this rank holds; index: the layer's number, part of the
  * sketch's key. [collective over the owners where a factor is spread] */
 void cv_refresh_layer(curvd_ctx *ctx, cv_layer *layer, int32_t index);
+
+/* refresh.c: is there an average to decompose? Without statistics nothing is new, without a trace the identity is. */
+bool cv_refresh_begin(cv_factor *factor);
 
 /* precond.c: are whole matrices projected onto the layer's eigenvectors (of a factored layer only for its clip); brings
  * what depends on the damping up to date; first half (sums; may write the unscaled direction to out)

@@ -95,7 +95,7 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, owner)) continue;
     up.n_floats += layer->method->statistics_floats(layer, owner);
-    up.row_bytes += layer->method->rows_most(ctx, layer, owner);
+    if (layer->method->rows_most) up.row_bytes += layer->method->rows_most(ctx, layer, owner);
     down.header_bytes += layer->method->header_bytes;
     down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
   }

@@ -26,8 +26,8 @@ typedef struct cv_method {
    * returns the place behind them. */
   int64_t (*statistics_floats)(const cv_layer *layer, int owner);
   float *(*pack)(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire);
-  /* Of the factors that an owner holds: bytes of the rows that a worker sends apart (most), the rows, and, on the
-   * owner, those of one worker. Each returns the place behind, or the bytes. */
+  /* Optional, all three or none: of the factors that an owner holds: bytes of the rows that a worker sends apart
+   * (most), the rows, and, on the owner, those of one worker. Each returns the place behind, or the bytes. */
   int64_t (*rows_most)(const curvd_ctx *ctx, const cv_layer *layer, int owner);
   char *(*pack_rows)(cv_layer *layer, int owner, char *message);
   const char *(*absorb_rows)(curvd_ctx *ctx, cv_layer *layer, const char *message);
@@ -47,7 +47,7 @@ typedef struct cv_method {
 
   /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written
    * already), NUMERIC when damping cannot make it finite; then, unless it was written, out = keep * out + scale *
-   * direction (keep 0: out holds anything). */
+   * direction (keep 0: out holds anything). No expand where project always writes. */
   curvd_status (*project)(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t ldo, cv_pair_sums *sums);
   void (*expand)(curvd_ctx *ctx, cv_layer *layer, float scale, float keep, float *out, int64_t ldo);
   /* Worker, optional: the gradient to come contains scale * g^T [a 1]; lets the projections follow it. */
@@ -59,9 +59,9 @@ typedef struct cv_method {
                                const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 } cv_method;
 
-extern const cv_method cv_method_kfac;
+extern const cv_method cv_method_kfac, cv_method_unit;
 
-/* NULL for CV_METHOD_NONE. */
-const cv_method *cv_method_find(cv_method_kind kind);
+/* That of a layer; NULL for CV_METHOD_NONE. */
+const cv_method *cv_method_find(cv_method_kind kind, curvd_layer_kind layer);
 
 #endif

@@ -25,6 +25,7 @@ static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
+  layer->n_factors = CV_FACTORS;
   for (int f = 0; f < CV_FACTORS; f++) {
     layer->factor[f].n = f == CV_A ? layer->n : layer->m;
     size_factor(ctx, &layer->factor[f]);
@@ -192,34 +193,6 @@ static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const
   return CURVD_OK;
 }
 
-static int64_t statistics_floats(const cv_layer *layer, int owner) {
-  int64_t floats = 0;
-  for (int f = 0; f < CV_FACTORS; f++) {
-    if (cv_holds_factor(layer, &layer->factor[f], owner)) floats += cv_factor_wire_floats(&layer->factor[f]);
-  }
-  return floats;
-}
-
-static float *pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire) {
-  for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor *factor = &layer->factor[f];
-    if (!cv_holds_factor(layer, factor, owner)) continue;
-    cv_factor_pack(factor, ctx->comm.rank, wire);
-    wire += cv_factor_wire_floats(factor);
-  }
-  return wire;
-}
-
-static const float *absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire) {
-  for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor *factor = &layer->factor[f];
-    if (!cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm))) continue;
-    cv_factor_absorb(ctx, layer, factor, wire);
-    wire += cv_factor_wire_floats(factor);
-  }
-  return wire;
-}
-
 /* A message: of each factor that is carried as columns, the number of rows, then the rows, n numbers each. */
 static bool sends_rows(const cv_layer *layer, int f, int owner) {
   return cv_holds_factor(layer, &layer->factor[f], owner) && layer->factor[f].carrier->sends_rows;
@@ -266,9 +239,9 @@ const cv_method cv_method_kfac = {
     .allocate = allocate,
     .release = release,
     .capture = capture,
-    .statistics_floats = statistics_floats,
-    .pack = pack,
-    .absorb = absorb,
+    .statistics_floats = cv_factors_floats,
+    .pack = cv_factors_pack,
+    .absorb = cv_factors_absorb,
     .rows_most = rows_most,
     .pack_rows = pack_rows,
     .absorb_rows = absorb_rows,
@@ -284,7 +257,3 @@ const cv_method cv_method_kfac = {
     .follow = cv_follow_gradient,
     .precondition = cv_factored_precondition,
 };
-
-const cv_method *cv_method_find(cv_method_kind kind) {
-  return kind == CV_METHOD_NONE ? NULL : &cv_method_kfac;
-}

@@ -21,7 +21,7 @@ static void size(const curvd_ctx *ctx, cv_factor *factor) {
 }
 
 static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
-  return has_average(ctx) ? cv_store_full.arrays(ctx, factor, list) : 0;
+  return has_average(ctx) ? cv_store_full.arrays(ctx, factor, list) : cv_pairs_arrays(factor, list);
 }
 
 static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {

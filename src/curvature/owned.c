@@ -2,12 +2,11 @@
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
-static int arrays_of(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
-  int n = factor->store->arrays(ctx, factor, list);
+int cv_pairs_arrays(cv_factor *factor, cv_array *list) {
   int64_t rows = factor->k_max + CV_EIG_PROBES;
-  list[n++] = (cv_array){&factor->own.basis, rows * factor->own.ld, "a basis"};
-  list[n++] = (cv_array){&factor->own.eigenvalues, factor->k_max, "eigenvalues"};
-  return n;
+  list[0] = (cv_array){&factor->own.basis, rows * factor->own.ld, "a basis"};
+  list[1] = (cv_array){&factor->own.eigenvalues, factor->k_max, "eigenvalues"};
+  return 2;
 }
 
 curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor) {
@@ -16,7 +15,7 @@ curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor) {
   factor->own.cols = cv_cyclic_count(&piece);
   factor->own.ld = cv_dense_ld(factor->own.cols);
   factor->store->size(ctx, factor);
-  int n = arrays_of(ctx, factor, list);
+  int n = factor->store->arrays(ctx, factor, list);
   for (int i = 0; i < n; i++)
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, list[i].count, list[i].what, list[i].x, &ctx->error));
   return CURVD_OK;
@@ -25,13 +24,13 @@ curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor) {
 /* Where nothing was allocated, too. */
 void cv_owned_release(curvd_ctx *ctx, cv_factor *factor) {
   cv_array list[CV_ARRAYS_MAX];
-  int n = arrays_of(ctx, factor, list);
+  int n = factor->store->arrays(ctx, factor, list);
   for (int i = 0; i < n; i++) cv_floats_free(&ctx->memory, list[i].x);
 }
 
 curvd_status cv_owned_send(curvd_ctx *ctx, cv_factor *factor, int owner) {
   cv_array list[CV_ARRAYS_MAX];
-  int n = arrays_of(ctx, factor, list);
+  int n = factor->store->arrays(ctx, factor, list);
   int64_t bytes = sizeof factor->own;
   CV_TRY(cv_coll_send_to_owner(&ctx->comm, owner, &factor->own, bytes, &ctx->error));
   for (int i = 0; i < n; i++) {
@@ -47,7 +46,7 @@ curvd_status cv_owned_send(curvd_ctx *ctx, cv_factor *factor, int owner) {
 curvd_status cv_owned_receive(curvd_ctx *ctx, cv_factor *factor, int owner) {
   cv_array list[CV_ARRAYS_MAX];
   float *mine[CV_ARRAYS_MAX];
-  int n = arrays_of(ctx, factor, list);
+  int n = factor->store->arrays(ctx, factor, list);
   for (int i = 0; i < n; i++) mine[i] = *list[i].x;
   curvd_status status = cv_coll_receive_from_owner(&ctx->comm, owner, &factor->own, sizeof factor->own, &ctx->error);
   for (int i = 0; i < n; i++) *list[i].x = mine[i];

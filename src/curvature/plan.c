@@ -23,7 +23,7 @@ static void choose_methods(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
     layer->owner = -1;
-    layer->method = cv_method_find((cv_method_kind)s->method);
+    layer->method = cv_method_find((cv_method_kind)s->method, layer->kind);
     if (!layer->method) {
       snprintf(layer->reason, sizeof layer->reason, "method none");
     } else if (cv_is_skipped(s->skip, layer->name)) {
@@ -187,10 +187,10 @@ static curvd_status allocate_sampling(curvd_ctx *ctx) {
 curvd_status cv_plan_solver_room(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
       bool is_mine = cv_holds_factor(&ctx->layer[i], factor, cv_comm_my_owner(&ctx->comm));
-      if (is_mine && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
+      if (is_mine && factor->store->scratch && cv_settings_of(ctx)->form == CV_FORM_EIGEN)
         CV_TRY(solver_needs(ctx, &ctx->layer[i], factor, &most));
     }
   }
@@ -200,7 +200,7 @@ curvd_status cv_plan_solver_room(curvd_ctx *ctx) {
 static curvd_status allocate_solver(curvd_ctx *ctx) {
   int64_t block = 0, sketched = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
       if (factor->is_spread) block = cv_larger(block, CV_GRID_BLOCK * factor->n);
       if (factor->store == &cv_store_stream)

@@ -113,14 +113,14 @@ static curvd_status make_room(curvd_ctx *ctx, move *m) {
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, 2 * (int64_t)ctx->comm.n_owners, sizeof(cv_cursor),
                        "sorting of parcels", &m->cursors, &ctx->error));
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && moves_here(ctx, m, i); f++)
+    for (int f = 0; f < ctx->layer[i].n_factors && moves_here(ctx, m, i); f++)
       CV_TRY(cv_owned_allocate(ctx, &ctx->layer[i].factor[f]));
   }
   return CURVD_OK;
 }
 
 static void release(curvd_ctx *ctx, cv_layer *layer) {
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     cv_owned_release(ctx, &layer->factor[f]);
     layer->factor[f].own = (cv_owned){.fresh = {.statistics_step = -1}};
   }
@@ -142,7 +142,7 @@ static void undo(curvd_ctx *ctx, move *m) {
 static curvd_status move_factors(curvd_ctx *ctx, const move *m) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    for (int f = 0; f < CV_FACTORS; f++) {
+    for (int f = 0; f < layer->n_factors; f++) {
       if (moves_away(ctx, m, i)) CV_TRY(cv_owned_send(ctx, &layer->factor[f], layer->owner));
       if (moves_here(ctx, m, i)) CV_TRY(cv_owned_receive(ctx, &layer->factor[f], m->owner[i]));
     }

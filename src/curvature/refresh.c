@@ -117,7 +117,7 @@ static void size(const curvd_ctx *ctx, cv_factor *factor) {
 static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
   (void)ctx;
   list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "a running average"};
-  return 1;
+  return 1 + cv_pairs_arrays(factor, list + 1);
 }
 
 /* A spread average is mirrored in the solver's floats. */
@@ -224,18 +224,24 @@ static void refresh_inverse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fa
               (long long)ctx->step, damping, why.text);
 }
 
-static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+bool cv_refresh_begin(cv_factor *factor) {
   factor->own.fresh.is_new = 0;
-  if (factor->own.updates == 0) return;
-  if (factor->own.fresh.trace <= 0) { /* a dead factor: its side is the identity */
-    factor->own.fresh.is_new = 1;
-    factor->own.fresh.kind = CV_KIND_IDENTITY;
-    factor->own.fresh.r = 0;
-    factor->own.last.found = 0;
-  } else if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
-    refresh_inverse(ctx, layer, factor);
-  } else if (factor->store->solve(ctx, layer, factor, index)) {
-    describe(factor);
+  if (factor->own.updates == 0) return false;
+  if (!(factor->own.fresh.trace <= 0)) return true; /* not a number: the solver tells */
+  factor->own.fresh.is_new = 1;                     /* a dead factor: its side is the identity */
+  factor->own.fresh.kind = CV_KIND_IDENTITY;
+  factor->own.fresh.r = 0;
+  factor->own.last.found = 0;
+  return false;
+}
+
+static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, int32_t index) {
+  if (cv_refresh_begin(factor)) {
+    if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
+      refresh_inverse(ctx, layer, factor);
+    } else if (factor->store->solve(ctx, layer, factor, index)) {
+      describe(factor);
+    }
   }
   if (factor->own.fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);
 }

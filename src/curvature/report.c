@@ -57,9 +57,9 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                 .drift = s->drift,
                                 .products = s->products,
                                 .refresh_s = s->seconds,
-                                .ranks = layer->owner < 0    ? 0
-                                         : factor->is_spread ? ctx->comm.n_owners
-                                                             : 1,
+                                .ranks = layer->owner < 0 || factor->n == 0 ? 0
+                                         : factor->is_spread                ? ctx->comm.n_owners
+                                                                            : 1,
                                 .damping = factor->applied.damping,
                                 .refused = s->refused,
                                 .carrier = factor->carrier ? factor->carrier->name : "",
@@ -70,10 +70,11 @@ curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd
   if (!ctx || !out || index < 0 || index >= ctx->n_layers) return CURVD_ERR_ARGUMENT;
   if (!ctx->is_planned || ctx->is_broken) return CURVD_ERR_STATE;
   const cv_layer *layer = &ctx->layer[index];
+  const char *method = layer->kind == CURVD_LAYER_NORM ? "unit" : curvd_get(ctx, "method");
   double all = 0;
   for (int32_t i = 0; i < ctx->n_layers; i++) all += (double)ctx->layer[i].m * (double)ctx->layer[i].n;
   *out = (curvd_layer_metrics){.name = layer->name,
-                               .method = layer->method ? curvd_get(ctx, "method") : "none",
+                               .method = layer->method ? method : "none",
                                .reason = layer->reason,
                                .d_in = layer->d_in,
                                .d_out = layer->d_out,

@@ -35,7 +35,10 @@ static curvd_status make_draft(curvd_ctx *ctx, cv_plan_draft *draft) {
   draft->load = draft->cost + n;
   cv_plan_layer *layer = layers;
   for (int32_t i = 0; i < ctx->n_layers; i++)
-    layer[i] = (cv_plan_layer){ctx->layer[i].m, ctx->layer[i].n, ctx->layer[i].method == NULL};
+    layer[i] = (cv_plan_layer){.m = ctx->layer[i].m,
+                               .n = ctx->layer[i].n,
+                               .is_skipped = ctx->layer[i].method == NULL,
+                               .is_unit = ctx->layer[i].kind == CURVD_LAYER_NORM};
   return CURVD_OK;
 }
 

@@ -97,7 +97,8 @@ static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRA
   (void)ctx;
   list[0] = (cv_array){&stream->Omega, floats, "a test matrix"};
   list[1] = (cv_array){&stream->Y, floats, "a sketch"};
-  return 2 + cv_window_arrays(factor, list + 2);
+  int n = 2 + cv_window_arrays(factor, list + 2);
+  return n + cv_pairs_arrays(factor, list + n);
 }
 
 static curvd_status begin(curvd_ctx *ctx, cv_factor *factor, int32_t index) {

@@ -94,8 +94,8 @@ static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_probl
 void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const char *solver,
                    const cv_error *why) {
   if (!cv_owns(ctx, layer)) return;
-  cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %c, step %lld, solver %s: %s", layer->name,
-              factor == &layer->factor[CV_A] ? 'A' : 'G', (long long)ctx->step, solver, why->text);
+  cv_log_line(&ctx->log, CV_LOG_WARNING, "layer %s, %s, step %lld, solver %s: %s", layer->name,
+              cv_factor_name(layer, factor), (long long)ctx->step, solver, why->text);
 }
 
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem) {

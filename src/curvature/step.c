@@ -133,7 +133,7 @@ static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient
 
 static void count_ages(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) {
       int64_t statistics_step = ctx->layer[i].factor[f].applied.state.statistics_step;
       if (statistics_step >= 0) cv_ages_add(&ctx->ages, ctx->step - statistics_step);
     }

@@ -3,6 +3,7 @@
  *   full     the running average itself, (n, n), on one rank or spread over all owners (refresh.c)
  *   stream   a sketch of it, (k, n): no rank ever holds n^2 numbers (sketch.c)
  *   online   its eigenpairs, updated by every statistic (Brand), with or without the average beside them (online.c)
+ *   units    the blocks of a unit layer (method_unit.c, which decomposes them itself)
  *
  * Of each statistic the owner gets either the sum over the workers (mix), or rows, worker by worker (add_rows); weights
  * are those of the running average: M <- keep M + add S. */
@@ -27,6 +28,7 @@ typedef struct cv_store {
   void (*size)(const curvd_ctx *ctx, cv_factor *factor);
   int (*arrays)(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]);
   curvd_status (*begin)(curvd_ctx *ctx, cv_factor *factor, int32_t index);
+  /* Room of its solver; NULL where it has none, and no solve. */
   cv_eig_scratch (*scratch)(const curvd_ctx *ctx, const cv_factor *factor);
   void (*begin_with_identity)(const curvd_ctx *ctx, cv_factor *factor);
   /* wire: what the factor's carrier packed, summed. NUMERIC: the statistic is lost, what is kept stays sound. */
@@ -44,6 +46,9 @@ void cv_owned_release(curvd_ctx *ctx, cv_factor *factor);
 curvd_status cv_owned_send(curvd_ctx *ctx, cv_factor *factor, int owner);
 curvd_status cv_owned_receive(curvd_ctx *ctx, cv_factor *factor, int owner);
 
-extern const cv_store cv_store_full, cv_store_stream, cv_store_online;
+/* Basis and eigenvalues, the last arrays of a store that has them; how many. */
+int cv_pairs_arrays(cv_factor *factor, cv_array *list);
+
+extern const cv_store cv_store_full, cv_store_stream, cv_store_online, cv_store_units;
 
 #endif

@@ -99,7 +99,7 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
   char *message = rows_of(up);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (cv_holds(layer, owner)) message = layer->method->pack_rows(layer, owner, message);
+    if (cv_holds(layer, owner) && layer->method->pack_rows) message = layer->method->pack_rows(layer, owner, message);
   }
   int64_t bytes = message - rows_of(up);
   if (bytes == 0 || is_mine(ctx, owner)) return CURVD_OK;
@@ -180,7 +180,7 @@ static void absorb_rows(curvd_ctx *ctx, const char *message) {
   int me = cv_comm_my_owner(&ctx->comm);
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     cv_layer *layer = &ctx->layer[i];
-    if (!cv_holds(layer, me)) continue;
+    if (!cv_holds(layer, me) || !layer->method->absorb_rows) continue;
     double begin_s = cv_wall_s();
     message = layer->method->absorb_rows(ctx, layer, message);
     cv_rebalance_note(layer, cv_wall_s() - begin_s);

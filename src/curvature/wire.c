@@ -9,14 +9,16 @@ static int64_t factor_floats(const curvd_ctx *ctx, const cv_factor *factor, int 
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
   if (!state->is_new) return 0;
   if (state->kind == CV_KIND_INVERSE) return n * (n + 1) / 2;
+  if (state->kind == CV_KIND_UNITS) return cv_unit_floats(factor);
   return state->kind == CV_KIND_EIGEN ? state->rows * cv_cyclic_count(&piece) + state->r : 0;
 }
 
 int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
   int64_t floats = 0;
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     const cv_factor *factor = &layer->factor[f];
-    cv_factor_state most = {.is_new = 1, .kind = CV_KIND_EIGEN, .r = factor->k_max, .rows = factor->k_max};
+    int64_t kind = layer->kind == CURVD_LAYER_NORM ? CV_KIND_UNITS : CV_KIND_EIGEN;
+    cv_factor_state most = {.is_new = 1, .kind = kind, .r = factor->k_max, .rows = factor->k_max};
     if (cv_holds_factor(layer, factor, owner)) floats += factor_floats(ctx, factor, owner, &most);
   }
   return floats * (int64_t)sizeof(float);
@@ -24,7 +26,7 @@ int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int ow
 
 /* What this owner does not hold is not new. */
 void cv_wire_publish_header(const cv_layer *layer, int owner, char *header) {
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     cv_factor_state state = layer->factor[f].own.fresh;
     if (!cv_holds_factor(layer, &layer->factor[f], owner)) state.is_new = 0;
     memcpy(header + f * sizeof state, &state, sizeof state);
@@ -39,7 +41,7 @@ static cv_factor_state state_in(const char *header, int f) {
 
 int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header) {
   int64_t floats = 0;
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     cv_factor_state state = state_in(header, f);
     floats += factor_floats(ctx, &layer->factor[f], owner, &state);
   }
@@ -52,6 +54,10 @@ static float *publish_factor(const cv_factor *factor, float *to) {
     for (int64_t i = 0; i < n; to += ++i) memcpy(to, factor->own.basis + i * factor->ld, (size_t)(i + 1) * sizeof *to);
     return to;
   }
+  if (factor->own.fresh.kind == CV_KIND_UNITS) {
+    memcpy(to, factor->own.average, (size_t)cv_unit_floats(factor) * sizeof *to);
+    return to + cv_unit_floats(factor);
+  }
   if (factor->own.fresh.kind != CV_KIND_EIGEN) return to;
   memcpy(to, factor->own.eigenvalues, (size_t)r * sizeof *to);
   to += r;
@@ -62,7 +68,7 @@ static float *publish_factor(const cv_factor *factor, float *to) {
 
 void cv_wire_publish(const cv_layer *layer, int owner, char *payload) {
   float *to = (float *)(void *)payload;
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     const cv_factor *factor = &layer->factor[f];
     if (cv_holds_factor(layer, factor, owner) && factor->own.fresh.is_new) to = publish_factor(factor, to);
   }
@@ -75,6 +81,12 @@ static const float *receive_inverse(cv_factor *factor, const float *from) {
     memcpy(factor->applied.inverse + i * factor->ld, from, (size_t)(i + 1) * sizeof *from);
   cv_mirror(factor->n, factor->applied.inverse, factor->ld);
   return from;
+}
+
+static const float *receive_units(cv_factor *factor, const float *from) {
+  int64_t floats = cv_unit_floats(factor);
+  if (factor->applied.units) memcpy(factor->applied.units, from, (size_t)floats * sizeof *from);
+  return from + floats;
 }
 
 /* Columns of the eigenvectors that lie on one owner. */
@@ -99,6 +111,7 @@ static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int 
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
   factor->applied.state = state;
   if (state.kind == CV_KIND_INVERSE) return receive_inverse(factor, from);
+  if (state.kind == CV_KIND_UNITS) return receive_units(factor, from);
   factor->applied.side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;
   factor->applied.side.tau = state.tau;
   return state.kind == CV_KIND_EIGEN ? receive_pairs(factor, &piece, from) : from;
@@ -106,7 +119,7 @@ static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int 
 
 void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload) {
   const float *from = (const float *)(const void *)payload;
-  for (int f = 0; f < CV_FACTORS; f++) {
+  for (int f = 0; f < layer->n_factors; f++) {
     cv_factor *factor = &layer->factor[f];
     cv_factor_state state = state_in(header, f);
     if (!cv_holds_factor(layer, factor, owner)) continue;

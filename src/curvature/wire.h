@@ -1,12 +1,13 @@
-/* The wire of a layer's preconditioner, from one owner to the workers: a header with the states of both factors; then,
+/* The wire of a layer's preconditioner, from one owner to the workers: a header with the states of its factors; then,
  * of each factor that is new and that this owner holds, D (r) and U (r, or more for a seed; the owner's columns), or
- * the inverse's lower rows. The members of cv_method that a method of this kind puts into its table. */
+ * the inverse's lower rows, or a unit layer's blocks. The members of cv_method that a method of this kind puts into its
+ * table. */
 #ifndef CV_CURVATURE_WIRE_H
 #define CV_CURVATURE_WIRE_H
 
 #include "curvature/internal.h"
 
-enum { CV_WIRE_HEADER_BYTES = CV_FACTORS * sizeof(cv_factor_state) };
+enum { CV_WIRE_STATE_BYTES = sizeof(cv_factor_state), CV_WIRE_HEADER_BYTES = CV_FACTORS * CV_WIRE_STATE_BYTES };
 
 int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner);
 void cv_wire_publish_header(const cv_layer *layer, int owner, char *header);

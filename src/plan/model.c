@@ -42,6 +42,28 @@ int32_t cv_plan_owner_count(const cv_plan_run *run) {
   return run->n_curvature > 0 ? run->n_curvature : run->n_workers;
 }
 
+int64_t cv_plan_size(const cv_plan_layer *layer, int which) {
+  if (layer->is_unit) return which == CV_PLAN_A ? 2 * layer->m : 0;
+  return which == CV_PLAN_A ? layer->n : layer->m;
+}
+
+int64_t cv_plan_header_bytes(const cv_plan_run *run, const cv_plan_layer *layer) {
+  return layer->is_unit ? run->header_bytes / CV_PLAN_FACTORS : run->header_bytes;
+}
+
+bool cv_plan_is_local(cv_plan_carrier carrier) {
+  return carrier == CV_PLAN_LOCAL || carrier == CV_PLAN_LOCAL_UNITS;
+}
+
+static bool is_of_units(cv_plan_carrier carrier) {
+  return carrier == CV_PLAN_UNITS || carrier == CV_PLAN_LOCAL_UNITS;
+}
+
+/* Three numbers for each two parameters. */
+static int64_t unit_floats(int64_t n) {
+  return 3 * (n / 2);
+}
+
 static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   bool is_low = carrier == CV_PLAN_SKETCH || (carrier == CV_PLAN_COLUMNS && run->columns_store != CV_PLAN_FULL) ||
                 (carrier == CV_PLAN_LOCAL && run->local_store == CV_PLAN_STREAM);
@@ -50,15 +72,15 @@ static int64_t basis_wanted(const cv_plan_run *run, int64_t n, cv_plan_carrier c
 }
 
 bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  return run->is_exact || n <= run->full_n || (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
+  return is_of_units(carrier) || run->is_exact || n <= run->full_n ||
+         (double)basis_wanted(run, n, carrier) >= run->full_share * (double)n;
 }
 
 cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
-  const cv_plan_store store[] = {[CV_PLAN_TRIANGLE] = CV_PLAN_FULL,
-                                 [CV_PLAN_SKETCH] = CV_PLAN_STREAM,
-                                 [CV_PLAN_COLUMNS] = run->columns_store,
-                                 [CV_PLAN_LOCAL] = run->local_store,
-                                 [CV_PLAN_CARRIERS] = CV_PLAN_FULL};
+  const cv_plan_store store[] = {
+      [CV_PLAN_TRIANGLE] = CV_PLAN_FULL,   [CV_PLAN_SKETCH] = CV_PLAN_STREAM, [CV_PLAN_COLUMNS] = run->columns_store,
+      [CV_PLAN_LOCAL] = run->local_store,  [CV_PLAN_CARRIERS] = CV_PLAN_FULL, [CV_PLAN_UNITS] = CV_PLAN_FULL,
+      [CV_PLAN_LOCAL_UNITS] = CV_PLAN_FULL};
   return cv_plan_is_full(run, n, carrier) ? CV_PLAN_FULL : store[carrier];
 }
 
@@ -79,6 +101,7 @@ int64_t cv_plan_pairs(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier
 
 int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns) {
   int64_t pairs = cv_plan_pairs(run, n, carrier);
+  if (is_of_units(carrier)) return unit_floats(n);
   if (run->is_inverse) return columns * (columns + 1) / 2;
   return (carrier == CV_PLAN_SKETCH ? cv_plan_basis(run, n, carrier) : pairs) * columns + pairs;
 }
@@ -108,7 +131,10 @@ static int64_t whole_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier c
   case CV_PLAN_COLUMNS:
     return run->statistics_rows * n;
   case CV_PLAN_LOCAL:
+  case CV_PLAN_LOCAL_UNITS:
     return 0;
+  case CV_PLAN_UNITS:
+    return unit_floats(n);
   case CV_PLAN_TRIANGLE:
   case CV_PLAN_CARRIERS:
     break;
@@ -122,7 +148,7 @@ static int64_t body_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier ca
 }
 
 int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner) {
-  return carrier == CV_PLAN_LOCAL ? 0 : body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
+  return cv_plan_is_local(carrier) ? 0 : body_floats(run, n, carrier, owner) + EXTRA_FLOATS;
 }
 
 static int32_t owners_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
@@ -186,7 +212,7 @@ static int64_t group(const cv_plan_run *run) {
 }
 
 static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double body, double extra) {
-  if (carrier == CV_PLAN_LOCAL) return (cv_plan_up){0};
+  if (cv_plan_is_local(carrier)) return (cv_plan_up){0};
   double columns = carrier == CV_PLAN_COLUMNS ? body : 0, fused = body - columns + extra;
   if (route == CV_PLAN_WITH_GRADIENTS) return (cv_plan_up){.summed = fused, .columns = columns};
   return (cv_plan_up){.reduced = fused, .columns = columns};
@@ -250,6 +276,7 @@ static cv_plan_cost eigenproblem(const cv_plan_eig *eig, double k) {
 static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
   double rows = (double)run->statistics_rows, N = (double)n, flops = rows * N * (N + 1);
+  if (is_of_units(carrier)) return mix(machine, rows * (double)unit_floats(n));
   if (carrier == CV_PLAN_SKETCH)
     return product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES));
   bool is_of_rows = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) != CV_PLAN_FULL;
@@ -262,7 +289,7 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
                                cv_plan_carrier carrier) {
   bool is_spread = cv_plan_is_spread(run, n, carrier);
   double floats = all_floats(run, n, carrier), owners = owners_of(run, n, carrier);
-  if (carrier == CV_PLAN_LOCAL) return (cv_plan_cost){0};
+  if (cv_plan_is_local(carrier)) return (cv_plan_cost){0};
   cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
                           ? product(machine, 2 * (double)run->statistics_rows * floats)
                           : copy(machine, floats);
@@ -292,7 +319,7 @@ static cv_plan_cost add_rows(const cv_plan_machine *machine, const cv_plan_run *
 /* Rows of all workers, or the owner's own. */
 static cv_plan_cost average_rows(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                                  cv_plan_carrier carrier) {
-  int64_t rows = run->statistics_rows * (carrier == CV_PLAN_LOCAL ? 1 : run->n_workers),
+  int64_t rows = run->statistics_rows * (cv_plan_is_local(carrier) ? 1 : run->n_workers),
           k = cv_plan_basis(run, n, carrier);
   switch (cv_plan_store_of(run, n, carrier)) {
   case CV_PLAN_ONLINE:
@@ -307,6 +334,7 @@ static cv_plan_cost average_rows(const cv_plan_machine *machine, const cv_plan_r
 
 static cv_plan_cost average(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
+  if (is_of_units(carrier)) return mix(machine, (double)unit_floats(n));
   bool is_full_local = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL;
   if (is_full_local) return mix(machine, (double)n * (double)(n + 1) / 2);
   if (carrier == CV_PLAN_COLUMNS || carrier == CV_PLAN_LOCAL) return average_rows(machine, run, n, carrier);
@@ -343,6 +371,7 @@ static cv_plan_cost refresh(const cv_plan_machine *machine, const cv_plan_run *r
   double N = (double)n, K = (double)k;
   cv_plan_store store = cv_plan_store_of(run, n, carrier);
   if (store == CV_PLAN_ONLINE) return (cv_plan_cost){0};
+  if (is_of_units(carrier)) return copy(machine, (double)unit_floats(n));
   if (run->is_inverse) return inversion(machine, N);
   if (cv_plan_is_full(run, n, carrier)) return times(1 / (double)owners, eigenproblem(&machine->eig_f32, N));
   cv_plan_cost finish = product(machine, 10 * N * K * K / (double)owners);
@@ -402,6 +431,10 @@ static cv_plan_cost project(const cv_plan_machine *machine, const cv_plan_run *r
 /* Of low rank, one half of the flops projects and one expands; a full side, or rows, are done at once. */
 static void apply_costs(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer,
                         const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]) {
+  if (layer->is_unit) {
+    cost[CV_PLAN_PROJECT] = mix(machine, (double)layer->m * (double)layer->n);
+    return; /* it is written at once */
+  }
   double core = core_flops(run, layer, choice), flops = core;
   flops += side_flops(run, layer->n, layer->m, choice, CV_PLAN_A);
   flops += side_flops(run, layer->m, layer->n, choice, CV_PLAN_G);

@@ -9,6 +9,7 @@
  *   sketch     (k + 10) n, reduced                      a seeded sketch (stream.h) eig_rank, in k rows
  *   columns    rows n, from each worker                 as the run says            eig_rank; n where it is full
  *   local      none: of the owner's own rows            as the run says            as columns
+ *   units      3 a unit, reduced                        the same                   the same 3 a unit
  *
  * with k = eig_rank + stream_oversampling and 4 more floats (trace, rows, two flags), reduced. By columns or local an
  * owner keeps the average, a sketch of k rows, or pairs that rows update (brand.h). A factor is full when its pairs
@@ -25,6 +26,7 @@
 typedef struct cv_plan_layer {
   int64_t m, n;
   bool is_skipped; /* not preconditioned */
+  bool is_unit;    /* m units with n = 2 parameters each: their blocks are one factor of size 2 m, its carrier units */
 } cv_plan_layer;
 
 enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
@@ -43,7 +45,9 @@ typedef enum cv_plan_carrier {
   CV_PLAN_SKETCH,
   CV_PLAN_COLUMNS,
   CV_PLAN_LOCAL,
-  CV_PLAN_CARRIERS
+  CV_PLAN_CARRIERS, /* of Kronecker factors; those of unit layers come behind: */
+  CV_PLAN_UNITS,
+  CV_PLAN_LOCAL_UNITS
 } cv_plan_carrier;
 
 /* What an owner keeps of a factor, as in store.h: its average, a seeded sketch of it, or pairs that rows update. */
@@ -90,7 +94,7 @@ typedef struct cv_plan_run {
   double capture_train_s; /* further ones in a step with statistics: a second backward pass */
   bool momentum_is_callers; /* the step only looks at gradients, and averages none */
   bool follows;             /* one worker tells of its rows, so that projections follow the gradient (follow.c) */
-  int64_t header_bytes;     /* of one refreshed layer: CV_WIRE_HEADER_BYTES */
+  int64_t header_bytes;     /* of one refreshed layer of two factors: CV_WIRE_HEADER_BYTES */
   int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events */
 } cv_plan_run;
 
@@ -121,6 +125,12 @@ typedef struct cv_plan_cost {
 /* ---- sizes ---- */
 
 int32_t cv_plan_owner_count(const cv_plan_run *run);
+
+/* Of a layer's factor; 0: it has none of this kind. Bytes of the layer's header. Do its statistics stay at their owner?
+ */
+int64_t cv_plan_size(const cv_plan_layer *layer, int which);
+int64_t cv_plan_header_bytes(const cv_plan_run *run, const cv_plan_layer *layer);
+bool cv_plan_is_local(cv_plan_carrier carrier);
 
 /* Can this factor come so? Else it comes as a triangle. No sketch of a factor that is decomposed exactly, nor columns
  * unless they enter an average; local only when the workers own. */

@@ -16,10 +16,15 @@ typedef struct place {
 
 static place place_of(const cv_plan_layout *l, int32_t i, int which) {
   const cv_plan_layer *layer = &l->layer[i];
-  int64_t n = which == CV_PLAN_A ? layer->n : layer->m;
+  int64_t n = cv_plan_size(layer, which);
   cv_plan_carrier carrier = l->choice[i].carrier[which];
+  int32_t owner = n > 0 ? l->owner[i] : -1;
   return (place){
-      l->run, &l->choice[i], n, layer->m + layer->n - n, carrier, l->owner[i], cv_plan_is_spread(l->run, n, carrier)};
+      l->run, &l->choice[i], n, layer->m + layer->n - n, carrier, owner, cv_plan_is_spread(l->run, n, carrier)};
+}
+
+static bool is_of_units(const place *p) {
+  return p->carrier == CV_PLAN_UNITS || p->carrier == CV_PLAN_LOCAL_UNITS;
 }
 
 static bool holds(const place *p, int32_t owner) {
@@ -93,6 +98,12 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
          (run->n_workers > 1 ? (int64_t)all.summed : 0);
 }
 
+/* Largest refresh of a factor, by owners that have so many columns of it together. */
+static int64_t most_floats(const place *p, int64_t columns, int64_t owners) {
+  if (is_of_units(p)) return cv_plan_refresh_floats(p->run, p->n, p->carrier, columns);
+  return cv_plan_basis(p->run, p->n, p->carrier) * (columns + owners);
+}
+
 /* Of one refresh, by one owner; nothing when it holds no factor. */
 static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most) {
   int64_t bytes = 0;
@@ -101,11 +112,11 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       if (!holds(&p, owner)) continue;
-      int64_t columns = mine(&p, owner), most = cv_plan_basis(p.run, p.n, p.carrier) * (columns + 1);
+      int64_t columns = mine(&p, owner), most = most_floats(&p, columns, 1);
       is_held = true;
       bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(p.run, p.n, p.carrier, columns));
     }
-    bytes += is_held ? l->run->header_bytes : 0;
+    bytes += is_held ? cv_plan_header_bytes(l->run, &l->layer[i]) : 0;
   }
   return bytes > 0 ? bytes + l->run->event_bytes : 0;
 }
@@ -138,10 +149,10 @@ static int64_t all_parcel_bytes(const cv_plan_layout *l) {
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       int32_t owners = owners_of(&p);
-      if (owners > 0) bytes += FLOAT * cv_plan_basis(p.run, p.n, p.carrier) * (p.n + owners);
+      if (owners > 0) bytes += FLOAT * most_floats(&p, p.n, owners);
       most = owners > most ? owners : most;
     }
-    bytes += most * l->run->header_bytes;
+    bytes += most * cv_plan_header_bytes(l->run, &l->layer[i]);
   }
   return bytes;
 }
@@ -194,6 +205,10 @@ static bool is_of_rows(const place *p) {
   return p->carrier == CV_PLAN_COLUMNS || is_local;
 }
 
+static int64_t unit_floats(const place *p) {
+  return cv_plan_refresh_floats(p->run, p->n, p->carrier, p->n);
+}
+
 static void hold_statistic(const place *p, int64_t *bytes) {
   int64_t rows = p->n; /* a triangle is kept as a square */
   if (p->is_spread || is_of_rows(p)) rows = p->run->capture_rows;
@@ -206,6 +221,10 @@ static void hold_statistic(const place *p, int64_t *bytes) {
 static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
   int64_t k = cv_plan_basis(p->run, p->n, p->carrier), rows = p->n;
   if (!holds(p, owner)) return;
+  if (is_of_units(p)) {
+    bytes[CV_MEMORY_FACTORS] += FLOAT * unit_floats(p);
+    return;
+  }
   cv_plan_store store = cv_plan_store_of(p->run, p->n, p->carrier);
   if (store == CV_PLAN_ONLINE) rows = 0;
   if (store == CV_PLAN_STREAM) rows = 2 * (k + CV_PLAN_PROBES);
@@ -223,21 +242,32 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   return floats;
 }
 
+/* A statistic; on who applies them the blocks, and their powers. */
+static void hold_units(const place *p, bool applies, int64_t *bytes) {
+  bytes[CV_MEMORY_STATISTICS] += FLOAT * unit_floats(p);
+  bytes[CV_MEMORY_PRECONDITIONER] += applies ? 2 * FLOAT * unit_floats(p) : 0;
+}
+
 static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
     place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
-    int64_t weights = A.n * G.n, a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
+    int64_t weights = l->layer[i].m * l->layer[i].n, a = cv_plan_basis(A.run, A.n, A.carrier),
+            g = cv_plan_basis(G.run, G.n, G.carrier);
     bool applies = l->shard[i] < 0 || l->shard[i] == rank;
     all += weights;
     momentum += applies ? weights : 0;
     summed += l->shard[i] == rank ? weights : 0;
     if (l->layer[i].is_skipped) continue;
+    largest = cv_larger(largest, weights);
+    if (l->layer[i].is_unit) {
+      hold_units(&A, applies, bytes);
+      continue;
+    }
     bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
     hold_statistic(&A, bytes);
     hold_statistic(&G, bytes);
     bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run->is_inverse ? 0 : a + g);
-    largest = cv_larger(largest, weights);
     core = cv_larger(core, a * g);
     if (!is_low) plane = cv_larger(plane, 2 * weights);
     if (is_low && l->run->n_workers == 1) thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
@@ -250,6 +280,7 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
 /* A slot of what is reduced to one owner; rows have messages of their own, with their number in front. */
 static int64_t slot_bytes(const place *p) {
   if (p->is_spread) return 0;
+  if (p->carrier == CV_PLAN_LOCAL_UNITS) return FLOAT * unit_floats(p);
   if (p->carrier == CV_PLAN_LOCAL && !is_of_rows(p)) return FLOAT * (p->n * (p->n + 1) / 2);
   return (int64_t)cv_plan_up_bytes(p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
 }
@@ -295,7 +326,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     int64_t k = cv_plan_basis(p.run, p.n, p.carrier);
     bool is_full = cv_plan_is_full(p.run, p.n, p.carrier);
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
-    if (!holds(&p, owner) || p.run->is_inverse) continue;
+    if (!holds(&p, owner) || p.run->is_inverse || is_of_units(&p)) continue;
     if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }

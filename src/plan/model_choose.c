@@ -10,7 +10,7 @@ double cv_plan_factor_seconds(const cv_plan_machine *machine, const cv_plan_run 
   bool is_spread = cv_plan_is_spread(run, n, carrier);
   double owners = is_spread ? cv_plan_owner_count(run) : 1, shown = 1 - machine->overlap,
          seen = is_spread && carrier == CV_PLAN_TRIANGLE ? 1 : shown,
-         capturers = carrier == CV_PLAN_LOCAL ? run->n_workers : 1;
+         capturers = cv_plan_is_local(carrier) ? run->n_workers : 1;
   cv_plan_up up = cv_plan_up_bytes(run, n, carrier, route, 0);
   cv_plan_factor_costs(machine, run, n, carrier, cost);
   double statistic = cost[CV_PLAN_CAPTURE].seconds / capturers + cost[CV_PLAN_STATISTICS].seconds +
@@ -31,7 +31,7 @@ static double direction_seconds(const cv_plan_run *run, const cv_plan_layer *lay
 }
 
 double cv_plan_write_seconds(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer) {
-  const cv_plan_layer bare = {layer->m, layer->n, true};
+  const cv_plan_layer bare = {.m = layer->m, .n = layer->n, .is_skipped = true};
   cv_plan_cost cost[CV_PLAN_STAGES];
   cv_plan_layer_costs(machine, run, &bare, &(cv_plan_choice){.apply = CV_PLAN_SHARDED}, cost);
   return cost[CV_PLAN_APPLY].seconds;

@@ -22,10 +22,6 @@ typedef struct prediction {
   int32_t *which; /* [4 n_layers] numbers of layers with an owner, their owners, scratch */
 } prediction;
 
-static int64_t size_of(const cv_plan_layer *layer, int which) {
-  return which == CV_PLAN_A ? layer->n : layer->m;
-}
-
 /* ---- memory ---- */
 
 static curvd_status block_new(prediction *p, int64_t count, size_t size, void **block, cv_error *err) {
@@ -107,7 +103,7 @@ static void add_factor(prediction *p, int32_t o, int64_t n, const cv_plan_choice
   double owners = cv_plan_is_spread(run, n, carrier) ? p->out->n_owners : 1;
   t->pack_s += cost[CV_PLAN_STATISTICS].seconds / owners;
   t->average_s += cost[CV_PLAN_AVERAGE].seconds;
-  if (carrier == CV_PLAN_LOCAL) t->average_s += cost[CV_PLAN_CAPTURE].seconds; /* nobody else captures it */
+  if (cv_plan_is_local(carrier)) t->average_s += cost[CV_PLAN_CAPTURE].seconds; /* nobody else captures it */
   t->refresh_s += cost[CV_PLAN_REFRESH].seconds;
   t->publish_s += cost[CV_PLAN_PUBLISH].seconds;
   t->receive_s += cost[CV_PLAN_RECEIVE].seconds / owners;
@@ -124,17 +120,18 @@ static void add_layer_of_owners(prediction *p, int32_t i) {
   const cv_plan_choice *choice = &out->choice[i];
   bool is_any_spread = false;
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
-    int64_t n = size_of(&out->layer[i], f);
+    int64_t n = cv_plan_size(&out->layer[i], f);
+    if (n == 0) continue;
     bool is_spread = cv_plan_is_spread(&out->run, n, choice->carrier[f]);
     cv_plan_cost cost[CV_PLAN_STAGES];
     cv_plan_factor_costs(p->given->machine, &out->run, n, choice->carrier[f], cost);
-    if (choice->carrier[f] != CV_PLAN_LOCAL) out->stage_s[CV_PLAN_CAPTURE] += cost[CV_PLAN_CAPTURE].seconds;
+    if (!cv_plan_is_local(choice->carrier[f])) out->stage_s[CV_PLAN_CAPTURE] += cost[CV_PLAN_CAPTURE].seconds;
     if (!is_spread) add_factor(p, out->owner[i], n, choice, f, cost);
     for (int32_t o = 0; is_spread && o < out->n_owners; o++) add_factor(p, o, n, choice, f, cost);
     is_any_spread = is_any_spread || is_spread;
   }
   for (int32_t o = 0; o < out->n_owners; o++) {
-    if (is_any_spread || o == out->owner[i]) p->wire[o].down += (double)out->run.header_bytes;
+    if (is_any_spread || o == out->owner[i]) p->wire[o].down += (double)cv_plan_header_bytes(&out->run, &out->layer[i]);
   }
   out->table.is_spread = out->table.is_spread || is_any_spread;
 }

@@ -19,7 +19,7 @@ static int32_t most_curvature(const cv_predict_case *given, int32_t n_ranks) {
     const cv_plan_layer *layer = &given->layer[i];
     int64_t n = cv_larger(layer->m, layer->n);
     if (layer->is_skipped) continue;
-    if (given->run.grid_min_n > 0 && n >= given->run.grid_min_n) return n_ranks - 1;
+    if (!layer->is_unit && given->run.grid_min_n > 0 && n >= given->run.grid_min_n) return n_ranks - 1;
     n_owned++;
   }
   return (int32_t)cv_smaller(n_owned, n_ranks - 1);

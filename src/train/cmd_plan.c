@@ -28,7 +28,7 @@ static void print_owners(const trainer *t) {
       continue;
     }
     print_factor(layer.name, "A", &layer.factor[0], layer.owner);
-    print_factor("", "G", &layer.factor[1], layer.owner);
+    if (layer.factor[1].n > 0) print_factor("", "G", &layer.factor[1], layer.owner);
   }
 }
 

@@ -13,16 +13,17 @@ enum { LAYERS_SHOWN = 8 };
 
 static void layer_line(const run_shape *given, const curvd_prediction *p, int32_t i) {
   curvd_predicted_layer layer;
+  const curvd_layer_shape *size = &given->shape.layers[i];
   char shape[48], owner[32];
   if (curvd_prediction_layer(p, i, &layer) != CURVD_OK) return;
-  snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.n[1], (long long)layer.n[0]);
+  snprintf(shape, sizeof shape, "%lld x %lld", (long long)size->d_out, (long long)size->d_in + size->has_bias);
   if (layer.owner < 0) {
     printf("%-8s %14s  not preconditioned\n", given->layer[i].name, shape);
     return;
   }
   snprintf(owner, sizeof owner, "rank %d", layer.owner);
   printf("%-8s %14s  %-10s", given->layer[i].name, shape, owner);
-  for (int f = 0; f < 2; f++) {
+  for (int f = 0; f < 2 && layer.n[f] > 0; f++) {
     char pairs[32];
     snprintf(pairs, sizeof pairs, layer.eig_rank[f] == layer.n[f] ? "all" : "%lld", (long long)layer.eig_rank[f]);
     printf("  %s %6s pairs, %-8s", f == 0 ? "A" : "G", pairs, layer.carrier[f]);
@@ -126,7 +127,7 @@ static json_t *json_layer(const run_shape *given, const curvd_prediction *p, int
   curvd_predicted_layer l = {.owner = -1, .carrier = {"", ""}, .apply = "", .route = ""};
   curvd_prediction_layer(p, i, &l);
   json_t *layer = json_pack("{s:s,s:i}", "layer", given->layer[i].name, "owner", l.owner);
-  for (int f = 0; f < 2 && l.owner >= 0; f++)
+  for (int f = 0; f < 2 && l.owner >= 0 && l.n[f] > 0; f++)
     json_object_set_new(layer, f == 0 ? "A" : "G",
                         json_pack("{s:I,s:I,s:i,s:s}", "n", (json_int_t)l.n[f], "eig_rank", (json_int_t)l.eig_rank[f],
                                   "ranks", l.ranks[f], "carrier", l.carrier[f]));

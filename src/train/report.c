@@ -37,7 +37,8 @@ static void coverage(const trainer *t, run *out) {
     snprintf(shape, sizeof shape, "%lld x %lld", (long long)layer.d_out, (long long)layer.d_in + layer.has_bias);
     snprintf(owner, sizeof owner, "rank %d%s", layer.owner,
              spread[(layer.factor[0].ranks > 1) + 2 * (layer.factor[1].ranks > 1)]);
-    snprintf(carriers, sizeof carriers, "%s, %s", layer.factor[0].carrier, layer.factor[1].carrier);
+    snprintf(carriers, sizeof carriers, "%s%s%s", layer.factor[0].carrier, layer.factor[1].n > 0 ? ", " : "",
+             layer.factor[1].carrier);
     run_line(out, "%-8s %14s  %-13s %5.1f%%  %-20s %s", layer.name, shape, layer.method, 100 * layer.share,
              layer.owner >= 0 ? carriers : "", layer.owner >= 0 ? owner : layer.reason);
     if (layer.owner >= 0) covered += layer.share;
@@ -97,7 +98,7 @@ static void record_layers(const trainer *t, run *out) {
     run_record_real(record, "owner_s", layer.owner_s);
     run_record_real(record, "direction_rms", layer.direction_rms);
     set_factor(record, "A", &layer.factor[0], t->step);
-    set_factor(record, "G", &layer.factor[1], t->step);
+    if (layer.factor[1].n > 0) set_factor(record, "G", &layer.factor[1], t->step);
     run_record(out, record);
   }
 }
