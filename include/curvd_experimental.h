@@ -40,6 +40,7 @@ typedef struct curvd_layer_shape {
   const char *name;
   int64_t d_in, d_out;
   bool has_bias;
+  int64_t positions; /* output pixels of a convolution, whose d_in is kh kw c_in; 0: fully connected */
 } curvd_layer_shape;
 
 typedef struct curvd_option_value {
@@ -55,7 +56,8 @@ typedef struct curvd_run_shape {
   int32_t n_ranks;         /* 1 .. CURVD_PREDICTED_RANKS_MAX */
   int64_t batch_rows;      /* examples of a step, over all workers */
   int64_t statistics_rows; /* of them, those that are captured; 0: all */
-  double train_s;          /* seconds of forward and backward of batch_rows on one rank; 0: 6 rows d_in d_out flops */
+  double train_s;          /* seconds of forward and backward of batch_rows on one rank; 0: 6 rows d_in d_out flops,
+                            * times the positions */
   double capture_train_s;  /* further ones in a step with statistics: a second backward pass */
   bool captures_gradients; /* curvd_capture_gradient is called */
   const curvd_machine *machine; /* NULL: the default */

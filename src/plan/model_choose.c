@@ -31,7 +31,7 @@ static double direction_seconds(const cv_plan_run *run, const cv_plan_layer *lay
 }
 
 double cv_plan_write_seconds(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_layer *layer) {
-  const cv_plan_layer bare = {layer->m, layer->n, true};
+  const cv_plan_layer bare = {.m = layer->m, .n = layer->n, .is_skipped = true};
   cv_plan_cost cost[CV_PLAN_STAGES];
   cv_plan_layer_costs(machine, run, &bare, &(cv_plan_choice){.apply = CV_PLAN_SHARDED}, cost);
   return cost[CV_PLAN_APPLY].seconds;
