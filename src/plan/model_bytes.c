@@ -225,6 +225,25 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   return floats;
 }
 
+/* Workspace of captures (capture.c): a tile, and where rows are drawn lengths of those that are drawn from at once, and
+ * weights and numbers of the drawn ones. */
+static void hold_captures(const cv_plan_layout *l, int64_t *bytes) {
+  int64_t widest = 0, rows = 0, drawn = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    const cv_plan_layer *layer = &l->layer[i / CV_PLAN_FACTORS];
+    cv_rows_rule rule = cv_plan_rule(l->run, layer, i % CV_PLAN_FACTORS);
+    bool is_conv = layer->positions > 0, may_draw = is_conv || rule.sample_rows > 0,
+         draws = may_draw && rule.sample_rows != CV_ROWS_ALL && !rule.is_reduced;
+    int64_t examples = is_conv ? cv_rows_piece(&rule) : l->run->capture_rows;
+    if (layer->is_skipped) continue;
+    if (draws || is_conv) widest = cv_larger(widest, rule.n);
+    if (!draws) continue;
+    rows = cv_larger(rows, examples * cv_larger(rule.positions, 1));
+    drawn = cv_larger(drawn, cv_rows_drawn(&rule, examples));
+  }
+  bytes[CV_MEMORY_WORKSPACE] += FLOAT * CV_ROWS_TILE * widest + (int64_t)sizeof(double) * (rows + 2 * drawn);
+}
+
 static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
@@ -245,6 +264,7 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     if (is_low && l->run->n_workers == 1 && l->layer[i].positions == 0)
       thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
   }
+  hold_captures(l, bytes);
   bytes[CV_MEMORY_MOMENTUM] += FLOAT * momentum;
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin);
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
