@@ -81,6 +81,28 @@ CURVD_API curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t
  * never factored (curvd_is_factored). Errors: as curvd_layer_add. */
 CURVD_API curvd_status curvd_layer_add_norm(curvd_ctx *ctx, const char *name, int64_t channels, int32_t *layer);
 
+/* How images lie in memory, and the columns of a convolution's weight:
+ *   channels last:  a (rows, h, w, c_in), g (rows, oh, ow, c_out), weight (c_out, kh kw c_in), columns (kh, kw, c_in)
+ *   channels first: a (rows, c_in, h, w), g (rows, c_out, oh, ow), weight columns (c_in, kh, kw), as in PyTorch */
+typedef enum curvd_layout { CURVD_CHANNELS_LAST = 0, CURVD_CHANNELS_FIRST = 1 } curvd_layout;
+
+/* Pairs are (height, width). Fields left out are 0; a stride or dilation of 0 means 1. Output pixels along an axis:
+ * (in + 2 pad - dilation (kernel - 1) - 1) / stride + 1, rounded down. */
+typedef struct curvd_conv {
+  int64_t c_in, c_out;
+  int64_t in[2], kernel[2], stride[2], pad[2], dilation[2];
+  curvd_layout layout;
+} curvd_conv;
+
+/* [local] Adds a convolution: a layer with d_in = kh kw c_in, whose gradient is that of its weight (c_out, d_in) and
+ * its bias. Every group of a grouped convolution is a layer of its own, given pointers into the whole images.
+ * Statistics are those of patches, what the window covers at an output pixel (KFC, Grosse and Martens 2016), weighted
+ * as option weight_sharing says, of sampled patches as option sample_rows says. No matrix of all patches is made.
+ * Convolutions are never factored, and curvd_capture_gradient leaves them alone.
+ * Errors: as curvd_layer_add; ARGUMENT also for a shape without output. */
+CURVD_API curvd_status curvd_layer_add_conv(curvd_ctx *ctx, const char *name, const curvd_conv *shape, bool has_bias,
+                                            int32_t *layer);
+
 /* [collective, all ranks] Splits the ranks, assigns the layers to owners, sizes all memory. Nothing is allocated later.
  * With dry_run nothing is allocated now, either: layer and memory metrics tell what would be, and nothing can be run.
  * Errors: LAYOUT (no worker left), MISMATCH (ranks differ in options or layers), OPTION, SIZE, MEMORY, MPI.
@@ -113,6 +135,9 @@ CURVD_API bool curvd_wants_capture(const curvd_ctx *ctx);
  *      loss_reduction "sum": of each example's own loss; "mean": of the mean over the rows of this call.
  * Of a normalisation layer a and g are the gradients of one example's loss in gamma and in beta, each (rows, channels),
  * summed over the positions of the example, with lda, ldg >= channels, and scaled as g is. It needs both.
+ * Of a convolution rows are examples, and a and g their images: with channels last lda and ldg are the distances of two
+ * pixels (at least c_in and c_out; lines and examples lie without gaps), with channels first those of two examples (at
+ * least c_in h w and c_out oh ow).
  * Both are read before the call returns. Give A and G the same rows in total. Every worker may pass another number of
  * rows, 0 included. Errors: ARGUMENT, STATE (a curvature rank, or before curvd_plan), SIZE (more than capture_rows rows
  * in a step, of a layer with a factor that is spread over the owners or carried as columns). Statistics are as before.
@@ -124,10 +149,10 @@ CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows
 /* [local, workers] Optional, any number of times before a step: the gradient that curvd_step will get of this layer is
  * the sum over calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a
  * randomized method follow the gradient at a cost linear in the layer's width, which pays when rows < m n / (m + n);
- * ignored where it does not, with several workers, or of a normalisation layer. a (rows, d_in), g (rows, d_out): as for
- * curvd_capture, but of the real loss, scaled as the gradient is. Do not call it when the gradient is changed otherwise
- * (gradient clipping, coupled weight decay): a check every few steps notices, logs a warning, and repairs. Errors: as
- * curvd_capture. */
+ * ignored where it does not, with several workers, and of convolutions and normalisation layers. a (rows, d_in), g
+ * (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is. Do not call it when the gradient
+ * is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices, logs a warning, and
+ * repairs. Errors: as curvd_capture. */
 CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                               const float *g, int64_t ldg, float scale);
 
@@ -152,7 +177,7 @@ typedef struct curvd_gradient {
 } curvd_gradient;
 
 /* [local, after curvd_plan] Is the layer's gradient to be made by curvd_precondition? With option apply factored: every
- * layer that is preconditioned. false without such a layer. */
+ * layer that is preconditioned but convolutions. false without such a layer. */
 CURVD_API bool curvd_is_factored(const curvd_ctx *ctx, int32_t layer);
 
 /* [local, workers] Of a factored layer, in place of the caller's own product for the weight's gradient:

@@ -41,6 +41,7 @@ typedef struct curvd_layer_shape {
   int64_t d_in, d_out;
   bool has_bias;
   curvd_layer_kind kind; /* CURVD_LAYER_NORM: d_in 1, d_out channels, with a bias */
+  int64_t positions; /* output pixels of a convolution, whose d_in is kh kw c_in; 0: fully connected */
 } curvd_layer_shape;
 
 typedef struct curvd_option_value {
@@ -56,7 +57,8 @@ typedef struct curvd_run_shape {
   int32_t n_ranks;         /* 1 .. CURVD_PREDICTED_RANKS_MAX */
   int64_t batch_rows;      /* examples of a step, over all workers */
   int64_t statistics_rows; /* of them, those that are captured; 0: all */
-  double train_s;          /* seconds of forward and backward of batch_rows on one rank; 0: 6 rows d_in d_out flops */
+  double train_s;          /* seconds of forward and backward of batch_rows on one rank; 0: 6 rows d_in d_out flops,
+                            * times the positions */
   double capture_train_s;  /* further ones in a step with statistics: a second backward pass */
   bool captures_gradients; /* curvd_capture_gradient is called */
   const curvd_machine *machine; /* NULL: the default */

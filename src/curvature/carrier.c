@@ -50,10 +50,11 @@ static void triangle_pack(const cv_factor *factor, float *wire) {
 const cv_carrier cv_carrier_triangle = {"triangle",   false,          false,           triangle_room,
                                         triangle_add, triangle_trace, triangle_summed, triangle_pack};
 
-/* ---- rows: statistic (capture_rows, ld) ---- */
+/* ---- rows: statistic (rows_room, ld) ---- */
 
 static int64_t rows_room(const curvd_ctx *ctx, const cv_factor *factor) {
-  return cv_settings_of(ctx)->capture_rows * factor->ld;
+  (void)ctx;
+  return factor->rows_room * factor->ld;
 }
 
 static void rows_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {

@@ -26,7 +26,7 @@ typedef struct cv_rows {
 
 typedef struct cv_carrier {
   const char *name;
-  bool keeps_rows; /* the statistic is the rows themselves, and there is room for capture_rows of them */
+  bool keeps_rows; /* the statistic is the rows themselves, and there is room for rows_room of them */
   bool sends_rows; /* to the owner, in messages of their own */
   int64_t (*room)(const curvd_ctx *ctx, const cv_factor *factor); /* floats of a worker's statistic */
   void (*add)(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x);

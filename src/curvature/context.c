@@ -1,4 +1,5 @@
 /* The public functions: check the arguments, then one call. */
+#include "curvature/conv.h"
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
@@ -95,9 +96,7 @@ static curvd_status make_room(curvd_ctx *ctx) {
 }
 
 static curvd_status add_layer(curvd_ctx *ctx, curvd_layer_kind kind, const char *name, int64_t d_in, int64_t d_out,
-                              bool has_bias, int32_t *index) {
-  if (!ctx) return CURVD_ERR_ARGUMENT;
-  ctx->error = (cv_error){0};
+                              bool has_bias, int32_t *index, cv_layer **added) {
   CV_TRY(check_layer(ctx, name, d_in, d_out));
   CV_TRY(make_room(ctx));
   cv_layer *layer = &ctx->layer[ctx->n_layers];
@@ -107,16 +106,47 @@ static curvd_status add_layer(curvd_ctx *ctx, curvd_layer_kind kind, const char 
   snprintf(layer->name, sizeof layer->name, "%s", name);
   if (index) *index = ctx->n_layers;
   ctx->n_layers++;
+  *added = layer;
   return CURVD_OK;
 }
 
 curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t d_in, int64_t d_out, bool has_bias,
                              int32_t *index) {
-  return add_layer(ctx, CURVD_LAYER_DENSE, name, d_in, d_out, has_bias, index);
+  cv_layer *added;
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  return add_layer(ctx, CURVD_LAYER_DENSE, name, d_in, d_out, has_bias, index, &added);
 }
 
 curvd_status curvd_layer_add_norm(curvd_ctx *ctx, const char *name, int64_t channels, int32_t *index) {
-  return add_layer(ctx, CURVD_LAYER_NORM, name, 1, channels, true, index);
+  cv_layer *added;
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  return add_layer(ctx, CURVD_LAYER_NORM, name, 1, channels, true, index, &added);
+}
+
+curvd_status curvd_layer_add_conv(curvd_ctx *ctx, const char *name, const curvd_conv *shape, bool has_bias,
+                                  int32_t *index) {
+  cv_layer *added;
+  cv_patches inputs, outputs;
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  if (!shape) return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_layer_add_conv needs a shape");
+  CV_TRY(cv_conv_make(name ? name : "", shape, &inputs, &outputs, &ctx->error));
+  CV_TRY(add_layer(ctx, CURVD_LAYER_DENSE, name, cv_patches_columns(&inputs), shape->c_out, has_bias, index, &added));
+  added->positions = cv_patches_positions(&inputs);
+  added->window[CV_A] = inputs;
+  added->window[CV_G] = outputs;
+  return CURVD_OK;
+}
+
+static uint64_t window_hash(uint64_t hash, const cv_patches *p) {
+  hash = (hash * 31 + (uint64_t)p->channels) * 31 + p->is_channels_first;
+  for (int i = 0; i < 2; i++) {
+    const int64_t number[] = {p->size[i], p->kernel[i], p->stride[i], p->pad[i], p->dilation[i]};
+    for (size_t k = 0; k < sizeof number / sizeof number[0]; k++) hash = (hash ^ (uint64_t)number[k]) * 1099511628211u;
+  }
+  return hash;
 }
 
 static uint64_t layers_hash(const curvd_ctx *ctx) {
@@ -126,6 +156,7 @@ static uint64_t layers_hash(const curvd_ctx *ctx) {
     for (const char *c = layer->name; *c; c++) hash = hash * 1099511628211u + (unsigned char)*c;
     hash = (hash * 31 + (uint64_t)layer->d_in) * 31 + (uint64_t)layer->d_out;
     hash = (hash * 31 + layer->has_bias) * 31 + (uint64_t)layer->kind;
+    if (layer->positions > 0) hash = window_hash(hash, &layer->window[CV_A]);
   }
   return hash;
 }
@@ -177,6 +208,13 @@ bool curvd_wants_capture(const curvd_ctx *ctx) {
   return ctx && ctx->is_planned && !ctx->is_broken && cv_comm_is_worker(&ctx->comm) && cv_step_wants_statistics(ctx);
 }
 
+/* Of a convolution between pixels, or with channels first between examples. */
+static int64_t least_ld(const cv_layer *layer, int f) {
+  const cv_patches *p = &layer->window[f];
+  if (layer->positions == 0) return f == CV_A ? layer->d_in : layer->d_out;
+  return p->channels * (p->is_channels_first ? p->size[0] * p->size[1] : 1);
+}
+
 static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, const float *a, int64_t lda,
                                   const float *g, int64_t ldg) {
   CV_TRY(check_running(ctx, true));
@@ -184,16 +222,21 @@ static curvd_status check_capture(curvd_ctx *ctx, int32_t index, int64_t rows, c
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no layer %d: %d were added", index, ctx->n_layers);
   const cv_layer *layer = &ctx->layer[index];
   bool is_norm = layer->kind == CURVD_LAYER_NORM;
-  int64_t width_a = is_norm ? layer->d_out : layer->d_in;
+  int64_t least_a = is_norm ? layer->d_out : least_ld(layer, CV_A), least_g = least_ld(layer, CV_G);
   if (is_norm && rows > 0 && (!a || !g))
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
                    "layer %s normalises: capture needs its gradients in gamma and in beta, both of the same rows",
                    layer->name);
-  if (rows < 0 || !cv_dense_fits(rows) || (a && lda < width_a) || (g && ldg < layer->d_out)) {
+  if (rows < 0 || !cv_dense_fits(rows) || (a && lda < least_a) || (g && ldg < least_g)) {
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
                    "layer %s: %lld rows with lda %lld (at least %lld), ldg %lld (at least %lld)", layer->name,
-                   (long long)rows, (long long)lda, (long long)width_a, (long long)ldg, (long long)layer->d_out);
+                   (long long)rows, (long long)lda, (long long)least_a, (long long)ldg, (long long)least_g);
   }
+  if (layer->positions > 0 && rows > CV_ROWS_MAX / layer->positions)
+    return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT,
+                   "layer %s: %lld examples of %lld positions at once: capture at most %lld, and the others after them",
+                   layer->name, (long long)rows, (long long)layer->positions,
+                   (long long)(CV_ROWS_MAX / layer->positions));
   return CURVD_OK;
 }
 

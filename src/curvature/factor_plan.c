@@ -33,20 +33,20 @@ static cv_plan_route route_of(const cv_settings *s, const cv_plan_run *run) {
   return rides ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER;
 }
 
-/* Into a running average; a row's number comes with those of all factors of a layer. */
-static bool rows_cost_less(const cv_settings *s, const cv_plan_run *run, int64_t n) {
+/* Into a running average; the rows of all layers go into one message. run: of the factor. */
+static bool rows_cost_less(const cv_settings *s, const cv_plan_run *run, int64_t captured, int64_t n) {
   const cv_plan_machine *machine = &cv_plan_machine_default;
-  int64_t bytes = (int64_t)sizeof(float) * (s->capture_rows + 2); /* of a factor of size 1, with its count */
   cv_plan_run rows = *run;
-  if (s->carrier != CV_CARRY_AUTO || !s->knows_rows || run->widths > INT32_MAX / bytes) return false;
-  rows.statistics_rows = s->sample_rows > 0 ? cv_smaller(s->sample_rows, s->capture_rows) : s->capture_rows;
+  if (s->carrier != CV_CARRY_AUTO || !s->knows_rows || run->row_bytes > INT32_MAX) return false;
+  rows.statistics_rows = captured;
   return cv_plan_factor_seconds(machine, &rows, n, CV_PLAN_COLUMNS, route_of(s, run)) <
          cv_plan_factor_seconds(machine, &rows, n, CV_PLAN_TRIANGLE, route_of(s, run));
 }
 
-static cv_plan_carrier carrier_of(const cv_settings *s, const cv_plan_run *run, int64_t n, const cv_factor_plan *plan) {
+static cv_plan_carrier carrier_of(const cv_settings *s, const cv_plan_run *run, int64_t captured, int64_t n,
+                                  const cv_factor_plan *plan) {
   bool is_stream = plan->store == CV_PLAN_STREAM, is_online = plan->store == CV_PLAN_ONLINE;
-  if (plan->store == CV_PLAN_FULL && rows_cost_less(s, run, n)) return CV_PLAN_COLUMNS;
+  if (plan->store == CV_PLAN_FULL && rows_cost_less(s, run, captured, n)) return CV_PLAN_COLUMNS;
   if (plan->is_spread) return s->carrier == CV_CARRY_COLUMNS ? CV_PLAN_COLUMNS : CV_PLAN_TRIANGLE;
   if (s->carrier == CV_CARRY_LOCAL) return CV_PLAN_LOCAL;
   if (s->carrier == CV_CARRY_COLUMNS || is_online || (is_stream && !cv_can_sketch_on_workers(s)))
@@ -54,8 +54,12 @@ static cv_plan_carrier carrier_of(const cv_settings *s, const cv_plan_run *run, 
   return is_stream ? CV_PLAN_SKETCH : CV_PLAN_TRIANGLE;
 }
 
-cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *run, int64_t n) {
-  bool may_spread = cv_plan_owner_count(run) > 1 && n >= s->grid_min_n && s->form == CV_FORM_EIGEN,
+cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *all, const cv_plan_layer *layer, int which) {
+  const cv_plan_run of_factor = cv_plan_factor_run(all, layer, which), *run = &of_factor;
+  const cv_rows_rule rule = cv_plan_rule(all, layer, which);
+  int64_t n = rule.n, captured = cv_rows_captured(&rule, s->capture_rows);
+  bool may_spread = cv_plan_owner_count(run) > 1 && n >= s->grid_min_n && s->form == CV_FORM_EIGEN &&
+                    run->capture_rows <= CV_ROWS_MAX,
        is_stream = wants_stream(s, n, may_spread), is_local = s->carrier == CV_CARRY_LOCAL;
   int64_t rank = cv_largest_rank(s),
           k = cv_smaller(rank + cv_oversampling(cv_schedule_max(&s->oversampling), rank, is_stream), n);
@@ -63,7 +67,7 @@ cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *run, i
   plan.k_max = plan.is_full ? n : k;
   if (!plan.is_full) plan.store = is_stream ? CV_PLAN_STREAM : cv_is_online(s) ? CV_PLAN_ONLINE : CV_PLAN_FULL;
   plan.is_spread = may_spread && plan.store == CV_PLAN_FULL && !is_local;
-  plan.carrier = carrier_of(s, run, n, &plan);
+  plan.carrier = carrier_of(s, run, captured, n, &plan);
   return plan;
 }
 
@@ -96,7 +100,7 @@ static int64_t largest_full(const cv_settings *s, int64_t rows) {
   return takes_all && s->full_share > 0 ? (int64_t)((double)rows / s->full_share) : 0;
 }
 
-cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers, int64_t widths) {
+cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   cv_plan_run run = cv_plan_run_default;
   double oversampling = cv_schedule_max(&s->oversampling);
   run.n_curvature = (int32_t)s->curvature_ranks;
@@ -117,7 +121,8 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers, int64_t widt
   run.full_share = s->full_share;
   run.grid_min_n = s->form == CV_FORM_EIGEN ? s->grid_min_n : 0;
   run.capture_rows = s->capture_rows;
-  run.widths = widths;
+  run.sample_rows = s->sample_rows;
+  run.reduces = s->weight_sharing == CV_SHARING_REDUCE;
   run.momentum_is_callers = cv_momentum_here(s) == 0;
   return run;
 }
@@ -143,12 +148,12 @@ static cv_plan_choice choice_of(const cv_settings *s, const cv_plan_run *run, co
     *flops = cv_unit_plan_flops(layer->m);
     return unit_choice(s, choice);
   }
+  if (choice.apply == CV_PLAN_FACTORED && layer->positions > 0) choice.apply = CV_PLAN_REPLICATED;
   *flops = 0;
   for (int f = 0; f < CV_PLAN_FACTORS && !layer->is_skipped; f++) {
-    int64_t n = f == CV_PLAN_A ? layer->n : layer->m;
-    cv_factor_plan plan = cv_factor_plan_of(s, run, n);
+    cv_factor_plan plan = cv_factor_plan_of(s, run, layer, f);
     choice.carrier[f] = plan.carrier;
-    *flops += cv_factor_plan_flops(s, n, &plan);
+    *flops += cv_factor_plan_flops(s, f == CV_PLAN_A ? layer->n : layer->m, &plan);
   }
   return choice;
 }

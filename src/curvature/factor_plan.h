@@ -13,10 +13,10 @@ typedef struct cv_factor_plan {
   cv_plan_store store;
 } cv_factor_plan;
 
-/* run: its ranks and widths count. With carrier auto, factors whose running average is kept come as triangles or as
- * rows, whichever costs less by cv_plan_factor_seconds of the default machine; as triangles where it is not known how
- * many rows there will be, or where all rows of a worker may not fit into one message. */
-cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *run, int64_t n);
+/* run: its ranks, row_bytes and what it says of rows count. With carrier auto, factors whose running average is kept
+ * come as triangles or as rows, whichever costs less by cv_plan_factor_seconds of the default machine; as triangles
+ * where it is not known how many rows there will be, or where all rows of a worker may not fit into one message. */
+cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *run, const cv_plan_layer *layer, int which);
 
 /* Are sketches of this run as large as those of streams? */
 bool cv_has_stream_ranks(const cv_settings *s);
@@ -25,8 +25,8 @@ bool cv_has_stream_ranks(const cv_settings *s);
 int64_t cv_largest_rank(const cv_settings *s);
 int64_t cv_refresh_products(const cv_settings *s);
 
-/* The run that the settings describe, on so many workers, with so wide layers; rows and seconds are left open. */
-cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers, int64_t widths);
+/* The run that the settings describe, on so many workers; row_bytes, rows and seconds are left open. */
+cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers);
 
 /* Carriers, route, apply, shard and flops of all layers of a run. */
 void cv_layers_plan(const cv_settings *s, const cv_plan_run *run, cv_plan_draft *draft);

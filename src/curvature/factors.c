@@ -20,6 +20,7 @@ int64_t cv_factor_wire_floats(const cv_factor *factor) {
 
 void cv_factor_forget(cv_factor *factor) {
   factor->captured.rows = factor->captured.examples = 0;
+  factor->captured.trace_off = 0;
   factor->captured.is_bad = false;
 }
 
@@ -27,7 +28,8 @@ void cv_factor_forget(cv_factor *factor) {
 void cv_factor_pack(cv_factor *factor, int worker, float *wire) {
   const cv_carrier *carrier = factor->carrier;
   int64_t summed = carrier->summed(factor);
-  float *extra = wire + summed, trace = factor->captured.rows > 0 ? (float)carrier->trace(factor) : 0;
+  float *extra = wire + summed, trace = 0;
+  if (factor->captured.rows > 0) trace = (float)(carrier->trace(factor) + factor->captured.trace_off);
   if (!isfinite(trace)) factor->captured.is_bad = true;
   if (factor->captured.is_bad) factor->captured.rows = factor->captured.examples = 0, trace = 0;
   if (factor->captured.rows == 0) memset(wire, 0, (size_t)summed * sizeof *wire);

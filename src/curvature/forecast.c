@@ -62,14 +62,11 @@ void curvd_machine_default(curvd_machine *out) {
 
 /* ---- the run ---- */
 
-static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s) {
-  int64_t widths = 0;
-  for (int32_t i = 0; i < shape->n_layers; i++)
-    widths += shape->layers[i].d_in + shape->layers[i].has_bias + shape->layers[i].d_out;
-  cv_plan_run run = cv_plan_run_of(s, shape->n_ranks - (int32_t)s->curvature_ranks, widths);
-  int64_t captured = shape->statistics_rows > 0 ? shape->statistics_rows : shape->batch_rows;
+static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s, const cv_plan_layer *layer) {
+  cv_plan_run run = cv_plan_run_of(s, shape->n_ranks - (int32_t)s->curvature_ranks);
+  for (int32_t i = 0; i < shape->n_layers; i++) run.row_bytes += cv_plan_row_bytes(&run, &layer[i]);
   run.batch_rows = shape->batch_rows;
-  run.statistics_rows = s->sample_rows > 0 ? cv_smaller(captured, s->sample_rows * run.n_workers) : captured;
+  run.statistics_rows = shape->statistics_rows > 0 ? shape->statistics_rows : shape->batch_rows;
   run.train_s = shape->train_s;
   run.capture_train_s = shape->capture_train_s;
   run.follows = shape->captures_gradients && s->apply != CV_APPLY_FACTORED;
@@ -98,6 +95,9 @@ static curvd_status check(const curvd_run_shape *shape, cv_error *err) {
   for (int32_t i = 0; i < shape->n_layers; i++) {
     const curvd_layer_shape *layer = &shape->layers[i];
     bool is_size = layer->d_in >= 1 && layer->d_out >= 1 && layer->d_in < CV_DENSE_MAX && layer->d_out < CV_DENSE_MAX;
+    if (layer->positions < 0 || layer->positions >= CV_DENSE_MAX)
+      return cv_fail(err, CURVD_ERR_ARGUMENT, "layer %d of a prediction: %lld positions, use 0 .. %lld", (int)i,
+                     (long long)layer->positions, (long long)CV_DENSE_MAX - 1);
     if (!layer->name || !is_size)
       return cv_fail(err, CURVD_ERR_ARGUMENT, "layer %d of a prediction, %lld x %lld: a name and sizes of 1 .. %lld",
                      (int)i, (long long)layer->d_out, (long long)layer->d_in, (long long)CV_DENSE_MAX - 1);
@@ -122,11 +122,12 @@ static curvd_status make(const curvd_run_shape *shape, cv_forecast *out, cv_erro
     out->layer[i] = (cv_plan_layer){.m = layer->d_out,
                                     .n = layer->d_in + layer->has_bias,
                                     .is_unit = layer->kind == CURVD_LAYER_NORM,
+                                    .positions = layer->positions,
                                     .is_skipped = s->method == CV_METHOD_NONE || cv_is_skipped(s->skip, layer->name)};
   }
   out->machine = shape->machine ? machine_of(shape->machine) : cv_plan_machine_default;
   out->given = (cv_predict_case){.machine = &out->machine,
-                                 .run = run_of(shape, s),
+                                 .run = run_of(shape, s, out->layer),
                                  .n_layers = shape->n_layers,
                                  .layer = out->layer,
                                  .choose = choose,

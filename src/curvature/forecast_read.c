@@ -116,9 +116,10 @@ curvd_status curvd_prediction_layer(const curvd_prediction *p, int32_t i, curvd_
                               .apply = applies[choice->apply],
                               .route = choice->route == CV_PLAN_TO_OWNER ? "owner" : "gradients"};
   for (int f = 0; f < CV_PLAN_FACTORS && out->n[f] > 0; f++) {
-    bool is_spread = cv_plan_is_spread(&from->run, out->n[f], choice->carrier[f]);
+    cv_plan_run run = cv_plan_factor_run(&from->run, &from->layer[i], f);
+    bool is_spread = cv_plan_is_spread(&run, out->n[f], choice->carrier[f]);
     out->carrier[f] = is_spread && choice->carrier[f] == CV_PLAN_TRIANGLE ? "blocks" : carriers[choice->carrier[f]];
-    out->eig_rank[f] = cv_plan_pairs(&from->run, out->n[f], choice->carrier[f]);
+    out->eig_rank[f] = cv_plan_pairs(&run, out->n[f], choice->carrier[f]);
     out->ranks[f] = out->owner < 0 ? 0 : is_spread ? from->n_owners : 1;
   }
   return CURVD_OK;

@@ -17,6 +17,7 @@
 #include "linalg/eig.h"
 #include "linalg/lrps_rows.h"
 #include "linalg/pair.h"
+#include "linalg/patches.h"
 #include "linalg/stream.h"
 
 enum {
@@ -69,6 +70,7 @@ typedef struct cv_captured {
   int64_t examples; /* that they stand for: more when they were sampled */
   bool is_bad;      /* what was captured is not finite: it goes nowhere */
   double trace;     /* of a sketch */
+  double trace_off; /* what the trace of sampled rows misses */
   float *seed;      /* (k_max + probes, ld) test matrix of a sketch ... */
   float *seed_next; /* ... and what has landed in this step: in force from the next one on */
   bool has_seed_next;
@@ -115,6 +117,8 @@ typedef struct cv_factor {
   int64_t n, ld;
   int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
   bool is_full, is_spread;
+  cv_rows_rule rule;
+  int64_t rows_room;  /* most rows of a worker, where they are kept */
   bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
   const struct cv_carrier *carrier;
   const struct cv_store *store;
@@ -136,6 +140,8 @@ typedef struct cv_layer {
   char reason[96];               /* why it is not preconditioned; "" when it is */
   int64_t d_in, d_out, m, n, ld; /* ld: of our own (m, n) buffers */
   bool has_bias;
+  int64_t positions;              /* output pixels of a convolution; 0: fully connected */
+  cv_patches window[CV_FACTORS];  /* of a convolution: its images, and their gradients, as rows of A and G */
   const struct cv_method *method; /* NULL: identity */
   int owner;                      /* owner number, -1 without */
   int64_t bucket_at;              /* place of its gradient in the bucket */
@@ -253,9 +259,10 @@ struct curvd_ctx {
   cv_grid grid;                  /* owners only */
   float *block, *block_inbox;    /* (n, CV_GRID_BLOCK) of a spread factor's statistic */
   float *sketched;               /* scratch of cv_stream_add */
-  float *sampled;                /* (sample_rows, n) */
-  double *row_norms;             /* (capture_rows) and (sample_rows) weights */
-  int64_t *row_index;            /* (sample_rows) */
+  float *tile;                   /* (CV_ROWS_TILE, ld) sampled rows, or patches */
+  double *row_norms, *pixels;    /* squared lengths of rows that are drawn from, and of one image's pixels */
+  double *row_weights;           /* of rows that are drawn, with their numbers */
+  int64_t *row_index;
   cv_eig_work eig_work;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
@@ -289,6 +296,7 @@ static inline bool cv_is_linked(const curvd_ctx *ctx, int o) {
 /* plan.c: memory, owners, buffers, after the ranks are split; eig_work for the factors that this rank holds; and the
  * run as the rules of factor_plan.h see it. */
 cv_plan_run cv_planned_run(const curvd_ctx *ctx);
+cv_plan_layer cv_planned_layer(const cv_layer *layer);
 curvd_status cv_plan_make(curvd_ctx *ctx);
 curvd_status cv_plan_solver_room(curvd_ctx *ctx);
 void cv_plan_free(curvd_ctx *ctx);

@@ -4,19 +4,30 @@
  * apply 4 m n (r_A + r_G) of low rank or 4 m n (m + n) exact; words sent (n^2 + m^2) / 2 and n r_A + m r_G.
  * Bad when inputs and output gradients are far from independent; then F is not near A (x) G. */
 #include "base/order.h"
+#include "curvature/capture.h"
 #include "curvature/carrier.h"
 #include "curvature/method.h"
 #include "curvature/store.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
-#include "linalg/thin.h"
 #include "plan/planner.h"
 
+#include <math.h>
 #include <string.h>
 
-static void size_factor(const curvd_ctx *ctx, cv_factor *factor) {
+static cv_factor_plan plan_of(const curvd_ctx *ctx, const cv_layer *layer, int f) {
   cv_plan_run run = cv_planned_run(ctx);
-  cv_factor_plan plan = cv_factor_plan_of(cv_settings_of(ctx), &run, factor->n);
+  cv_plan_layer shape = cv_planned_layer(layer);
+  return cv_factor_plan_of(cv_settings_of(ctx), &run, &shape, f);
+}
+
+static void size_factor(const curvd_ctx *ctx, cv_layer *layer, int f) {
+  cv_factor *factor = &layer->factor[f];
+  cv_plan_run run = cv_planned_run(ctx);
+  cv_plan_layer shape = cv_planned_layer(layer);
+  cv_factor_plan plan = plan_of(ctx, layer, f);
+  factor->rule = cv_plan_rule(&run, &shape, f);
+  factor->rows_room = cv_rows_room(&factor->rule, cv_settings_of(ctx)->capture_rows);
   factor->ld = cv_dense_ld(factor->n);
   factor->is_full = plan.is_full;
   factor->k_max = plan.k_max;
@@ -28,17 +39,16 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
   layer->n_factors = CV_FACTORS;
   for (int f = 0; f < CV_FACTORS; f++) {
     layer->factor[f].n = f == CV_A ? layer->n : layer->m;
-    size_factor(ctx, &layer->factor[f]);
+    size_factor(ctx, layer, f);
   }
 }
 
 /* A spread factor costs every owner the same. */
 static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
   const cv_settings *s = cv_settings_of(ctx);
-  cv_plan_run run = cv_planned_run(ctx);
   double flops = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor_plan plan = cv_factor_plan_of(s, &run, layer->factor[f].n);
+    cv_factor_plan plan = plan_of(ctx, layer, f);
     flops += cv_factor_plan_flops(s, layer->factor[f].n, &plan);
   }
   return flops;
@@ -86,7 +96,7 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
   A->applied.side = (cv_lrps){
       .n = A->n, .ld = A->ld, .U = layer->rows_n ? layer->rows_n + above * A->ld : NULL, .D = A->applied.side.D};
   G->applied.side = (cv_lrps){.n = G->n, .ld = G->ld, .U = layer->rows_m, .D = G->applied.side.D};
-  layer->follows = is_low && !layer->is_factored && cv_follow_is_gain(ctx, layer, 0);
+  layer->follows = is_low && !layer->is_factored && layer->positions == 0 && cv_follow_is_gain(ctx, layer, 0);
   if (!layer->follows) return CURVD_OK;
   CV_TRY(
       cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, G->k_max * A->ld, "projections", &layer->P, &ctx->error));
@@ -133,63 +143,37 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
   cv_floats_free(&ctx->memory, &layer->R);
 }
 
-static curvd_status check_room(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, int64_t rows) {
-  const cv_settings *s = cv_settings_of(ctx);
-  int64_t room = s->capture_rows, kept = s->sample_rows > 0 ? cv_smaller(rows, s->sample_rows) : rows;
-  if (s->sample_rows > 0 && rows > room)
-    return cv_fail(&ctx->error, CURVD_ERR_SIZE,
-                   "layer %s, rank %d: %lld rows captured at once in step %lld, sample_rows can draw from %lld: raise "
-                   "capture_rows, or capture the rows piece by piece",
-                   layer->name, ctx->comm.rank, (long long)rows, (long long)ctx->step, (long long)room);
-  if (!factor->carrier->keeps_rows || kept <= room - factor->captured.rows) return CURVD_OK;
-  return cv_fail(
-      &ctx->error, CURVD_ERR_SIZE,
-      "layer %s, rank %d: %lld rows captured in step %lld, the carrier %s of its factor of n = %lld has room "
-      "for %lld: raise capture_rows, or %s",
-      layer->name, ctx->comm.rank, (long long)(factor->captured.rows + kept), (long long)ctx->step,
-      factor->carrier->name, (long long)factor->n, (long long)room,
-      factor->is_spread ? "grid_min_n" : "choose another carrier");
-}
-
-/* Rows drawn by their squared length stand for all. Every worker draws by its own key, and every piece of a step's
- * capture by another, or their errors would add up. */
-static cv_rows sample(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
-  const cv_settings *s = cv_settings_of(ctx);
-  int64_t c = s->sample_rows, worker = ctx->comm.rank;
-  int64_t which = 2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]);
-  uint32_t number = (uint32_t)(which + 2 * ctx->n_layers * factor->captured.examples);
-  cv_rng key = {(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
-  double *weight = ctx->row_norms + s->capture_rows;
-  cv_error why = {0};
-  if (c == 0 || x->rows <= c) return *x;
-  cv_thin_norms(x->rows, factor->n, x->X, x->ld, x->has_one, ctx->row_norms);
-  if (cv_thin_choose(x->rows, ctx->row_norms, c, key, ctx->row_index, weight, &why) != CURVD_OK) {
-    factor->captured.is_bad = true;
-    return (cv_rows){.X = x->X, .ld = x->ld};
-  }
-  cv_thin_gather(c, factor->n, x->X, x->ld, x->has_one, ctx->row_index, weight, ctx->sampled, factor->n);
-  return (cv_rows){c, factor->n, ctx->sampled, false, x->scale};
-}
-
-/* An owner that uses its own batch has no use for others' factors. */
-static void add(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_rows *x) {
-  bool is_local = cv_settings_of(ctx)->carrier == CV_CARRY_LOCAL;
-  if (x->rows == 0 || (is_local && !cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm)))) return;
-  cv_rows rows = sample(ctx, layer, factor, x);
-  if (rows.rows > 0) factor->carrier->add(ctx, factor, &rows);
-  factor->captured.rows += rows.rows;
-  factor->captured.examples += x->rows;
+/* How a convolution's rows count: KFC's Omega is summed over positions and Gamma averaged, with the other splits of the
+ * same product beside it (Grosse and Martens 2016; Puiu 2022 for published; Eschenhagen et al. 2023 for expand and
+ * reduce). */
+static void weigh_shared(cv_sharing sharing, double T, cv_source *a, cv_source *g) {
+  static const struct {
+    double a, g; /* powers of T */
+  } powers[] = {[CV_SHARING_KFC] = {0, -1},
+                [CV_SHARING_PUBLISHED] = {-2, 1},
+                [CV_SHARING_EXPAND] = {-1, 0},
+                [CV_SHARING_REDUCE] = {0, 0}};
+  a->scale *= (float)pow(T, powers[sharing].a);
+  g->scale *= (float)pow(T, powers[sharing].g);
+  a->is_reduced = g->is_reduced = sharing == CV_SHARING_REDUCE;
+  a->row_scale = (float)(1 / T), g->row_scale = 1;
 }
 
 /* G is that of per-example gradients: a mean over rows examples divided each of them by rows. */
 static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g,
                             int64_t ldg) {
-  float scale = cv_settings_of(ctx)->loss_reduction == CV_LOSS_MEAN ? (float)rows * (float)rows : 1;
-  cv_rows x_a = {rows, lda, a, layer->has_bias, 1}, x_g = {rows, ldg, g, false, scale};
-  if (a) CV_TRY(check_room(ctx, layer, &layer->factor[CV_A], rows));
-  if (g) CV_TRY(check_room(ctx, layer, &layer->factor[CV_G], rows));
-  if (a) add(ctx, layer, &layer->factor[CV_A], &x_a);
-  if (g) add(ctx, layer, &layer->factor[CV_G], &x_g);
+  const cv_settings *s = cv_settings_of(ctx);
+  cv_source x_a = {.X = a, .examples = rows, .ld = lda, .has_one = layer->has_bias, .scale = 1},
+            x_g = {.X = g, .examples = rows, .ld = ldg, .scale = 1};
+  if (s->loss_reduction == CV_LOSS_MEAN) x_g.scale = (float)rows * (float)rows;
+  if (layer->positions > 0) {
+    x_a.window = &layer->window[CV_A], x_g.window = &layer->window[CV_G];
+    weigh_shared((cv_sharing)s->weight_sharing, (double)layer->positions, &x_a, &x_g);
+  }
+  if (a) CV_TRY(cv_capture_check(ctx, layer, &layer->factor[CV_A], &x_a));
+  if (g) CV_TRY(cv_capture_check(ctx, layer, &layer->factor[CV_G], &x_g));
+  if (a) cv_capture_add(ctx, layer, &layer->factor[CV_A], &x_a);
+  if (g) cv_capture_add(ctx, layer, &layer->factor[CV_G], &x_g);
   return CURVD_OK;
 }
 
@@ -199,8 +183,10 @@ static bool sends_rows(const cv_layer *layer, int f, int owner) {
 }
 
 static int64_t rows_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
-  int64_t bytes = 0, rows = cv_settings_of(ctx)->capture_rows;
+  int64_t bytes = 0;
+  (void)ctx;
   for (int f = 0; f < CV_FACTORS; f++) {
+    int64_t rows = layer->factor[f].rows_room;
     if (sends_rows(layer, f, owner)) bytes += (int64_t)sizeof rows + rows * layer->factor[f].n * (int64_t)sizeof(float);
   }
   return bytes;

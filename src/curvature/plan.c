@@ -1,5 +1,6 @@
 /* Owners and memory: everything that a run will need, sized once. */
 #include "base/order.h"
+#include "curvature/capture.h"
 #include "curvature/factor_plan.h"
 #include "curvature/internal.h"
 #include "curvature/link.h"
@@ -13,9 +14,20 @@
 #include <string.h>
 
 cv_plan_run cv_planned_run(const curvd_ctx *ctx) {
-  int64_t widths = 0;
-  for (int32_t i = 0; i < ctx->n_layers; i++) widths += ctx->layer[i].m + ctx->layer[i].n;
-  return cv_plan_run_of(cv_settings_of(ctx), ctx->comm.n_workers, widths);
+  cv_plan_run run = cv_plan_run_of(cv_settings_of(ctx), ctx->comm.n_workers);
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_plan_layer layer = cv_planned_layer(&ctx->layer[i]);
+    run.row_bytes += cv_plan_row_bytes(&run, &layer);
+  }
+  return run;
+}
+
+cv_plan_layer cv_planned_layer(const cv_layer *layer) {
+  return (cv_plan_layer){.m = layer->m,
+                         .n = layer->n,
+                         .is_skipped = layer->method == NULL,
+                         .is_unit = layer->kind == CURVD_LAYER_NORM,
+                         .positions = layer->positions};
 }
 
 static void choose_methods(curvd_ctx *ctx) {
@@ -30,8 +42,9 @@ static void choose_methods(curvd_ctx *ctx) {
       snprintf(layer->reason, sizeof layer->reason, "skip list");
       layer->method = NULL;
     } else {
-      layer->is_factored = s->apply == CV_APPLY_FACTORED && layer->method->precondition;
-      ctx->is_factored = ctx->is_factored || layer->is_factored;
+      bool can_be_factored = layer->method->precondition && layer->positions == 0;
+      layer->is_factored = s->apply == CV_APPLY_FACTORED && can_be_factored;
+      ctx->is_factored = s->apply == CV_APPLY_FACTORED; /* refreshes land as if all were (cv_landing_age) */
       layer->method->size(ctx, layer);
     }
   }
@@ -169,21 +182,6 @@ static curvd_status solver_needs(curvd_ctx *ctx, const cv_layer *layer, const cv
   return CURVD_OK;
 }
 
-static curvd_status allocate_sampling(curvd_ctx *ctx) {
-  const cv_settings *s = cv_settings_of(ctx);
-  int64_t widest = 0, rows = s->sample_rows;
-  void *index = NULL;
-  if (rows == 0 || !cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
-  for (int32_t i = 0; i < ctx->n_layers; i++) widest = cv_larger(widest, cv_larger(ctx->layer[i].m, ctx->layer[i].n));
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows * widest, "sampled rows", &ctx->sampled, &ctx->error));
-  CV_TRY(cv_doubles_new(&ctx->memory, CV_MEMORY_WORKSPACE, s->capture_rows + rows, "lengths of rows", &ctx->row_norms,
-                        &ctx->error));
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, rows, sizeof *ctx->row_index, "numbers of rows", &index,
-                       &ctx->error));
-  ctx->row_index = index;
-  return CURVD_OK;
-}
-
 curvd_status cv_plan_solver_room(curvd_ctx *ctx) {
   cv_eig_scratch most = {0};
   for (int32_t i = 0; i < ctx->n_layers; i++) {
@@ -211,7 +209,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
   if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1)
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block_inbox,
                          &ctx->error));
-  CV_TRY(allocate_sampling(ctx));
+  CV_TRY(cv_capture_allocate(ctx));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
   CV_TRY(cv_rebalance_allocate(ctx));
   return cv_plan_solver_room(ctx);
@@ -219,6 +217,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
   choose_methods(ctx);
+  CV_TRY(cv_capture_fits(ctx));
   CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, assign_owners(ctx), &ctx->error)); /* a grid is made together */
   CV_TRY(make_grid(ctx));
   CV_TRY(cv_shard_plan(ctx));
@@ -242,10 +241,7 @@ void cv_plan_free(curvd_ctx *ctx) {
   cv_floats_free(&ctx->memory, &ctx->block);
   cv_floats_free(&ctx->memory, &ctx->block_inbox);
   cv_floats_free(&ctx->memory, &ctx->sketched);
-  cv_floats_free(&ctx->memory, &ctx->sampled);
-  cv_doubles_free(&ctx->memory, &ctx->row_norms);
-  void *index = ctx->row_index;
-  cv_memory_free(&ctx->memory, &index);
+  cv_capture_free(ctx);
   cv_solver_room_free(ctx, &ctx->eig_work);
   cv_grid_free(&ctx->grid, &ctx->memory);
 }

@@ -138,14 +138,11 @@ static void begin_with_identity(const curvd_ctx *ctx, cv_factor *factor) {
 /* The sum's packed triangle. */
 static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
   float keep = (float)w.keep, add = (float)w.add;
-  double trace = 0;
   (void)ctx, (void)why;
   for (int64_t i = 0; i < factor->n; wire += ++i) {
     float *row = factor->own.average + i * factor->own.ld;
     for (int64_t j = 0; j <= i; j++) row[j] = keep * row[j] + add * wire[j];
-    trace += row[i];
   }
-  factor->own.fresh.trace = trace;
   return CURVD_OK;
 }
 

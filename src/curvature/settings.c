@@ -57,9 +57,16 @@ const cv_option cv_settings_table[] = {
      "what an owner keeps of a factor: its running average, or a sketch of it whose size is linear in the layer's "
      "width",
      AT(store)},
-    {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
-     "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all",
+    {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, "auto=-1", "auto",
+     "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all; auto: of all "
+     "of a fully connected layer, and of a convolution's patches so many that their products take a tenth of the "
+     "layer's own, at least 256 (large captures of convolutions: of every 2^18 rows)",
      AT(sample_rows)},
+    {"weight_sharing", CV_OPTION_CHOICE, "factors", "", 0, 0, "kfc|published|expand|reduce", "kfc",
+     "how a convolution's positions count: patches summed and gradients averaged over them, both as published with "
+     "randomized K-FAC, the other way round (three splits of one product, alike under relative damping), or the mean "
+     "patch and summed gradient of each example",
+     AT(weight_sharing)},
     {"window_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, NULL, "0",
      "carrier columns with store stream: rows that an owner keeps of a factor's last window, for a second product "
      "after "

@@ -55,6 +55,7 @@ typedef enum cv_carrier_kind {
 typedef enum cv_route_kind { CV_ROUTE_AUTO, CV_ROUTE_OWNER, CV_ROUTE_GRADIENTS } cv_route_kind;
 typedef enum cv_progress_choice { CV_PROGRESS_AUTO, CV_PROGRESS_TEST, CV_PROGRESS_THREAD } cv_progress_choice;
 typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
+typedef enum cv_sharing { CV_SHARING_KFC, CV_SHARING_PUBLISHED, CV_SHARING_EXPAND, CV_SHARING_REDUCE } cv_sharing;
 enum { CV_STALENESS_FREE = -1 };
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
@@ -67,7 +68,9 @@ typedef struct cv_settings {
   cv_schedule factor_update_steps, inv_update_steps;
   int64_t staleness, staleness_max, rebalance_steps;
   int32_t carrier, route, store;
-  int64_t sample_rows, window_rows, online_renew, online_correct;
+  int32_t weight_sharing; /* cv_sharing */
+  int64_t sample_rows;    /* as cv_rows_rule has it */
+  int64_t window_rows, online_renew, online_correct;
   double online_share;
   int32_t progress;
   int32_t average;

@@ -34,11 +34,7 @@ static curvd_status make_draft(curvd_ctx *ctx, cv_plan_draft *draft) {
   draft->cost = draft->flops + n;
   draft->load = draft->cost + n;
   cv_plan_layer *layer = layers;
-  for (int32_t i = 0; i < ctx->n_layers; i++)
-    layer[i] = (cv_plan_layer){.m = ctx->layer[i].m,
-                               .n = ctx->layer[i].n,
-                               .is_skipped = ctx->layer[i].method == NULL,
-                               .is_unit = ctx->layer[i].kind == CURVD_LAYER_NORM};
+  for (int32_t i = 0; i < ctx->n_layers; i++) layer[i] = cv_planned_layer(&ctx->layer[i]);
   return CURVD_OK;
 }
 

@@ -34,7 +34,39 @@ const cv_plan_run cv_plan_run_default = {.n_workers = 1,
                                          .products = 1,
                                          .full_share = 0.75,
                                          .grid_min_n = 4096,
-                                         .capture_rows = 1024};
+                                         .capture_rows = 1024,
+                                         .sample_rows = CV_ROWS_AUTO};
+
+/* ---- rows ---- */
+
+cv_rows_rule cv_plan_rule(const cv_plan_run *run, const cv_plan_layer *layer, int which) {
+  bool is_a = which == CV_PLAN_A;
+  return (cv_rows_rule){.sample_rows = run->sample_rows,
+                        .n = is_a ? layer->n : layer->m,
+                        .other = is_a ? layer->m : layer->n,
+                        .positions = layer->positions,
+                        .is_reduced = layer->positions > 0 && run->reduces};
+}
+
+cv_plan_run cv_plan_factor_run(const cv_plan_run *run, const cv_plan_layer *layer, int which) {
+  cv_rows_rule rule = cv_plan_rule(run, layer, which);
+  cv_plan_run of_factor = *run;
+  of_factor.statistics_rows = cv_rows_captured(&rule, run->statistics_rows);
+  of_factor.capture_rows = cv_rows_room(&rule, run->capture_rows);
+  of_factor.makes_patches = layer->positions > 0;
+  return of_factor;
+}
+
+double cv_plan_row_bytes(const cv_plan_run *run, const cv_plan_layer *layer) {
+  enum { COUNT = 2 }; /* in floats */
+  double bytes = 0;
+  if (layer->is_unit) return 0; /* they are summed */
+  for (int f = 0; f < CV_PLAN_FACTORS; f++) {
+    cv_rows_rule rule = cv_plan_rule(run, layer, f);
+    bytes += FLOAT * (double)rule.n * ((double)cv_rows_room(&rule, run->capture_rows) + COUNT);
+  }
+  return bytes;
+}
 
 /* ---- sizes ---- */
 
@@ -110,7 +142,8 @@ bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrie
   bool is_of_rows =
            carrier == CV_PLAN_COLUMNS && run->spreads_rows && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL,
        may_be = carrier == CV_PLAN_TRIANGLE || is_of_rows;
-  return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n;
+  return may_be && cv_plan_owner_count(run) > 1 && run->grid_min_n > 0 && n >= run->grid_min_n &&
+         run->capture_rows <= CV_ROWS_MAX;
 }
 
 /* Floats of the blocks first, first + step, ... of a spread factor, each from row 0 down to its last column; the last
@@ -273,15 +306,18 @@ static cv_plan_cost eigenproblem(const cv_plan_eig *eig, double k) {
   return (cv_plan_cost){.flops = 9 * k * k * k, .seconds = (eig->square_s + eig->cube_s * k) * k * k};
 }
 
+/* Patches are copied into tiles first. */
 static cv_plan_cost capture(const cv_plan_machine *machine, const cv_plan_run *run, int64_t n,
                             cv_plan_carrier carrier) {
   double rows = (double)run->statistics_rows, N = (double)n, flops = rows * N * (N + 1);
   if (is_of_units(carrier)) return mix(machine, rows * (double)unit_floats(n));
+  cv_plan_cost patches = run->makes_patches ? copy(machine, rows * N) : (cv_plan_cost){0};
   if (carrier == CV_PLAN_SKETCH)
-    return product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES));
+    return plus(patches, product(machine, 4 * rows * N * (double)(cv_plan_basis(run, n, carrier) + CV_PLAN_PROBES)));
   bool is_of_rows = carrier == CV_PLAN_LOCAL && cv_plan_store_of(run, n, carrier) != CV_PLAN_FULL;
-  if (carrier == CV_PLAN_COLUMNS || is_of_rows || cv_plan_is_spread(run, n, carrier)) return copy(machine, rows * N);
-  return (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s};
+  if (carrier == CV_PLAN_COLUMNS || is_of_rows || cv_plan_is_spread(run, n, carrier))
+    return plus(patches, copy(machine, rows * N));
+  return plus(patches, (cv_plan_cost){.flops = flops, .seconds = flops / machine->syrk_flops_s});
 }
 
 /* Rows of a spread factor become blocks only now. */
@@ -424,7 +460,7 @@ static cv_plan_cost project(const cv_plan_machine *machine, const cv_plan_run *r
                  (double)cv_plan_pairs(run, layer->m, choice->carrier[CV_PLAN_G]),
          followed = 2 * (double)run->batch_rows * (double)(layer->m + layer->n) * pairs;
   bool is_gain = run->batch_rows * (layer->m + layer->n) < layer->m * layer->n;
-  if (!run->follows || run->n_workers > 1 || !is_gain) return product(machine, whole);
+  if (!run->follows || layer->positions > 0 || run->n_workers > 1 || !is_gain) return product(machine, whole);
   return product(machine, followed + whole / (double)run->inv_update_steps);
 }
 
@@ -448,7 +484,8 @@ void cv_plan_layer_costs(const cv_plan_machine *machine, const cv_plan_run *run,
                          const cv_plan_choice *choice, cv_plan_cost cost[CV_PLAN_STAGES]) {
   double weights = (double)layer->m * (double)layer->n;
   for (int i = 0; i < CV_PLAN_STAGES; i++) cost[i] = (cv_plan_cost){0};
-  cost[CV_PLAN_TRAIN] = product(machine, 6 * (double)run->batch_rows * weights);
+  cost[CV_PLAN_TRAIN] =
+      product(machine, 6 * (double)run->batch_rows * (double)cv_larger(layer->positions, 1) * weights);
   cost[CV_PLAN_MOMENTUM] = run->momentum_is_callers ? copy(machine, SCAN * weights) : mix(machine, weights);
   cost[CV_PLAN_APPLY] = mix(machine, weights);
   if (run->n_workers > 1) cost[CV_PLAN_GRADIENTS] = copy(machine, weights);

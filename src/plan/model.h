@@ -1,6 +1,10 @@
 /* What a run costs, before it runs: flops, seconds, bytes sent and memory, by stage and by rank. Pure functions of
  * sizes and of the machine's constants; no MPI, no BLAS.
  *
+ * A convolution with T output pixels has T rows for each example, or as many as are drawn of them (rows.h), so each
+ * factor has a run of its own (cv_plan_factor_run), which every function below that takes a run with a factor's size
+ * means.
+ *
  * A layer has factors A (n, n) and G (m, m), n with the bias. W workers, each with batch_rows rows a step, of which it
  * captures statistics_rows; C curvature ranks; owners are these, or the workers when C is 0. Of a factor of size n:
  *
@@ -22,11 +26,13 @@
 #include "base/cyclic.h"
 #include "base/memory.h"
 #include "plan/planner.h"
+#include "plan/rows.h"
 
 typedef struct cv_plan_layer {
   int64_t m, n;
-  bool is_skipped; /* not preconditioned */
-  bool is_unit;    /* m units with n = 2 parameters each: their blocks are one factor of size 2 m, its carrier units */
+  bool is_skipped;   /* not preconditioned */
+  bool is_unit;      /* m units with n = 2 parameters each: their blocks are one factor of size 2 m, its carrier units */
+  int64_t positions; /* output pixels of a convolution; 0: fully connected */
 } cv_plan_layer;
 
 enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
@@ -74,7 +80,7 @@ typedef struct cv_plan_choice {
 
 typedef struct cv_plan_run {
   int32_t n_workers, n_curvature;
-  int64_t batch_rows, statistics_rows;           /* of one worker in one step */
+  int64_t batch_rows, statistics_rows;           /* examples of one worker in one step; of a factor: rows */
   int64_t factor_update_steps, inv_update_steps; /* >= 1 */
   int64_t staleness;                             /* steps; is_free: the most */
   bool is_exact;                                 /* method kfac: every factor is decomposed exactly */
@@ -86,8 +92,11 @@ typedef struct cv_plan_run {
   int64_t products;            /* with a factor by one refresh: further power iterations + 1 */
   double full_share;           /* as the option */
   int64_t grid_min_n;          /* triangles of this size and above are spread over several owners; 0: none */
-  int64_t capture_rows;        /* most rows of a spread factor, as the option */
-  int64_t widths;              /* sum of all factors' sizes */
+  int64_t capture_rows;        /* the option: examples; of a factor (cv_plan_factor_run): rows that there is room for */
+  int64_t sample_rows;         /* the option, as cv_rows_rule has it */
+  bool reduces;                /* convolutions have one row an example */
+  bool makes_patches;          /* of a factor: its rows are patches */
+  double row_bytes;            /* of a worker's messages, were all factors carried as columns */
   cv_plan_store columns_store, local_store; /* of factors that are not full */
   bool spreads_rows;      /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
@@ -121,6 +130,16 @@ typedef enum cv_plan_stage {
 typedef struct cv_plan_cost {
   double flops, seconds, bytes;
 } cv_plan_cost;
+
+/* ---- rows ---- */
+
+cv_rows_rule cv_plan_rule(const cv_plan_run *run, const cv_plan_layer *layer, int which);
+
+/* The run with the rows of one factor in place of examples. */
+cv_plan_run cv_plan_factor_run(const cv_plan_run *run, const cv_plan_layer *layer, int which);
+
+/* Of the layer's rows with their counts, where its factors are carried as columns. */
+double cv_plan_row_bytes(const cv_plan_run *run, const cv_plan_layer *layer);
 
 /* ---- sizes ---- */
 

@@ -6,7 +6,7 @@ enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), COUNT = sizeof(int64_t)
 
 /* One factor of a layout. */
 typedef struct place {
-  const cv_plan_run *run;
+  cv_plan_run run; /* of the factor */
   const cv_plan_choice *choice;
   int64_t n, other; /* its own size, and that of the layer's other factor */
   cv_plan_carrier carrier;
@@ -18,9 +18,15 @@ static place place_of(const cv_plan_layout *l, int32_t i, int which) {
   const cv_plan_layer *layer = &l->layer[i];
   int64_t n = cv_plan_size(layer, which);
   cv_plan_carrier carrier = l->choice[i].carrier[which];
-  int32_t owner = n > 0 ? l->owner[i] : -1;
-  return (place){
-      l->run, &l->choice[i], n, layer->m + layer->n - n, carrier, owner, cv_plan_is_spread(l->run, n, carrier)};
+  place p = {cv_plan_factor_run(l->run, layer, which),
+             &l->choice[i],
+             n,
+             layer->m + layer->n - n,
+             carrier,
+             n > 0 ? l->owner[i] : -1,
+             false};
+  p.is_spread = cv_plan_is_spread(&p.run, n, carrier);
+  return p;
 }
 
 static bool is_of_units(const place *p) {
@@ -34,7 +40,7 @@ static bool holds(const place *p, int32_t owner) {
 /* None, the layer's, or all. */
 static int32_t owners_of(const place *p) {
   if (p->owner < 0) return 0;
-  return p->is_spread ? cv_plan_owner_count(p->run) : 1;
+  return p->is_spread ? cv_plan_owner_count(&p->run) : 1;
 }
 
 static bool is_worker(const cv_plan_run *run, int32_t rank) {
@@ -49,7 +55,7 @@ static int32_t owner_of(const cv_plan_run *run, int32_t rank) {
 
 /* Columns of a spread factor dealt out in blocks of 64, as grid.h has it. */
 static int64_t mine(const place *p, int32_t owner) {
-  cv_cyclic piece = {.n = p->n, .block = CV_PLAN_SPREAD_BLOCK, .parts = cv_plan_owner_count(p->run), .part = owner};
+  cv_cyclic piece = {.n = p->n, .block = CV_PLAN_SPREAD_BLOCK, .parts = cv_plan_owner_count(&p->run), .part = owner};
   return p->is_spread ? cv_cyclic_count(&piece) : p->n;
 }
 
@@ -77,7 +83,7 @@ static int64_t commands(const cv_plan_run *run, int64_t n_steps) {
 
 /* Of what was summed with the gradients, from worker o mod W to curvature rank o. */
 static int64_t handed_over(const place *p, int32_t rank) {
-  const cv_plan_run *run = p->run;
+  const cv_plan_run *run = &p->run;
   int64_t bytes = 0;
   if (run->n_curvature == 0 || p->choice->route != CV_PLAN_WITH_GRADIENTS) return 0;
   for (int32_t o = rank; o < run->n_curvature; o += run->n_workers) {
@@ -88,7 +94,7 @@ static int64_t handed_over(const place *p, int32_t rank) {
 
 /* Of one statistic, by one worker: to all owners but itself, their number before rows. */
 static int64_t statistic_bytes(const place *p, int32_t rank) {
-  const cv_plan_run *run = p->run;
+  const cv_plan_run *run = &p->run;
   if (p->owner < 0) return 0;
   cv_plan_up all = cv_plan_all_up_bytes(run, p->n, p->carrier, p->choice->route), own = {0};
   bool is_mine = holds(p, owner_of(run, rank));
@@ -100,8 +106,8 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
 
 /* Largest refresh of a factor, by owners that have so many columns of it together. */
 static int64_t most_floats(const place *p, int64_t columns, int64_t owners) {
-  if (is_of_units(p)) return cv_plan_refresh_floats(p->run, p->n, p->carrier, columns);
-  return cv_plan_basis(p->run, p->n, p->carrier) * (columns + owners);
+  if (is_of_units(p)) return cv_plan_refresh_floats(&p->run, p->n, p->carrier, columns);
+  return cv_plan_basis(&p->run, p->n, p->carrier) * (columns + owners);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */
@@ -114,7 +120,7 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
       if (!holds(&p, owner)) continue;
       int64_t columns = mine(&p, owner), most = most_floats(&p, columns, 1);
       is_held = true;
-      bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(p.run, p.n, p.carrier, columns));
+      bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(&p.run, p.n, p.carrier, columns));
     }
     bytes += is_held ? cv_plan_header_bytes(l->run, &l->layer[i]) : 0;
   }
@@ -201,31 +207,31 @@ static int64_t ring(const cv_plan_run *run, int64_t interval) {
 
 /* Does the worker collect rows, to send them or for itself? */
 static bool is_of_rows(const place *p) {
-  bool is_local = p->carrier == CV_PLAN_LOCAL && cv_plan_store_of(p->run, p->n, p->carrier) != CV_PLAN_FULL;
+  bool is_local = p->carrier == CV_PLAN_LOCAL && cv_plan_store_of(&p->run, p->n, p->carrier) != CV_PLAN_FULL;
   return p->carrier == CV_PLAN_COLUMNS || is_local;
 }
 
 static int64_t unit_floats(const place *p) {
-  return cv_plan_refresh_floats(p->run, p->n, p->carrier, p->n);
+  return cv_plan_refresh_floats(&p->run, p->n, p->carrier, p->n);
 }
 
 static void hold_statistic(const place *p, int64_t *bytes) {
   int64_t rows = p->n; /* a triangle is kept as a square */
-  if (p->is_spread || is_of_rows(p)) rows = p->run->capture_rows;
+  if (p->is_spread || is_of_rows(p)) rows = p->run.capture_rows;
   if (p->carrier == CV_PLAN_SKETCH)
-    rows = 3 * (cv_plan_basis(p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seeds */
+    rows = 3 * (cv_plan_basis(&p->run, p->n, p->carrier) + CV_PLAN_PROBES); /* and its seeds */
   bytes[CV_MEMORY_STATISTICS] += FLOAT * rows * p->n;
 }
 
 /* Average, or seed and sketch, or none; and the basis with its probes and eigenvalues. */
 static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
-  int64_t k = cv_plan_basis(p->run, p->n, p->carrier), rows = p->n;
+  int64_t k = cv_plan_basis(&p->run, p->n, p->carrier), rows = p->n;
   if (!holds(p, owner)) return;
   if (is_of_units(p)) {
     bytes[CV_MEMORY_FACTORS] += FLOAT * unit_floats(p);
     return;
   }
-  cv_plan_store store = cv_plan_store_of(p->run, p->n, p->carrier);
+  cv_plan_store store = cv_plan_store_of(&p->run, p->n, p->carrier);
   if (store == CV_PLAN_ONLINE) rows = 0;
   if (store == CV_PLAN_STREAM) rows = 2 * (k + CV_PLAN_PROBES);
   bytes[CV_MEMORY_FACTORS] += FLOAT * ((rows + k + CV_PLAN_PROBES) * mine(p, owner) + k);
@@ -234,11 +240,11 @@ static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
 /* Bases with room for the other side's pairs, a spectral table, and with one worker projections that follow. */
 static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
   place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
-  int64_t a = cv_plan_basis(A.run, A.n, A.carrier), g = cv_plan_basis(G.run, G.n, G.carrier);
-  bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
-  if (A.run->is_inverse) return A.n * A.n + G.n * G.n;
+  int64_t a = cv_plan_basis(&A.run, A.n, A.carrier), g = cv_plan_basis(&G.run, G.n, G.carrier);
+  bool is_low = !cv_plan_is_full(&A.run, A.n, A.carrier) && !cv_plan_is_full(&G.run, G.n, G.carrier);
+  if (A.run.is_inverse) return A.n * A.n + G.n * G.n;
   int64_t floats = (is_low ? g + a : a) * A.n + (is_low ? g + a : g) * G.n + a + g + (a + 1) * (g + 1);
-  if (is_low && A.run->n_workers == 1) floats += g * A.n + a * G.n;
+  if (is_low && A.run.n_workers == 1 && l->layer[i].positions == 0) floats += g * A.n + a * G.n;
   return floats;
 }
 
@@ -248,12 +254,31 @@ static void hold_units(const place *p, bool applies, int64_t *bytes) {
   bytes[CV_MEMORY_PRECONDITIONER] += applies ? 2 * FLOAT * unit_floats(p) : 0;
 }
 
+/* Workspace of captures (capture.c): a tile, and where rows are drawn lengths of those that are drawn from at once, and
+ * weights and numbers of the drawn ones. */
+static void hold_captures(const cv_plan_layout *l, int64_t *bytes) {
+  int64_t widest = 0, rows = 0, drawn = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+    const cv_plan_layer *layer = &l->layer[i / CV_PLAN_FACTORS];
+    cv_rows_rule rule = cv_plan_rule(l->run, layer, i % CV_PLAN_FACTORS);
+    bool is_conv = layer->positions > 0, may_draw = is_conv || rule.sample_rows > 0,
+         draws = may_draw && rule.sample_rows != CV_ROWS_ALL && !rule.is_reduced;
+    int64_t examples = is_conv ? cv_rows_piece(&rule) : l->run->capture_rows;
+    if (layer->is_skipped || layer->is_unit) continue;
+    if (draws || is_conv) widest = cv_larger(widest, rule.n);
+    if (!draws) continue;
+    rows = cv_larger(rows, examples * cv_larger(rule.positions, 1));
+    drawn = cv_larger(drawn, cv_rows_drawn(&rule, examples));
+  }
+  bytes[CV_MEMORY_WORKSPACE] += FLOAT * CV_ROWS_TILE * widest + (int64_t)sizeof(double) * (rows + 2 * drawn);
+}
+
 static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
     place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
-    int64_t weights = l->layer[i].m * l->layer[i].n, a = cv_plan_basis(A.run, A.n, A.carrier),
-            g = cv_plan_basis(G.run, G.n, G.carrier);
+    int64_t weights = l->layer[i].m * l->layer[i].n, a = cv_plan_basis(&A.run, A.n, A.carrier),
+            g = cv_plan_basis(&G.run, G.n, G.carrier);
     bool applies = l->shard[i] < 0 || l->shard[i] == rank;
     all += weights;
     momentum += applies ? weights : 0;
@@ -264,14 +289,16 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
       hold_units(&A, applies, bytes);
       continue;
     }
-    bool is_low = !cv_plan_is_full(A.run, A.n, A.carrier) && !cv_plan_is_full(G.run, G.n, G.carrier);
+    bool is_low = !cv_plan_is_full(&A.run, A.n, A.carrier) && !cv_plan_is_full(&G.run, G.n, G.carrier);
     hold_statistic(&A, bytes);
     hold_statistic(&G, bytes);
-    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run->is_inverse ? 0 : a + g);
+    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run.is_inverse ? 0 : a + g);
     core = cv_larger(core, a * g);
     if (!is_low) plane = cv_larger(plane, 2 * weights);
-    if (is_low && l->run->n_workers == 1) thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
+    if (is_low && l->run->n_workers == 1 && l->layer[i].positions == 0)
+      thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
   }
+  hold_captures(l, bytes);
   bytes[CV_MEMORY_MOMENTUM] += FLOAT * momentum;
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin);
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
@@ -282,11 +309,11 @@ static int64_t slot_bytes(const place *p) {
   if (p->is_spread) return 0;
   if (p->carrier == CV_PLAN_LOCAL_UNITS) return FLOAT * unit_floats(p);
   if (p->carrier == CV_PLAN_LOCAL && !is_of_rows(p)) return FLOAT * (p->n * (p->n + 1) / 2);
-  return (int64_t)cv_plan_up_bytes(p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
+  return (int64_t)cv_plan_up_bytes(&p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
 }
 
 static int64_t row_bytes(const place *p) {
-  return is_of_rows(p) ? COUNT + FLOAT * p->run->capture_rows * p->n : 0;
+  return is_of_rows(p) ? COUNT + FLOAT * p->run.capture_rows * p->n : 0;
 }
 
 /* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more. */
@@ -323,10 +350,10 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   int64_t most = 0, block = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
-    int64_t k = cv_plan_basis(p.run, p.n, p.carrier);
-    bool is_full = cv_plan_is_full(p.run, p.n, p.carrier);
+    int64_t k = cv_plan_basis(&p.run, p.n, p.carrier);
+    bool is_full = cv_plan_is_full(&p.run, p.n, p.carrier);
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
-    if (!holds(&p, owner) || p.run->is_inverse || is_of_units(&p)) continue;
+    if (!holds(&p, owner) || p.run.is_inverse || is_of_units(&p)) continue;
     if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }

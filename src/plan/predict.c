@@ -93,10 +93,9 @@ static void assign_owners(prediction *p) {
 
 /* ---- times ---- */
 
-/* What owner o has to do with a factor, which costs each owner the same. */
-static void add_factor(prediction *p, int32_t o, int64_t n, const cv_plan_choice *choice, int f,
+/* What owner o has to do with a factor, which costs each owner the same. run: of the factor. */
+static void add_factor(prediction *p, const cv_plan_run *run, int32_t o, int64_t n, const cv_plan_choice *choice, int f,
                        const cv_plan_cost *cost) {
-  const cv_plan_run *run = &p->out->run;
   cv_plan_carrier carrier = choice->carrier[f];
   cv_timetable_owner *t = &p->out->times[o];
   cv_plan_up up = cv_plan_up_bytes(run, n, carrier, choice->route, o);
@@ -122,12 +121,13 @@ static void add_layer_of_owners(prediction *p, int32_t i) {
   for (int f = 0; f < CV_PLAN_FACTORS; f++) {
     int64_t n = cv_plan_size(&out->layer[i], f);
     if (n == 0) continue;
-    bool is_spread = cv_plan_is_spread(&out->run, n, choice->carrier[f]);
+    cv_plan_run run = cv_plan_factor_run(&out->run, &out->layer[i], f);
+    bool is_spread = cv_plan_is_spread(&run, n, choice->carrier[f]);
     cv_plan_cost cost[CV_PLAN_STAGES];
-    cv_plan_factor_costs(p->given->machine, &out->run, n, choice->carrier[f], cost);
+    cv_plan_factor_costs(p->given->machine, &run, n, choice->carrier[f], cost);
     if (!cv_plan_is_local(choice->carrier[f])) out->stage_s[CV_PLAN_CAPTURE] += cost[CV_PLAN_CAPTURE].seconds;
-    if (!is_spread) add_factor(p, out->owner[i], n, choice, f, cost);
-    for (int32_t o = 0; is_spread && o < out->n_owners; o++) add_factor(p, o, n, choice, f, cost);
+    if (!is_spread) add_factor(p, &run, out->owner[i], n, choice, f, cost);
+    for (int32_t o = 0; is_spread && o < out->n_owners; o++) add_factor(p, &run, o, n, choice, f, cost);
     is_any_spread = is_any_spread || is_spread;
   }
   for (int32_t o = 0; o < out->n_owners; o++) {

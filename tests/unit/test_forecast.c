@@ -211,7 +211,7 @@ START_TEST(model_and_service_agree_on_sizes) {
       ck_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%zu: %s", w, err.text);
       for (size_t i = 0; i < COUNT(n); i++) {
         const cv_plan_run *run = &f.given.run;
-        cv_factor_plan plan = cv_factor_plan_of(&f.book.values, run, n[i]);
+        cv_factor_plan plan = cv_factor_plan_of(&f.book.values, run, &(cv_plan_layer){.m = 1, .n = n[i]}, CV_PLAN_A);
         ck_assert_msg(cv_plan_is_full(run, n[i], plan.carrier) == plan.is_full, "world %zu, n %d: full", w, (int)n[i]);
         ck_assert_msg(cv_plan_basis(run, n[i], plan.carrier) == plan.k_max, "world %zu, n %d: %d rows, not %d", w,
                       (int)n[i], (int)cv_plan_basis(run, n[i], plan.carrier), (int)plan.k_max);
@@ -229,7 +229,8 @@ static cv_plan_carrier carrier_with(int n_ranks, int64_t n, const char *const *w
   cv_error err = {.code = CURVD_OK};
   curvd_run_shape shape = shape_of(n_ranks, words);
   ck_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%s", err.text);
-  cv_plan_carrier carrier = cv_factor_plan_of(&f.book.values, &f.given.run, n).carrier;
+  cv_plan_carrier carrier =
+      cv_factor_plan_of(&f.book.values, &f.given.run, &(cv_plan_layer){.m = 1, .n = n}, CV_PLAN_A).carrier;
   cv_forecast_free(&f);
   return carrier;
 }
