@@ -271,15 +271,15 @@ END_TEST
 
 /* ---- sampling ---- */
 
-/* 512 positions of 8 examples: A has n = 28, so 0.6 * 4096 * 2 / 28 = 176 rows would do, and 256 are drawn; G has m =
- * 2, and all of its 4096 rows are used, 0.6 * 28 / 2 of them being more. */
-static const curvd_conv large = {.c_in = 3, .c_out = 2, .in = {16, 32}, .kernel = {3, 3}, .pad = {1, 1}};
+/* 512 positions of 8 examples: A has n = 64, so 0.6 * 4096 * 2 / 64 = 77 rows would do, and 256 are drawn; G has m = 2,
+ * and all of its 4096 rows are used. */
+static const curvd_conv large = {.c_in = 7, .c_out = 2, .in = {16, 32}, .kernel = {3, 3}, .pad = {1, 1}};
 
 START_TEST(large_captures_are_sampled) {
   conv_image a = conv_inputs(&large, 8, 1, 1), g = conv_gradients(&large, 8, 0, 2);
   dense A = conv_factor_a(&large, &a, true, CONV_KFC), G = conv_factor_g(&large, &g, CONV_KFC);
   curvd_ctx *ctx = open_conv("carrier=columns capture_rows=8 average=first", &large, true);
-  dense mean = dense_zero(28, 28);
+  dense mean = dense_zero(64, 64);
   double error = 0, trace = dense_trace(A);
   enum { STEPS = 100 };
   int64_t allocations = service_metrics(ctx).n_allocations;
