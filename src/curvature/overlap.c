@@ -169,7 +169,8 @@ static curvd_status size_pieces(curvd_ctx *ctx, cv_trial *trial) {
   CV_TRY(take_slowest(ctx, &product_s));
   product_s = fmax(product_s, 1e-6);
   for (int32_t i = 0; i < ctx->n_layers; i++)
-    entries = fmax(entries, (double)ctx->layer[i].m * (double)ctx->layer[i].n);
+    entries =
+        fmax(entries, (double)ctx->layer[i].m * (double)ctx->layer[i].n * fmax((double)ctx->layer[i].positions, 1));
   double run_s = product_s * entries * (double)cv_settings_of(ctx)->capture_rows / pow(SIDE, 3);
   trial->products = (int64_t)ceil(fmin(fmax(run_s, PIECE_MIN_S), PIECE_MAX_S) / product_s);
   return CURVD_OK;

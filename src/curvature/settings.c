@@ -59,8 +59,8 @@ const cv_option cv_settings_table[] = {
      AT(store)},
     {"sample_rows", CV_OPTION_INTEGER, "factors", "rows", 0, 1 << 30, "auto=-1", "auto",
      "statistics of so many rows of a capture, drawn by their squared length, in place of all; 0: of all; auto: of all "
-     "of a fully connected layer, and of a convolution's patches so many that their products take a tenth of the "
-     "layer's own, at least 256 (large captures of convolutions: of every 2^18 rows)",
+     "of a fully connected layer, and of so many patches of a convolution that their products take a tenth of the "
+     "layer's own, at least 256, and all for a factor below 64 (convolutions: of every 2^18 rows)",
      AT(sample_rows)},
     {"weight_sharing", CV_OPTION_CHOICE, "factors", "", 0, 0, "kfc|published|expand|reduce", "kfc",
      "how a convolution's positions count: patches summed and gradients averaged over them, both as published with "

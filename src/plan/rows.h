@@ -28,7 +28,7 @@ int64_t cv_rows_piece(const cv_rows_rule *rule);
 
 /* Rows in the statistic of a piece, or of a fully connected layer's capture. auto: so many that their outer products
  * take a tenth of the flops of the layer's own products for these examples (6 T n other each), or 256, if there are as
- * many. */
+ * many; and all of them below n = 64, where drawing takes longer than it saves. */
 int64_t cv_rows_drawn(const cv_rows_rule *rule, int64_t examples);
 
 /* Of a capture, piece by piece; and the most that there is room for where rows are kept, which is for one capture of so

@@ -141,6 +141,26 @@ START_TEST(sampling_repeats_itself) {
 }
 END_TEST
 
+/* Every number of a shape is compared over the ranks. */
+START_TEST(ranks_with_other_shapes_are_found) {
+  for (int i = 0; i < 7; i++) {
+    curvd_conv s = {.c_in = 4, .c_out = 3, .in = {8, 8}, .kernel = {2, 2}, .stride = {2, 2}}, other = s;
+    if (i == 0) other.stride[0] = 3;
+    if (i == 1) other.pad[1] = 1;
+    if (i == 2) other.dilation[0] = 2;
+    if (i == 3) other.layout = CURVD_CHANNELS_FIRST;
+    if (i == 4) other.in[1] = 9;
+    if (i == 5) other.c_in = 8, other.kernel[0] = 1; /* d_in is the same */
+    if (i == 6) other.kernel[0] = 4, other.kernel[1] = 1;
+    curvd_ctx *ctx = service_make(MPI_COMM_WORLD, "", 0, NULL);
+    mpi_assert(curvd_layer_add_conv(ctx, "conv", rank == size - 1 ? &other : &s, true, NULL) == CURVD_OK);
+    curvd_status status = curvd_plan(ctx);
+    curvd_destroy(&ctx);
+    mpi_assert_msg(size == 1 ? status == CURVD_OK : status == CURVD_ERR_MISMATCH, "difference %d", i);
+  }
+}
+END_TEST
+
 /* ---- predictions ---- */
 
 /* Of a run's options as text, all of them in one list. */
@@ -281,7 +301,8 @@ END_TEST
 
 static Suite *make_suite(void) {
   const TTest *const tests[] = {every_split_gives_the_directions_of_one_rank, sampling_repeats_itself,
-                                bytes_are_those_predicted, memory_is_that_of_a_dry_plan};
+                                ranks_with_other_shapes_are_found, bytes_are_those_predicted,
+                                memory_is_that_of_a_dry_plan};
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   return service_suite("conv ranks", tests, COUNT(tests));

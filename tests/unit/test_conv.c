@@ -108,6 +108,27 @@ START_TEST(pieces_of_a_capture_add_up) {
 }
 END_TEST
 
+/* One example of 2^18 pixels is a piece to draw from: three are. Rows that are not drawn, and 64 columns that are. */
+START_TEST(examples_as_large_as_a_piece) {
+  curvd_conv s = {.c_in = 1, .c_out = 1, .in = {512, 512}, .kernel = {2, 2}, .pad = {1, 0}, .stride = {1, 1}};
+  for (int i = 0; i < 2; i++) {
+    s.layout = i ? CURVD_CHANNELS_FIRST : CURVD_CHANNELS_LAST;
+    conv_image a = conv_inputs(&s, 3, 0, 1), g = conv_gradients(&s, 3, 0, 2);
+    curvd_ctx *ctx = open_conv(i ? "sample_rows=0" : "sample_rows=100000", &s, false);
+    ck_assert_int_eq(capture(ctx, &a, &g), CURVD_OK);
+    ck_assert_int_eq(ctx->layer[0].factor[CV_A].captured.rows, i ? 3 * conv_positions(&s) : 300000);
+    ck_assert_int_eq(ctx->layer[0].factor[CV_A].captured.examples, 3);
+    step(ctx, &s, false, V_of(&s, false));
+    /* 300000 draws err by sqrt((1 / 0.9 - 1 / 4) / 300000) of the trace at most: 1.7e-3; fp32 sums of 8e5 rows by 1e-3
+     */
+    dense A = conv_factor_a(&s, &a, false, CONV_KFC), off = dense_sum(1, average(ctx, CV_A), -1, A);
+    ck_assert_msg(dense_norm(off) < 3e-3 * dense_trace(A), "%g of %g", dense_norm(off), dense_trace(A));
+    service_close(&ctx);
+    free(a.x), free(g.x);
+  }
+}
+END_TEST
+
 /* Loss means divide gradients by the examples of a call, not by its rows. */
 START_TEST(gradients_of_a_mean_loss) {
   const curvd_conv s = conv_shapes[0];
@@ -271,15 +292,15 @@ END_TEST
 
 /* ---- sampling ---- */
 
-/* 512 positions of 8 examples: A has n = 28, so 0.6 * 4096 * 2 / 28 = 176 rows would do, and 256 are drawn; G has m =
- * 2, and all of its 4096 rows are used, 0.6 * 28 / 2 of them being more. */
-static const curvd_conv large = {.c_in = 3, .c_out = 2, .in = {16, 32}, .kernel = {3, 3}, .pad = {1, 1}};
+/* 512 positions of 8 examples: A has n = 64, so 0.6 * 4096 * 2 / 64 = 77 rows would do, and 256 are drawn; G has m = 2,
+ * and all of its 4096 rows are used. */
+static const curvd_conv large = {.c_in = 7, .c_out = 2, .in = {16, 32}, .kernel = {3, 3}, .pad = {1, 1}};
 
 START_TEST(large_captures_are_sampled) {
   conv_image a = conv_inputs(&large, 8, 1, 1), g = conv_gradients(&large, 8, 0, 2);
   dense A = conv_factor_a(&large, &a, true, CONV_KFC), G = conv_factor_g(&large, &g, CONV_KFC);
   curvd_ctx *ctx = open_conv("carrier=columns capture_rows=8 average=first", &large, true);
-  dense mean = dense_zero(28, 28);
+  dense mean = dense_zero(64, 64);
   double error = 0, trace = dense_trace(A);
   enum { STEPS = 100 };
   int64_t allocations = service_metrics(ctx).n_allocations;
@@ -402,6 +423,47 @@ START_TEST(convolutions_are_not_factored_and_not_followed) {
 }
 END_TEST
 
+/* Under apply factored a refresh lands a step later, as with staleness 1, even where no layer is factored: workers
+ * change the test matrix of their sketches when the owner expects it. */
+START_TEST(sketches_land_as_those_of_factored_layers) {
+  static const char *const more[] = {"apply=factored", "apply=replicated staleness=1"};
+  const curvd_conv s = conv_shapes[0];
+  dense D[2][6];
+  for (size_t i = 0; i < COUNT(more); i++) {
+    char options[256];
+    snprintf(options, sizeof options,
+             "method=nystrom-kfac carrier=sketch eig_rank=3 oversampling=2 inv_update_steps=2 factor_decay=0.9 %s",
+             more[i]);
+    curvd_ctx *ctx = open_conv(options, &s, true);
+    for (int k = 0; k < 6; k++) {
+      conv_image a = conv_inputs(&s, EXAMPLES, 0, (uint64_t)(1 + k)),
+                 g = conv_gradients(&s, EXAMPLES, 0, (uint64_t)(20 + k));
+      ck_assert_int_eq(capture(ctx, &a, &g), CURVD_OK);
+      D[i][k] = step(ctx, &s, true, V_of(&s, true));
+      free(a.x), free(g.x);
+    }
+    service_close(&ctx);
+  }
+  ck_assert(memcmp(D[0], D[1], sizeof D[0]) == 0);
+}
+END_TEST
+
+/* Without a method, and in the skip list, gradients come back as they were. */
+START_TEST(convolutions_that_are_not_preconditioned) {
+  static const char *const more[] = {"method=none", "skip=features.*"};
+  const curvd_conv s = conv_shapes[0];
+  conv_image a = conv_inputs(&s, EXAMPLES, 0, 1), g = conv_gradients(&s, EXAMPLES, 0, 2);
+  for (size_t i = 0; i < COUNT(more); i++) {
+    curvd_ctx *ctx = open_conv(more[i], &s, true);
+    dense V = V_of(&s, true);
+    ck_assert_int_eq(capture(ctx, &a, &g), CURVD_OK);
+    ck_assert_double_lt(dense_distance(step(ctx, &s, true, V), V), 1e-6);
+    service_close(&ctx);
+  }
+  free(a.x), free(g.x);
+}
+END_TEST
+
 /* One pixel that is not finite makes the statistic worthless, sampled or not; the next one is used. */
 START_TEST(images_that_are_not_finite_are_refused) {
   static const char *const more[] = {"sample_rows=0", "sample_rows=9", "sample_rows=0 weight_sharing=reduce"};
@@ -425,6 +487,7 @@ END_TEST
 static Suite *make_suite(void) {
   const TTest *const tests[] = {factors_are_those_of_the_definition,
                                 pieces_of_a_capture_add_up,
+                                examples_as_large_as_a_piece,
                                 gradients_of_a_mean_loss,
                                 groups_are_layers_of_their_own,
                                 three_splits_make_one_direction,
@@ -435,6 +498,8 @@ static Suite *make_suite(void) {
                                 captures_that_do_not_fit_are_refused,
                                 carriers_without_room_for_all_rows,
                                 convolutions_are_not_factored_and_not_followed,
+                                sketches_land_as_those_of_factored_layers,
+                                convolutions_that_are_not_preconditioned,
                                 images_that_are_not_finite_are_refused};
   return service_suite("conv", tests, COUNT(tests));
 }
