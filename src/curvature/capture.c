@@ -158,7 +158,7 @@ curvd_status cv_capture_fits(curvd_ctx *ctx) {
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
       const cv_factor *factor = &ctx->layer[i].factor[f];
-      if (!factor->carrier->keeps_rows || factor->rows_room <= CV_ROWS_MAX) continue;
+      if (!factor->carrier || !factor->carrier->keeps_rows || factor->rows_room <= CV_ROWS_MAX) continue;
       return cv_fail(&ctx->error, CURVD_ERR_SIZE,
                      "layer %s: %lld captured examples of %lld positions may make %lld rows, the carrier %s of its "
                      "factor of n = %lld keeps at most %lld: lower capture_rows or sample_rows, or choose another "
@@ -194,7 +194,9 @@ curvd_status cv_capture_allocate(curvd_ctx *ctx) {
   void *index = NULL;
   if (!cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
-    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) add_needs(ctx, &ctx->layer[i], f, &most);
+    for (int f = 0; f < CV_FACTORS && ctx->layer[i].method; f++) {
+      if (ctx->layer[i].factor[f].carrier) add_needs(ctx, &ctx->layer[i], f, &most); /* units take no rows */
+    }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, CV_ROWS_TILE * most.ld, "a tile of rows", &ctx->tile,
                        &ctx->error));

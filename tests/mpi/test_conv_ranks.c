@@ -182,8 +182,11 @@ static void predict(const char *options, int c, const char *more, cv_forecast *f
   snprintf(text, sizeof text, "factor_update_steps=2 inv_update_steps=3 momentum=0 curvature_ranks=%d %s %s", c,
            options, more);
   for (int l = 0; l < LAYERS; l++)
-    shapes[l] = (curvd_layer_shape){layers[l].name, layers[l].d_in, layers[l].d_out, layers[l].has_bias,
-                                    l < 2 ? conv_positions(&conv[l]) : 0};
+    shapes[l] = (curvd_layer_shape){.name = layers[l].name,
+                                    .d_in = layers[l].d_in,
+                                    .d_out = layers[l].d_out,
+                                    .has_bias = layers[l].has_bias,
+                                    .positions = l < 2 ? conv_positions(&conv[l]) : 0};
   const curvd_run_shape shape = {.layers = shapes,
                                  .n_layers = LAYERS,
                                  .options = list,
@@ -257,8 +260,11 @@ static void check_memory(const char *options, int c) {
   curvd_ctx *ctx = service_make(MPI_COMM_WORLD, text, 0, NULL);
   for (int l = 0; l < 2; l++) {
     mpi_assert(curvd_layer_add_conv(ctx, layers[l].name, &wide_conv[l], true, NULL) == CURVD_OK);
-    shapes[l] = (curvd_layer_shape){layers[l].name, conv_columns(&wide_conv[l]), wide_conv[l].c_out, true,
-                                    conv_positions(&wide_conv[l])};
+    shapes[l] = (curvd_layer_shape){.name = layers[l].name,
+                                    .d_in = conv_columns(&wide_conv[l]),
+                                    .d_out = wide_conv[l].c_out,
+                                    .has_bias = true,
+                                    .positions = conv_positions(&wide_conv[l])};
   }
   mpi_assert_msg(curvd_plan(ctx) == CURVD_OK, "%s", curvd_last_error(ctx));
   const curvd_run_shape shape = {.layers = shapes,

@@ -79,7 +79,6 @@ START_TEST(methods_carriers_and_stores_do_not_matter) {
                                         "method=b-r-c-kfac capture_rows=24",
                                         "carrier=local",
                                         "sample_rows=3",
-                                        "apply=factored staleness=0",
                                         "grid_min_n=2"};
   kfac_case c = {"relative-mean", "norm", "eigen", 0.1, 0.5, 0.5, 0.9};
   for (size_t i = 0; i < COUNT(options); i++) {
