@@ -161,14 +161,14 @@ static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const
 
 /* ---- owner ---- */
 
-/* Largest and smallest eigenvalue of all blocks; false: one is not finite. */
+/* Largest and smallest eigenvalue of all blocks; false: a block is not finite. */
 static bool look_at_eigenvalues(const cv_factor *factor, double *max, double *min) {
   int64_t units = units_of(factor);
   bool is_finite = true;
   *max = 0, *min = INFINITY;
   for (int64_t i = 0; i < units; i++) {
     eigen2 e = block_of(factor->own.average, units, i);
-    is_finite = is_finite && isfinite(e.max) && isfinite(e.min);
+    is_finite = is_finite && isfinite(e.max);
     *max = fmax(*max, e.max);
     *min = fmin(*min, fmax(e.min, 0));
   }
