@@ -221,7 +221,7 @@ static void check_moves(int n_curvature, int staleness) {
 
 /* Its blocks cost next to nothing, however many they are: owners and workers with the smallest layer take it, too. */
 START_TEST(owners_and_workers_are_dealt_by_cost) {
-  static const service_layer wide[LAYERS] = {{"fc0", 300, 300, true}, {"bn", 1, 3000, true}, {"fc1", 200, 200, true}};
+  static const service_layer wide[LAYERS] = {{"fc0", 300, 300, true}, {"bn", 1, 6000, true}, {"fc1", 200, 200, true}};
   char options[100];
   if (size < 2) return;
   snprintf(options, sizeof options, "method=kfac apply=sharded dry_run=true curvature_ranks=%d", size > 3 ? 2 : 0);
@@ -430,6 +430,21 @@ START_TEST(predicted_layers_and_shapes) {
 }
 END_TEST
 
+/* Many units are spread over nobody: beyond the one owner more curvature ranks have nothing to do. */
+START_TEST(tuning_knows_that_blocks_have_one_owner) {
+  enum { ROOM = 8 };
+  const curvd_layer_shape bn = {.name = "bn", .d_in = 1, .d_out = 5000, .has_bias = true, .kind = CURVD_LAYER_NORM};
+  const curvd_run_shape shape = {.layers = &bn, .n_layers = 1, .n_ranks = ROOM, .batch_rows = ROWS};
+  curvd_trial trial[ROOM];
+  char message[200] = "";
+  int32_t n = 0, n_tried = 0, most = 0;
+  mpi_assert_msg(curvd_tune(&shape, 100, ROOM, trial, &n, &n_tried, message, sizeof message) == CURVD_OK, "%s",
+                 message);
+  for (int32_t i = 0; i < n; i++) most = trial[i].n_curvature > most ? trial[i].n_curvature : most;
+  mpi_assert_msg(n == 2 && most == 1, "%d trials, up to %d curvature ranks", (int)n, (int)most);
+}
+END_TEST
+
 static Suite *make_suite(void) {
   const TTest *const tests[] = {versions_differ,
                                 every_split_and_staleness_gives_the_same_directions,
@@ -439,7 +454,8 @@ static Suite *make_suite(void) {
                                 predicted_bytes_are_those_counted,
                                 predicted_memory_is_that_of_a_dry_plan,
                                 predicted_costs_are_those_of_passes_over_memory,
-                                predicted_layers_and_shapes};
+                                predicted_layers_and_shapes,
+                                tuning_knows_that_blocks_have_one_owner};
   size = run_size(MPI_COMM_WORLD);
   rank = run_rank(MPI_COMM_WORLD);
   return service_suite("norm ranks", tests, COUNT(tests));
