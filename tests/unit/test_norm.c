@@ -121,6 +121,7 @@ START_TEST(damping_changes_between_refreshes) {
     ck_assert_double_lt(dense_distance(step_norm(ctx, SERVICE_JOINED, V), norm_direction(&c, 1, &S, V)),
                         NORM_TOLERANCE);
   }
+  ck_assert_int_eq(service_metrics(ctx).age_max, 1);
   service_close(&ctx);
 }
 END_TEST
