@@ -61,7 +61,7 @@ static int train(curvd_ctx *ctx) {
 
 /* What it will be like on 100 ranks; before MPI. */
 static int predict(void) {
-  curvd_layer_shape layer = {"only", D_IN, D_OUT, true};
+  curvd_layer_shape layer = {"only", D_IN, D_OUT, true, CURVD_LAYER_DENSE};
   curvd_option_value servers = {"curvature_ranks", "10"};
   curvd_run_shape shape = {&layer, 1, &servers, 1, 100, 100 * ROWS, 0, 0, 0, false, NULL};
   curvd_prediction *prediction = NULL;
