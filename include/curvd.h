@@ -75,7 +75,7 @@ CURVD_API curvd_status curvd_layer_add(curvd_ctx *ctx, const char *name, int64_t
  * shift beta, y = gamma x + beta. Its weight is gamma, (channels, 1), its bias beta: d_in 1, d_out channels, with a
  * bias. In place of Kronecker factors it has one block of its Fisher matrix for each unit, the 2 by 2 matrix
  * F = E[(d gamma, d beta)^T (d gamma, d beta)] of one example's gradients, and its direction is (F + damping)^-p
- * (d gamma, d beta)^T, unit by unit, with p = exponent_a + exponent_g, at most 1: small matrices that are always
+ * (d gamma, d beta)^T, unit by unit, with p the mean of exponent_a and exponent_g: small matrices that are always
  * decomposed exactly, whatever the method, carrier and store. Damping: relative-mean, relative-max: of the mean or the
  * largest eigenvalue of all blocks of the layer; product-max: the same as relative-max; pi and scalar: as it is. It is
  * never factored (curvd_is_factored). Errors: as curvd_layer_add. */

@@ -57,7 +57,7 @@ static inline double norm_damping(const kfac_case *c, int k, dense F) {
 }
 
 static inline double norm_exponent(const kfac_case *c) {
-  return fmin(c->exponent_a + c->exponent_g, 1);
+  return (c->exponent_a + c->exponent_g) / 2;
 }
 
 /* Direction of V (C, 2), whose rows lie one after the other in F's order, from k statistics. */
@@ -74,12 +74,15 @@ static inline dense norm_gradient(int step) {
   return dense_random((uint64_t)(300 + step), NORM_CHANNELS, 2);
 }
 
-/* With `dense` fully connected layers in front, as they lie in `layers`; the last one is norm_layer. */
-static inline curvd_ctx *norm_make(MPI_Comm comm, const char *options, int n_dense, const service_layer *layers) {
-  curvd_ctx *ctx = service_make(comm, options, n_dense, layers);
-  int32_t index = -1;
-  ck_assert_int_eq(curvd_layer_add_norm(ctx, norm_layer.name, NORM_CHANNELS, &index), CURVD_OK);
-  ck_assert_int_eq(index, n_dense);
+/* Fully connected layers, but for layer bn. */
+static inline curvd_ctx *norm_make(MPI_Comm comm, const char *options, int n, const service_layer *layers, int bn) {
+  curvd_ctx *ctx = service_make(comm, options, bn, layers);
+  for (int32_t i = bn, index = -1; i < n; i++) {
+    const service_layer *l = &layers[i];
+    curvd_status status = i == bn ? curvd_layer_add_norm(ctx, l->name, l->d_out, &index)
+                                  : curvd_layer_add(ctx, l->name, l->d_in, l->d_out, l->has_bias, &index);
+    ck_assert_msg(status == CURVD_OK && index == i, "%s", curvd_last_error(ctx));
+  }
   return ctx;
 }
 

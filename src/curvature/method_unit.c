@@ -161,14 +161,14 @@ static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const
 
 /* ---- owner ---- */
 
-/* Largest and smallest eigenvalue of all blocks; false: one is not finite. */
+/* Largest and smallest eigenvalue of all blocks; false: a block is not finite. */
 static bool look_at_eigenvalues(const cv_factor *factor, double *max, double *min) {
   int64_t units = units_of(factor);
   bool is_finite = true;
   *max = 0, *min = INFINITY;
   for (int64_t i = 0; i < units; i++) {
     eigen2 e = block_of(factor->own.average, units, i);
-    is_finite = is_finite && isfinite(e.max) && isfinite(e.min);
+    is_finite = is_finite && isfinite(e.max);
     *max = fmax(*max, e.max);
     *min = fmin(*min, fmax(e.min, 0));
   }
@@ -219,10 +219,9 @@ static double damping_of(const cv_settings *s, double damping, const cv_factor_s
   return damping;
 }
 
-/* Both sides' exponents together, at most a whole inverse: where each factor of a layer is inverted whole, F is
- * inverted once. */
+/* Where both factors of a layer have the exponent p, it has (A (x) G)^-p, its Fisher matrix to that power. */
 static double exponent_of(const cv_settings *s) {
-  return fmin(s->exponent_a + s->exponent_g, 1);
+  return (s->exponent_a + s->exponent_g) / 2;
 }
 
 /* power = (blocks + damping)^-exponent; false when it is not finite. Rounding may leave a small eigenvalue below 0. */

@@ -12,7 +12,7 @@ enum { ROWS = 24, STEPS_MAX = 4 };
 static const char *const averages[] = {"norm", "id", "zero", "first", "mg", "sum"};
 
 static curvd_ctx *open_norm(const char *options) {
-  curvd_ctx *ctx = norm_make(MPI_COMM_SELF, options, 0, NULL);
+  curvd_ctx *ctx = norm_make(MPI_COMM_SELF, options, 1, &norm_layer, 0);
   ck_assert_msg(curvd_plan(ctx) == CURVD_OK, "%s", curvd_last_error(ctx));
   return ctx;
 }
@@ -34,6 +34,7 @@ static void run(const kfac_case *c, service_layout layout, const char *more) {
     ck_assert_msg(distance < NORM_TOLERANCE, "%s damping %g, %s, exponents %g and %g, %s, step %d: %.1e", c->mode,
                   c->damping, c->average, c->exponent_a, c->exponent_g, more, step, distance);
   }
+  ck_assert_int_eq(service_metrics(ctx).age_max, 0); /* statistics and a refresh in every step */
   service_close(&ctx);
 }
 
@@ -119,6 +120,7 @@ START_TEST(damping_changes_between_refreshes) {
     ck_assert_double_lt(dense_distance(step_norm(ctx, SERVICE_JOINED, V), norm_direction(&c, 1, &S, V)),
                         NORM_TOLERANCE);
   }
+  ck_assert_int_eq(service_metrics(ctx).age_max, 1);
   service_close(&ctx);
 }
 END_TEST
@@ -135,7 +137,7 @@ START_TEST(clips_and_normalisation_see_its_length) {
   for (size_t i = 0; i < COUNT(steps); i++) {
     char options[200];
     snprintf(options, sizeof options, "method=kfac momentum=0 step=%s", steps[i]);
-    curvd_ctx *ctx = norm_make(MPI_COMM_SELF, options, 1, both);
+    curvd_ctx *ctx = norm_make(MPI_COMM_SELF, options, 2, both, 1);
     ck_assert_int_eq(curvd_plan(ctx), CURVD_OK);
     service_capture(ctx, 0, dense_random(2, ROWS, 4), dense_random(3, ROWS, 3));
     service_capture(ctx, 1, norm_rows(0, ROWS, 0), norm_rows(0, ROWS, 1));
@@ -155,9 +157,9 @@ END_TEST
 
 /* Rows of the fully connected layer are preconditioned; the blocks wait for the step. */
 START_TEST(beside_factored_layers) {
-  curvd_ctx *ctx =
-      norm_make(MPI_COMM_SELF,
-                "method=kfac momentum=0 step=plain apply=factored inv_update_steps=1 factor_update_steps=1", 1, both);
+  curvd_ctx *ctx = norm_make(
+      MPI_COMM_SELF, "method=kfac momentum=0 step=plain apply=factored inv_update_steps=1 factor_update_steps=1", 2,
+      both, 1);
   float a[4] = {1, 2, 3, 4}, g[3] = {1, 0, 2}, weight[15] = {0};
   kfac_case c = {"relative-mean", "norm", "eigen", 0.1, 0.5, 0.5, 0.95};
   ck_assert_int_eq(curvd_plan(ctx), CURVD_OK);
@@ -239,6 +241,7 @@ START_TEST(nothing_to_go_by_is_the_identity) {
   curvd_ctx *ctx = open_norm("method=kfac step=plain momentum=0 factor_update_steps=1 inv_update_steps=1");
   dense V = norm_gradient(0), zero = dense_zero(ROWS, NORM_CHANNELS);
   ck_assert_double_lt(dense_distance(step_norm(ctx, SERVICE_JOINED, V), V), 1e-30);
+  ck_assert_int_eq(service_factor(ctx, 0, 0).statistics_step, -1);
   service_capture(ctx, 0, zero, zero);
   ck_assert_double_lt(dense_distance(step_norm(ctx, SERVICE_APART, V), V), 1e-30);
   service_close(&ctx);
@@ -262,6 +265,19 @@ START_TEST(singular_blocks_need_damping) {
     curvd_status status = service_try(ctx, 1, SERVICE_JOINED, 1, &norm_layer, &V);
     ck_assert_msg(status == cases[i].status, "%s", curvd_last_error(ctx));
     if (status != CURVD_OK) ck_assert_ptr_nonnull(strstr(curvd_last_error(ctx), "layer bn: a zero eigenvalue"));
+    service_close(&ctx);
+  }
+}
+END_TEST
+
+/* Uncorrelated, one of them so small that its inverse is no fp32 number: 2 / 1e-42. */
+START_TEST(inverses_that_overflow_need_damping) {
+  for (int what = 0; what < 2; what++) {
+    curvd_ctx *ctx = open_norm("method=kfac step=plain momentum=0 loss_reduction=sum damping=0 damping_mode=scalar");
+    dense rows[2] = {dense_zero(2, NORM_CHANNELS), dense_zero(2, NORM_CHANNELS)}, V = norm_gradient(0);
+    for (int64_t j = 0; j < NORM_CHANNELS; j++) rows[what].x[0][j] = 1e-21, rows[1 - what].x[1][j] = 1;
+    service_capture(ctx, 0, rows[0], rows[1]);
+    ck_assert_int_eq(service_try(ctx, 1, SERVICE_JOINED, 1, &norm_layer, &V), CURVD_ERR_NUMERIC);
     service_close(&ctx);
   }
 }
@@ -346,6 +362,7 @@ static Suite *make_suite(void) {
                                 spoilt_averages_keep_the_preconditioner,
                                 nothing_to_go_by_is_the_identity,
                                 singular_blocks_need_damping,
+                                inverses_that_overflow_need_damping,
                                 metrics_are_those_of_the_blocks,
                                 calls_that_mean_nothing_are_refused,
                                 left_out_by_skip_or_method_none};
