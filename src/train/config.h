@@ -11,6 +11,7 @@
 
 /* Positions in the options' lists of words. */
 typedef enum train_optimizer { TRAIN_OPTIMIZER_AUTO, TRAIN_SGD, TRAIN_ADAMW } train_optimizer;
+typedef enum train_norm { TRAIN_NORM_LOCAL, TRAIN_NORM_ALL } train_norm;
 typedef enum train_augment { TRAIN_AUGMENT_NONE, TRAIN_AUGMENT_CROP_FLIP } train_augment;
 typedef enum train_method {
   TRAIN_METHOD_SGD,
@@ -30,6 +31,8 @@ typedef struct train_config {
   char data[CV_OPTION_TEXT_MAX];    /* "fashion-mnist", "teacher", or a folder with idx(.gz), npy or .bin files */
   int64_t teacher_samples;          /* size of the synthetic data set */
   char network[CV_OPTION_TEXT_MAX]; /* "784-1000-1000-10", "autoencoder", widths with ":activation" per layer */
+  int32_t norm_statistics;          /* train_norm */
+  int32_t kernels;                  /* auto, plain, onednn */
   int32_t activation;               /* nn_activation_kind of the hidden layers */
   int32_t loss;                     /* nn_loss_kind, or 0: auto */
   int32_t init;                     /* auto, he, xavier */

@@ -25,15 +25,21 @@ static const cv_option table[] = {
 
     {"network", CV_OPTION_TEXT, "model", "", 0, 0, NULL, "784-1000-1000-10",
      "widths from input to output, each with an optional :activation (784-500:tanh-10), repeated by xTIMES "
-     "(784-500x3-10), "
-     "or autoencoder",
+     "(784-500x3-10); autoencoder, cnn, vgg16_bn or resnet20, the last three with an optional input and classes "
+     "(cnn:32x32x3:100); or a model file, which ends in .yaml",
      AT(network)},
     {"activation", CV_OPTION_CHOICE, "model", "", 0, 0, "linear|relu|tanh|sigmoid|gelu", "relu",
-     "activation of the hidden layers", AT(activation)},
+     "activation of the hidden layers of a network that is given by its widths", AT(activation)},
     {"loss", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|softmax|sigmoid|squared", "auto",
      "cross-entropy of classes (softmax), of each output (sigmoid), or half the squared error; auto: by the data and "
      "the network",
      AT(loss)},
+    {"norm_statistics", CV_OPTION_CHOICE, "model", "", 0, 0, "local|all", "local",
+     "examples whose mean and deviation a batch normalisation takes in training: those of one worker, or of all, which "
+     "makes a run the same on any number of workers",
+     AT(norm_statistics)},
+    {"kernels", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|plain|onednn", "auto",
+     "convolutions by plain loops or by oneDNN; auto: oneDNN where the program was built with it", AT(kernels)},
     {"init", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|he|xavier", "auto",
      "initial weights: He normal or Xavier uniform; auto: He for relu and gelu, else Xavier", AT(init)},
 
@@ -63,7 +69,7 @@ static const cv_option table[] = {
     {"sgd_momentum", CV_OPTION_REAL, "training", "", 0, 0.9999, "auto=-1", "auto",
      "momentum of the optimizer sgd, after preconditioning", AT(sgd_momentum)},
     {"weight_decay", CV_OPTION_REAL, "training", "", 0, 1e6, "auto=-1", "auto",
-     "weight decay per unit of learning rate", AT(weight_decay)},
+     "weight decay per unit of learning rate; normalisations have none", AT(weight_decay)},
     {"weight_decay_kind", CV_OPTION_CHOICE, "training", "", 0, 0, "decoupled|coupled|coupled-after", "decoupled",
      "shrink the weights beside the step (decoupled), or add to the gradient before (coupled) or after preconditioning "
      "(coupled-after)",

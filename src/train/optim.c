@@ -40,12 +40,16 @@ static void add_scaled(int64_t count, float scale, const float *restrict x, floa
   for (int64_t i = 0; i < count; i++) y[i] += scale * x[i];
 }
 
+bool optim_decays(const nn_layer *layer) {
+  return layer->weight != NULL && layer->spec.kind != NN_NORM;
+}
+
 void optim_couple_decay(const optim *opt, model *net, double share) {
   float scale = (float)(share * opt->weight_decay);
   if (opt->decay != OPTIM_COUPLED_BEFORE || scale == 0) return;
   for (int i = 0; i < net->spec.n_layers; i++) {
     nn_layer *layer = &net->layer[i];
-    if (layer->weight == NULL) continue;
+    if (!optim_decays(layer)) continue;
     add_scaled(weight_count(layer), scale, layer->weight, layer->gradient);
   }
 }
@@ -87,14 +91,16 @@ static void adamw(int64_t count, step_scales s, const optim *opt, float correcti
 void optim_step(optim *opt, model *net, double lr) {
   opt->step++;
   double t = (double)opt->step;
-  step_scales s = {.keep = (float)(opt->decay == OPTIM_DECOUPLED ? 1 - lr * opt->weight_decay : 1),
-                   .couple = (float)(opt->decay == OPTIM_COUPLED_AFTER ? opt->weight_decay : 0),
-                   .lr = (float)(opt->kind == TRAIN_ADAMW ? lr / (1 - pow(opt->beta1, t)) : lr)};
+  step_scales all = {.keep = (float)(opt->decay == OPTIM_DECOUPLED ? 1 - lr * opt->weight_decay : 1),
+                     .couple = (float)(opt->decay == OPTIM_COUPLED_AFTER ? opt->weight_decay : 0),
+                     .lr = (float)(opt->kind == TRAIN_ADAMW ? lr / (1 - pow(opt->beta1, t)) : lr)};
   float correction = opt->kind == TRAIN_ADAMW ? (float)(1 / (1 - pow(opt->beta2, t))) : 1;
   for (int i = 0; i < net->spec.n_layers; i++) {
     nn_layer *layer = &net->layer[i];
     int64_t count = weight_count(layer);
+    step_scales s = all;
     if (layer->weight == NULL) continue;
+    if (!optim_decays(layer)) s.keep = 1, s.couple = 0;
     if (opt->kind == TRAIN_ADAMW)
       adamw(count, s, opt, correction, layer->gradient, opt->first[i], opt->second[i], layer->weight);
     else if (opt->first[i] != NULL)

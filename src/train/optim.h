@@ -25,6 +25,9 @@ void optim_free(cv_memory *memory, optim *opt);
  * the batch, so that the sum over workers adds it once. Does nothing for other kinds of decay. */
 void optim_couple_decay(const optim *opt, model *net, double share);
 
+/* Weight decay leaves scales and shifts of normalisations alone. */
+bool optim_decays(const nn_layer *layer);
+
 /* W <- W - lr * (what the kind makes of net->layer[i].gradient); decoupled: W <- (1 - lr * weight_decay) W first. */
 void optim_step(optim *opt, model *net, double lr);
 

@@ -19,20 +19,23 @@ static curvd_status add_option(void *user, const char *key, const char *value, c
   return CURVD_OK;
 }
 
-static void add_layers(run_shape *to) {
-  for (int i = 0; i < to->spec.n_layers; i++) {
-    const nn_layer_spec *s = &to->spec.layer[i];
-    to->layer[i] = (curvd_layer_shape){s->name, nn_weight_columns(s), nn_weight_rows(s), s->has_bias};
-  }
+static curvd_status add_layers(run_shape *to, cv_error *err) {
+  CV_TRY(part_list(&to->spec, to->part, to->first, err));
+  for (int p = 0; p < to->first[to->spec.n_layers]; p++) to->layer[p] = part_shape(&to->spec, to->part[p], to->name[p]);
+  return CURVD_OK;
 }
 
-/* The second backward pass, of sampled targets, makes no gradients of weights: 2 rows d_in d_out flops a layer. */
+/* The second backward pass, of sampled targets, makes no gradients of weights: 2 rows d_in d_out flops a layer and
+ * position. */
 static double sampled_seconds(const run_shape *to) {
   curvd_machine machine;
   double flops = 0;
   curvd_machine_default(&machine);
-  for (int i = 0; i < to->spec.n_layers; i++)
-    flops += 2 * (double)to->shape.statistics_rows * (double)to->layer[i].d_in * (double)to->layer[i].d_out;
+  for (int i = 0; i < to->shape.n_layers; i++) {
+    const curvd_layer_shape *l = &to->layer[i];
+    double positions = l->positions > 0 ? (double)l->positions : 1;
+    flops += 2 * (double)to->shape.statistics_rows * positions * (double)l->d_in * (double)l->d_out;
+  }
   return flops / machine.gemm_flops_s;
 }
 
@@ -41,9 +44,9 @@ static curvd_status fill(config *c, int n_ranks, run_shape *to, cv_error *err) {
   CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, &to->spec, err));
   CV_TRY(run_resolve(c, &to->spec, n_ranks, err));
   bool is_coupled = v->weight_decay > 0 && v->weight_decay_kind == OPTIM_COUPLED_BEFORE;
-  add_layers(to);
+  CV_TRY(add_layers(to, err));
   to->shape = (curvd_run_shape){.layers = to->layer,
-                                .n_layers = to->spec.n_layers,
+                                .n_layers = to->first[to->spec.n_layers],
                                 .options = to->option,
                                 .n_ranks = n_ranks,
                                 .batch_rows = v->batch,

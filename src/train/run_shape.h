@@ -4,6 +4,7 @@
 
 #include "train/config.h"
 #include "train/model.h"
+#include "train/part.h"
 
 #include "curvd_experimental.h"
 
@@ -13,7 +14,10 @@ enum { RUN_SHAPE_OPTIONS_MAX = 96 };
 typedef struct run_shape {
   curvd_run_shape shape; /* borrows from the rest: it does not move */
   model_spec spec;
-  curvd_layer_shape layer[MODEL_LAYERS_MAX];
+  part part[PARTS_MAX];
+  int first[MODEL_LAYERS_MAX + 1];
+  curvd_layer_shape layer[PARTS_MAX];
+  char name[PARTS_MAX][NN_NAME_MAX];
   curvd_option_value option[RUN_SHAPE_OPTIONS_MAX];
   char value[RUN_SHAPE_OPTIONS_MAX][CV_OPTION_TEXT_MAX];
 } run_shape;

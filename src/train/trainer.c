@@ -33,21 +33,16 @@ static void load_batch(trainer *t, const data_set *set, const int64_t *index, in
   }
 }
 
-/* What a layer takes and the gradient in what it makes, on the way back. */
-typedef struct at_layer {
-  const float *a, *g;
-  int64_t lda, ldg;
-} at_layer;
-
-static at_layer look_at(const trainer *t, int layer) {
-  const nn_layer_spec *s = &t->model.layer[layer].spec;
-  return (at_layer){t->model.x[s->from[0]], t->model.g[layer + 1], nn_stride(s->in), nn_stride(s->out)};
+static int parts_of(const trainer *t, int layer) {
+  return t->first[layer + 1] - t->first[layer];
 }
 
 static bool capture(void *user, int layer) {
   trainer *t = user;
-  at_layer at = look_at(t, layer);
-  curvd_capture(t->ctx, layer, t->rows_fisher, at.a, at.lda, at.g, at.ldg);
+  for (int p = t->first[layer]; p < t->first[layer + 1]; p++) {
+    part_rows rows = part_look(&t->model, t->part[p]);
+    curvd_capture(t->ctx, p, t->rows_fisher, rows.a, rows.lda, rows.g, rows.ldg);
+  }
   return false;
 }
 
@@ -59,26 +54,28 @@ static float gradient_scale(const trainer *t) {
 }
 
 /* A failure is told by trainer_step, after the step that all workers refuse together. */
-static void precondition(trainer *t, int layer, int64_t rows) {
-  at_layer at = look_at(t, layer);
-  curvd_status status = curvd_precondition(t->ctx, layer, rows, at.a, at.lda, at.g, at.ldg, gradient_scale(t),
-                                           t->gradient_keep, &t->gradient[layer]);
+static void precondition(trainer *t, int p, int64_t rows) {
+  part_rows at = part_look(&t->model, t->part[p]);
+  curvd_status status = curvd_precondition(t->ctx, p, rows, at.a, at.lda, at.g, at.ldg, gradient_scale(t),
+                                           t->gradient_keep, &t->gradient[p]);
   if (status != CURVD_OK) cv_fail(&t->precondition, status, "%s", curvd_last_error(t->ctx));
 }
 
-/* During the backward pass of the real loss: the library makes the gradients of factored layers. Coupled decay changes
- * a gradient later, so nothing is told of it then. */
+/* During the backward pass of the real loss: the library makes the gradients of factored layers, which are of one part.
+ * Coupled decay changes a gradient later, so nothing is told of it then. */
 static bool gradient_ready(void *user, int layer) {
   trainer *t = user;
+  int p = t->first[layer];
   bool is_sampled = t->config->values.fisher == 1;
   if (curvd_wants_capture(t->ctx) && !is_sampled) capture(user, layer);
-  if (curvd_is_factored(t->ctx, layer)) {
-    precondition(t, layer, t->rows_now);
+  if (curvd_is_factored(t->ctx, p)) {
+    precondition(t, p, t->rows_now);
     return true;
   }
-  if (t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE) return false;
-  at_layer at = look_at(t, layer);
-  curvd_capture_gradient(t->ctx, layer, t->rows_now, at.a, at.lda, at.g, at.ldg, gradient_scale(t));
+  bool is_coupled = t->optim.weight_decay > 0 && t->optim.decay == OPTIM_COUPLED_BEFORE;
+  if (is_coupled || t->model.layer[layer].spec.kind != NN_DENSE) return false;
+  part_rows at = part_look(&t->model, t->part[p]);
+  curvd_capture_gradient(t->ctx, p, t->rows_now, at.a, at.lda, at.g, at.ldg, gradient_scale(t));
   return false;
 }
 
@@ -129,8 +126,9 @@ static void decay_gradients(trainer *t) {
   t->gradient_keep = t->gradient_momentum;
   for (int i = 0; i < t->model.spec.n_layers; i++) {
     nn_layer *layer = &t->model.layer[i];
-    if (curvd_is_factored(t->ctx, i)) {
-      precondition(t, i, 0);
+    if (parts_of(t, i) == 0) continue;
+    if (curvd_is_factored(t->ctx, t->first[i])) {
+      precondition(t, t->first[i], 0);
       continue;
     }
     for (int64_t j = 0; j < layer->d_out * layer->ld; j++) layer->gradient[j] *= t->gradient_momentum;
@@ -147,7 +145,7 @@ static void run_batch(trainer *t) {
   t->order_epoch = epoch;
   for (int64_t p = 0; p < v->accumulate; p++) {
     int64_t first = from + cut(to - from, v->accumulate, p), rows = from + cut(to - from, v->accumulate, p + 1) - first;
-    if (rows == 0) continue;
+    if (rows == 0 && !t->pass.sum) continue; /* others may wait for its share of their statistics */
     cv_stage_begin(&t->stage[TRAINER_BATCH]);
     int64_t number = arrange(t, t->order + base, first, rows);
     load_batch(t, &t->data.train, t->piece, rows, true);
@@ -166,11 +164,12 @@ static bool updates_in_step(const trainer *t) {
 }
 
 static void hand_parameters(trainer *t) {
-  for (int i = 0; i < t->model.spec.n_layers; i++) {
-    nn_layer *layer = &t->model.layer[i];
-    t->gradient[i].parameter = layer->weight;
-    t->gradient[i].parameter_bias = layer->weight + layer->d_in;
-    t->gradient[i].shrink = t->optim.decay == OPTIM_DECOUPLED ? (float)(t->lr * t->optim.weight_decay) : 0;
+  for (int p = 0; p < t->first[t->model.spec.n_layers]; p++) {
+    const nn_layer *layer = &t->model.layer[t->part[p].layer];
+    bool shrinks = t->optim.decay == OPTIM_DECOUPLED && optim_decays(layer);
+    t->gradient[p].parameter = part_weight(&t->model, t->part[p]);
+    t->gradient[p].parameter_bias = t->gradient[p].parameter + layer->d_in;
+    t->gradient[p].shrink = shrinks ? (float)(t->lr * t->optim.weight_decay) : 0;
   }
 }
 
@@ -179,8 +178,9 @@ curvd_status trainer_step(trainer *t, cv_error *err) {
   t->lr = optim_lr(&v->lr, v->lr_decay, v->lr_warmup_steps, t->step, t->total_steps, (double)t->steps_per_epoch);
   t->precondition = (cv_error){0};
   run_batch(t);
+  model_check(&t->model, &t->precondition);
   if (updates_in_step(t)) hand_parameters(t);
-  curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->model.spec.n_layers);
+  curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->first[t->model.spec.n_layers]);
   if (t->precondition.code != CURVD_OK) return cv_fail(err, t->precondition.code, "%s", t->precondition.text);
   if (status != CURVD_OK) return cv_fail(err, status, "%s", curvd_last_error(t->ctx));
   cv_stage_begin(&t->stage[TRAINER_UPDATE]);
@@ -208,6 +208,18 @@ double trainer_loss(trainer *t) {
   return out[0] / out[1];
 }
 
+/* The mean of what the workers have seen goes on as the mean of what they will see. */
+static void share_running(trainer *t) {
+  for (int i = 0; i < t->model.spec.n_layers && t->n_workers > 1 && !t->pass.sum; i++) {
+    const nn_layer *layer = &t->model.layer[i];
+    if (layer->spec.kind != NN_NORM) continue;
+    float *running = nn_norm_running(layer);
+    int count = (int)(2 * layer->d_out);
+    MPI_Allreduce(MPI_IN_PLACE, running, count, MPI_FLOAT, MPI_SUM, t->workers);
+    for (int j = 0; j < count; j++) running[j] /= (float)t->n_workers;
+  }
+}
+
 trainer_score trainer_evaluate(trainer *t) {
   model *m = &t->model;
   const data_set *set = &t->data.test;
@@ -217,6 +229,7 @@ trainer_score trainer_evaluate(trainer *t) {
   cv_stage_begin(&t->stage[TRAINER_EVALUATE]);
   t->order_epoch = -1;
   t->pass.is_training = false;
+  share_running(t);
   for (int64_t i = 0; i < set->n; i++) t->order[i] = i;
   for (int64_t at = cut(set->n, t->n_workers, t->worker), rows; at < to; at += rows) {
     int64_t hits = 0;

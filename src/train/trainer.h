@@ -9,6 +9,7 @@
 #include "train/data.h"
 #include "train/model.h"
 #include "train/optim.h"
+#include "train/part.h"
 
 #include <mpi.h>
 
@@ -35,9 +36,11 @@ typedef struct trainer {
   model model;
   optim optim;
   curvd_ctx *ctx;
-  curvd_gradient gradient[MODEL_LAYERS_MAX];
-  cv_error precondition;   /* first failure of curvd_precondition in this step, after which curvd_step refuses */
-  float gradient_keep;     /* what the coming gradients keep of what their buffers hold */
+  part part[PARTS_MAX];            /* what the library calls layers */
+  int first[MODEL_LAYERS_MAX + 1]; /* part of each layer of the model; the last is their number */
+  curvd_gradient *gradient;        /* of each part */
+  cv_error precondition;           /* first failure of a kernel or of curvd_precondition in this step */
+  float gradient_keep;             /* what the coming gradients keep of what their buffers hold */
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
   int64_t *order;          /* (n) of epoch order_epoch, or of an evaluation */
   int64_t *piece;          /* (rows_max) examples of the piece in the model */

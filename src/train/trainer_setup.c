@@ -125,11 +125,8 @@ static curvd_status plan_options(trainer *t, const model_spec *spec, cv_error *e
   if (status != CURVD_OK) return cv_fail(err, status, "curvd_create: %s", cv_status_text(status));
   if (t->is_dry) CV_TRY(set_option(t, "dry_run", "true", err));
   CV_TRY(run_options(t->config, t->n_ranks, t->steps_per_epoch, set_option, t, err));
-  for (int i = 0; i < spec->n_layers; i++) {
-    const nn_layer_spec *s = &spec->layer[i];
-    CV_TRY(from_library(t, curvd_layer_add(t->ctx, s->name, nn_weight_columns(s), nn_weight_rows(s), s->has_bias, NULL),
-                        err));
-  }
+  CV_TRY(part_list(spec, t->part, t->first, err));
+  for (int p = 0; p < t->first[spec->n_layers]; p++) CV_TRY(from_library(t, part_add(t->ctx, spec, t->part[p]), err));
   return CURVD_OK;
 }
 
@@ -155,6 +152,20 @@ static int64_t largest_piece(const trainer *t) {
   return piece > EVAL_ROWS ? piece : EVAL_ROWS;
 }
 
+static curvd_status make_gradients(trainer *t, int n_parts, cv_error *err) {
+  void *gradient = NULL;
+  CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_PARAMETERS, n_parts, sizeof *t->gradient, "a list of gradients", &gradient,
+                       err));
+  t->gradient = gradient;
+  for (int p = 0; p < n_parts; p++) t->gradient[p] = part_gradient(&t->model, t->part[p]);
+  return CURVD_OK;
+}
+
+static void sum_over_workers(void *user, int64_t n, double *x) {
+  const trainer *t = user;
+  MPI_Allreduce(MPI_IN_PLACE, x, (int)n, MPI_DOUBLE, MPI_SUM, t->workers);
+}
+
 static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
   bool is_sgd = v->method == TRAIN_METHOD_SGD;
@@ -165,18 +176,16 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
                     .epsilon = 1e-8,
                     .weight_decay = v->weight_decay,
                     .decay = (optim_decay)v->weight_decay_kind};
+  const nn_kernels *kernels;
+  CV_TRY(nn_kernels_find(config_text(t->config, "kernels"), &kernels, err));
   const model_settings how = {.rows_max = largest_piece(t),
                               .init = (model_init)v->init,
                               .seed = (uint64_t)v->seed,
+                              .kernels = kernels,
                               .threads = (int)v->blas_threads};
   CV_TRY(model_create(spec, &how, &t->memory, &t->model, err));
   CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));
-  for (int i = 0; i < spec->n_layers; i++) {
-    nn_layer *layer = &t->model.layer[i];
-    t->gradient[i] = (curvd_gradient){
-        .weight = layer->gradient, .ld = layer->ld, .bias = layer->gradient + layer->d_in, .bias_stride = layer->ld};
-  }
-  return CURVD_OK;
+  return make_gradients(t, t->first[spec->n_layers], err);
 }
 
 static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *err) {
@@ -189,7 +198,11 @@ static curvd_status make_batches(trainer *t, const model_spec *spec, cv_error *e
   t->piece = piece;
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->position, "a batch", &position, err));
   t->position = position;
-  t->pass = (nn_pass){.seed = (uint64_t)t->config->values.seed, .position = t->position};
+  bool is_alone = t->config->values.norm_statistics == TRAIN_NORM_LOCAL || t->n_workers == 1;
+  t->pass = (nn_pass){.seed = (uint64_t)t->config->values.seed,
+                      .position = t->position,
+                      .sum = is_alone ? NULL : sum_over_workers,
+                      .user = t};
   CV_TRY(cv_memory_new(&t->memory, CV_MEMORY_DATA, rows, sizeof *t->labels, "labels", &labels, err));
   t->labels = labels;
   return cv_floats_new(&t->memory, CV_MEMORY_DATA, rows * nn_stride(model_output(spec)), "targets", &t->targets, err);
@@ -246,7 +259,9 @@ curvd_status trainer_create(config *c, MPI_Comm world, trainer *t, cv_error *err
 }
 
 void trainer_free(trainer *t) {
-  void *order = t->order, *piece = t->piece, *position = t->position, *labels = t->labels;
+  void *order = t->order, *piece = t->piece, *position = t->position, *labels = t->labels, *gradient = t->gradient;
+  cv_memory_free(&t->memory, &gradient);
+  t->gradient = NULL;
   cv_memory_free(&t->memory, &order);
   cv_memory_free(&t->memory, &piece);
   cv_memory_free(&t->memory, &position);

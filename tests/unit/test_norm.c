@@ -273,7 +273,9 @@ END_TEST
 /* Uncorrelated, one of them so small that its inverse is no fp32 number: 2 / 1e-42. */
 START_TEST(inverses_that_overflow_need_damping) {
   for (int what = 0; what < 2; what++) {
-    curvd_ctx *ctx = open_norm("method=kfac step=plain momentum=0 loss_reduction=sum damping=0 damping_mode=scalar");
+    curvd_ctx *ctx =
+        open_norm("method=kfac step=plain momentum=0 loss_reduction=sum damping=0 damping_mode=scalar exponent_a=1 "
+                  "exponent_g=1");
     dense rows[2] = {dense_zero(2, NORM_CHANNELS), dense_zero(2, NORM_CHANNELS)}, V = norm_gradient(0);
     for (int64_t j = 0; j < NORM_CHANNELS; j++) rows[what].x[0][j] = 1e-21, rows[1 - what].x[1][j] = 1;
     service_capture(ctx, 0, rows[0], rows[1]);
