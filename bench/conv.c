@@ -6,6 +6,7 @@
 #include "conv_bare.h"
 #include "curvd.h"
 
+#include <cblas.h>
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
@@ -216,6 +217,7 @@ static curvd_status bench_main(int argc, char **argv, cv_error *err) {
   for (int i = 0; i < argc; i += 2) CV_TRY(read_word(&o, argv[i], i + 1 < argc ? argv[i + 1] : NULL, err));
   CV_TRY(nn_kernels_find(o.kernels, &kernels, err));
   omp_set_num_threads(1); /* of the bare calls */
+  openblas_set_num_threads(1);
   for (int i = 0; i < LAYERS; i++) {
     CV_TRY(make_pair(&o, kernels, i, &memory, err));
     CV_TRY(time_pair(kernels, &pairs[i], 0, err));
