@@ -13,6 +13,7 @@ import tempfile  # noqa: E402
 import unittest  # noqa: E402
 from unittest import mock  # noqa: E402
 
+import conv_figures  # noqa: E402
 import stream_figures  # noqa: E402
 from common import ROOT, Refused, Setting, built_at, environment  # noqa: E402
 from train_run import MPI_FLAGS, Request, check, evaluation_steps  # noqa: E402
@@ -257,6 +258,37 @@ class StreamFigures(unittest.TestCase):
         value, measured = self.measured("seed-cost", 3)
         self.assertAlmostEqual(value, 0.2)
         self.assertEqual(measured.command[1:4], ["costs", "--n", "4096"])
+
+
+@unittest.skipUnless(os.path.exists(os.path.join(ROOT, BUILD, "bench_conv")), "the build found no oneDNN")
+class Conv(unittest.TestCase):
+    conv = os.path.join(ROOT, BUILD, "bench_conv")
+
+    def test_line(self):
+        for kernels in ("onednn", "plain"):
+            done = run(self.conv, "--rows", "1", "--rounds", "2", "--kernels", kernels)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            line = json.loads(done.stdout)
+            self.assertEqual((line["kernels"], sum(s["layers"] for s in line["shapes"])), (kernels, 13 + 5))
+            self.assertGreater(line["ours_over_bare"]["min"], 0)
+            self.assertLessEqual(line["ours_over_bare"]["min"], line["ours_over_bare"]["max"])
+            for side in ("ours_ms", "bare_ms"):  # medians of two sums are means, and so are those of their parts
+                self.assertAlmostEqual(line[side] / sum(s["layers"] * s[side] for s in line["shapes"]), 1, places=3)
+
+    def test_wrong_words(self):
+        for words, sentence in ((["--row", "1"], "--row"), (["--rows", "0"], "0"), (["--rounds"], "value"),
+                                (["--kernels", "mkl"], "mkl")):
+            done = run(self.conv, *words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+
+    def test_figure_is_the_median(self):
+        def lines(command):
+            return [{"ours_over_bare": {"median": float(command[-1])}, "ours_ms": 2, "bare_ms": 1}]  # the seed
+        with mock.patch.object(conv_figures, "lines_of", lines):
+            measured = conv_figures.conv_rate(Setting(BUILD, 3))
+        self.assertEqual((measured.values, measured.reduce(measured.values)), ([1, 2, 3], 2))
 
 
 class Plots(unittest.TestCase):

@@ -8,7 +8,7 @@ dry_run=0
 # Debian 12 names.
 packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev dataset-fashion-mnist
-  python3)
+  python3 libdnnl-dev)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
 modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib check)

@@ -42,7 +42,8 @@ int64_t nn_conv_d_in(const nn_conv *shape);
 typedef struct nn_kernels {
   const char *name;
 
-  /* A convolution of up to rows_max images with its working memory, on `threads` threads (plain: always one). Of dry
+  /* A convolution of up to rows_max images with its working memory, on `threads` threads (plain: always one; onednn: as
+   * many as BLAS for the weight of images of at most 16 pixels). Of dry
    * memory it is counted alone: *state is NULL. shape is copied. */
   curvd_status (*conv_create)(const nn_conv *shape, int64_t rows_max, int threads, cv_memory *memory, void **state,
                               cv_error *err);

@@ -62,26 +62,67 @@ static int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+/* BLOCK places one after the other */
+static bool adjoin(const int32_t *place) {
+  for (int j = 1; j < BLOCK; j++)
+    if (place[j] != place[0] + j) return false;
+  return true;
+}
+
+/* (rows, columns) of w, from its row r0, tap t and column i0 within the tap on. Whole blocks have loops of their own
+ * for the two layouts that oneDNN likes best: rows side by side, or columns. */
+static void pack_block(const nn_places *p, const float *restrict w, int64_t ldw, int64_t r0, int64_t t, int64_t i0,
+                       float *restrict packed) {
+  int64_t rows = least(BLOCK, p->rows - r0), columns = least(BLOCK, p->columns - i0);
+  const int32_t *row = p->row + r0, *column = p->column + i0;
+  bool is_whole = rows == BLOCK && columns == BLOCK;
+  w += r0 * ldw + t * p->columns + i0;
+  packed += p->tap[t];
+  if (is_whole && adjoin(column)) {
+    for (int r = 0; r < BLOCK; r++) memcpy(packed + row[r] + column[0], w + r * ldw, BLOCK * sizeof *w);
+  } else if (is_whole && adjoin(row)) {
+    for (int i = 0; i < BLOCK; i++) {
+      float *to = packed + row[0] + column[i];
+      for (int r = 0; r < BLOCK; r++) to[r] = w[r * ldw + i];
+    }
+  } else {
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t i = 0; i < columns; i++) packed[row[r] + column[i]] = w[r * ldw + i];
+  }
+}
+
 void nn_places_pack(const nn_places *p, const float *w, int64_t ldw, float *packed) {
   if (p->size > p->rows * p->taps * p->columns) memset(packed, 0, (size_t)p->size * sizeof *packed);
-  for (int64_t r0 = 0; r0 < p->rows; r0 += BLOCK)
+  for (int64_t r = 0; r < p->rows; r += BLOCK)
     for (int64_t t = 0; t < p->taps; t++)
-      for (int64_t i0 = 0; i0 < p->columns; i0 += BLOCK)
-        for (int64_t r = r0; r < least(r0 + BLOCK, p->rows); r++) {
-          float *to = packed + p->row[r] + p->tap[t];
-          const float *from = w + r * ldw + t * p->columns;
-          for (int64_t i = i0; i < least(i0 + BLOCK, p->columns); i++) to[p->column[i]] = from[i];
-        }
+      for (int64_t i = 0; i < p->columns; i += BLOCK) pack_block(p, w, ldw, r, t, i, packed);
+}
+
+/* tile (BLOCK, BLOCK): the block of pack_block */
+static void unpack_block(const nn_places *p, const float *restrict packed, int64_t r0, int64_t t, int64_t i0,
+                         float *restrict tile) {
+  int64_t rows = least(BLOCK, p->rows - r0), columns = least(BLOCK, p->columns - i0);
+  const int32_t *row = p->row + r0, *column = p->column + i0;
+  packed += p->tap[t];
+  if (rows == BLOCK && columns == BLOCK && adjoin(row)) {
+    for (int i = 0; i < BLOCK; i++)
+      for (int r = 0; r < BLOCK; r++) tile[r * BLOCK + i] = packed[row[0] + column[i] + r];
+  } else {
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t i = 0; i < columns; i++) tile[r * BLOCK + i] = packed[row[r] + column[i]];
+  }
 }
 
 void nn_places_add(const nn_places *p, const float *packed, float scale, float beta, float *dw, int64_t lddw) {
+  float tile[BLOCK * BLOCK];
   for (int64_t r0 = 0; r0 < p->rows; r0 += BLOCK)
     for (int64_t t = 0; t < p->taps; t++)
-      for (int64_t i0 = 0; i0 < p->columns; i0 += BLOCK)
-        for (int64_t r = r0; r < least(r0 + BLOCK, p->rows); r++) {
-          const float *from = packed + p->row[r] + p->tap[t];
-          float *to = dw + r * lddw + t * p->columns;
-          for (int64_t i = i0; i < least(i0 + BLOCK, p->columns); i++)
-            to[i] = (beta == 0 ? 0 : beta * to[i]) + scale * from[p->column[i]];
+      for (int64_t i0 = 0; i0 < p->columns; i0 += BLOCK) {
+        unpack_block(p, packed, r0, t, i0, tile);
+        for (int64_t r = 0; r < least(BLOCK, p->rows - r0); r++) {
+          float *to = dw + (r0 + r) * lddw + t * p->columns + i0;
+          for (int64_t i = 0; i < least(BLOCK, p->columns - i0); i++)
+            to[i] = (beta == 0 ? 0 : beta * to[i]) + scale * tile[r * BLOCK + i];
         }
+      }
 }

@@ -17,7 +17,7 @@ curvd_status nn_places_create(const dnnl_memory_desc_t *layout, const nn_conv *s
                               nn_places *made, cv_error *err);
 void nn_places_free(cv_memory *memory, nn_places *p);
 
-/* packed = w, zeros in what pads the blocks */
+/* packed = w, zeros in what pads the blocks, as oneDNN demands */
 void nn_places_pack(const nn_places *p, const float *w, int64_t ldw, float *packed);
 
 /* dw = beta dw + scale packed; beta 0 does not read dw */

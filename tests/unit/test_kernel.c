@@ -36,9 +36,11 @@ static const test_case cases[] = {
     {"asymmetric", 2, {4, 3, 1, {3, 8}, {0}, {1, 5}, {1, 3}, {0, 2}, {1, 1}}},
     {"padding larger than the image", 2, {3, 4, 1, {2, 1}, {0}, {3, 3}, {1, 1}, {3, 4}, {1, 1}}},
     {"uneven rest at the border", 2, {3, 4, 1, {6, 6}, {0}, {3, 3}, {4, 5}, {1, 0}, {1, 1}}},
-    {"odd channels beyond a block", 2, {17, 35, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
-    {"whole blocks", 2, {32, 64, 1, {3, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
-    {"groups of whole blocks", 2, {32, 64, 2, {3, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"odd channels beyond a block", 2, {17, 35, 1, {3, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"whole blocks", 2, {32, 32, 1, {2, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+    {"few pixels, many channels", 2, {64, 65, 1, {2, 2}, {0}, {2, 1}, {1, 1}, {1, 0}, {1, 1}}},
+    {"one pixel, many channels", 2, {65, 64, 1, {1, 1}, {0}, {1, 3}, {1, 1}, {0, 1}, {1, 1}}},
+    {"groups of whole blocks", 2, {32, 64, 2, {2, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
     {"many pixels", 3, {2, 3, 1, {17, 16}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
 };
 enum { N_CASES = sizeof cases / sizeof *cases, MORE_COLUMNS = 3 };
@@ -282,6 +284,38 @@ START_TEST(test_precision) {
 }
 END_TEST
 
+/* Larger than the definition has time for: all kernels give what the plain ones do. 70 images are more than the
+ * gradient in the weight of small images takes at a time; 17 x 16 pixels more than a tile of the plain one sums. */
+START_TEST(test_kernels_agree) {
+  const test_case large[] = {{"many small images", 70, {64, 67, 1, {4, 5}, {0}, {2, 3}, {1, 1}, {1, 0}, {1, 1}}},
+                             {"small images, stride", 70, {66, 64, 1, {7, 4}, {0}, {3, 2}, {3, 2}, {1, 1}, {2, 1}}},
+                             {"large images", 3, {36, 50, 1, {17, 16}, {0}, {3, 3}, {1, 2}, {1, 1}, {1, 1}}}};
+  const float scale = 0.5f, beta = 0.25f;
+  for (size_t j = 0; j < sizeof large / sizeof *large; j++) {
+    problem p = make_problem(&large[j]);
+    const int64_t n[3] = {p.rows * p.n_y, p.rows * p.n_x, p.s.c_out * p.ld};
+    float *first[3] = {filled(n[0], 0), filled(n[1], 0), whole_numbers(n[2], 4)};
+    for (int i = 0; i < N_KERNELS; i++) {
+      const nn_kernels *k = kernels_of(i);
+      float *out[3] = {filled(n[0], 0), filled(n[1], 0), whole_numbers(n[2], 4)}, **to = i == 0 ? first : out;
+      void *state = NULL;
+      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, to[0], NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_backward_input(state, p.rows, p.g, p.w, p.ld, to[1], NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_backward_weight(state, p.rows, p.x, p.g, scale, true, beta, to[2], p.ld, NULL),
+                       CURVD_OK);
+      for (int a = 0; i > 0 && a < 3; a++)
+        ck_assert_msg(memcmp(out[a], first[a], (size_t)n[a] * sizeof **out) == 0, "%s, %s: array %d", k->name,
+                      large[j].name, a);
+      for (int a = 0; a < 3; a++) free(out[a]);
+      k->conv_free(&memory, &state);
+    }
+    for (int a = 0; a < 3; a++) free(first[a]);
+    free_problem(&p);
+  }
+}
+END_TEST
+
 START_TEST(test_dry_memory_is_counted_alone) {
   for (int i = 0; i < N_KERNELS; i++) {
     const nn_kernels *k = kernels_of(i);
@@ -356,6 +390,11 @@ START_TEST(test_refused_calls) {
     void *state = NULL;
     ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(err.text, "call nn_conv_size"));
+    for (int axis = 0; axis < 2; axis++) {
+      ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
+      s.out[axis]++;
+      ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, NULL), CURVD_ERR_ARGUMENT);
+    }
     ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
     cv_error_clear(&err);
     ck_assert_int_eq(k->conv_create(&s, 0, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
@@ -387,6 +426,7 @@ int main(void) {
                                 test_fewer_rows,
                                 test_more_counts_than_are_kept,
                                 test_precision,
+                                test_kernels_agree,
                                 test_dry_memory_is_counted_alone,
                                 test_threads_of_others_stay,
                                 test_refused_shapes,
