@@ -141,6 +141,29 @@ START_TEST(sampling_repeats_itself) {
 }
 END_TEST
 
+/* Workers with the same images draw different patches of them: or the mean over workers would be one worker's. */
+START_TEST(workers_draw_by_themselves) {
+  const curvd_conv s = conv[0];
+  double A[2] = {0, 0};
+  for (int k = 0; k < 2; k++) {
+    curvd_ctx *ctx = service_make(k ? MPI_COMM_WORLD : MPI_COMM_SELF,
+                                  "method=kfac sample_rows=9 factor_update_steps=1 inv_update_steps=1", 0, NULL);
+    ck_assert(curvd_layer_add_conv(ctx, "conv0", &s, true, NULL) == CURVD_OK && curvd_plan(ctx) == CURVD_OK);
+    conv_image a = conv_inputs(&s, BATCH, 0, 1), g = conv_gradients(&s, BATCH, 0, 2);
+    dense D = dense_random(3, 3, 19);
+    curvd_status status = curvd_capture(ctx, 0, BATCH, a.x, a.ld, g.x, g.ld);
+    if (status == CURVD_OK) status = service_try(ctx, 0.1, SERVICE_APART, 1, layers, &D);
+    if (ctx->layer[0].factor[CV_A].own.average) A[k] = (double)ctx->layer[0].factor[CV_A].own.average[0];
+    curvd_finish(ctx);
+    curvd_destroy(&ctx);
+    free(a.x), free(g.x);
+    mpi_assert(status == CURVD_OK);
+  }
+  MPI_Bcast(A, 2, MPI_DOUBLE, 0, MPI_COMM_WORLD); /* rank 0 owns the only layer */
+  mpi_assert_msg(size == 1 ? A[1] == A[0] : fabs(A[1] / A[0] - 1) > 1e-3, "%g and %g", A[0], A[1]);
+}
+END_TEST
+
 /* Every number of a shape is compared over the ranks. */
 START_TEST(ranks_with_other_shapes_are_found) {
   for (int i = 0; i < 7; i++) {
@@ -306,8 +329,11 @@ START_TEST(memory_is_that_of_a_dry_plan) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {every_split_gives_the_directions_of_one_rank, sampling_repeats_itself,
-                                ranks_with_other_shapes_are_found, bytes_are_those_predicted,
+  const TTest *const tests[] = {every_split_gives_the_directions_of_one_rank,
+                                sampling_repeats_itself,
+                                workers_draw_by_themselves,
+                                ranks_with_other_shapes_are_found,
+                                bytes_are_those_predicted,
                                 memory_is_that_of_a_dry_plan};
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
