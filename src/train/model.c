@@ -119,6 +119,15 @@ curvd_status model_create(const model_spec *spec, const model_settings *settings
   return CURVD_OK;
 }
 
+curvd_status model_prepare(model *net, int64_t rows, cv_memory *memory, cv_error *err) {
+  if (rows < 1 || rows >= net->rows_max) return CURVD_OK;
+  for (int i = 0; i < net->spec.n_layers; i++) {
+    nn_layer *layer = &net->layer[i];
+    if (layer->ops->prepare) CV_TRY(layer->ops->prepare(layer, rows, memory, err));
+  }
+  return CURVD_OK;
+}
+
 void model_free(cv_memory *memory, model *net) {
   for (int i = 0; i < MODEL_LAYERS_MAX; i++) {
     nn_layer *layer = &net->layer[i];

@@ -52,6 +52,9 @@ curvd_status model_create(const model_spec *spec, const model_settings *settings
                           cv_error *err);
 void model_free(cv_memory *memory, model *net);
 
+/* Passes of so many examples, besides rows_max, will come often and shall be fast. */
+curvd_status model_prepare(model *net, int64_t rows, cv_memory *memory, cv_error *err);
+
 /* x[0] is filled by the caller; fills x[1 ..]. rows <= rows_max. */
 void model_forward(model *net, const nn_pass *pass, int64_t rows);
 

@@ -98,6 +98,8 @@ typedef struct nn_ops {
   /* Optional. Own memory beside weights, for passes of at most rows_max examples, and giving it back. */
   curvd_status (*create)(struct nn_layer *layer, int64_t rows_max, cv_memory *memory, cv_error *err);
   void (*release)(struct nn_layer *layer, cv_memory *memory);
+  /* Optional: passes of so many examples will come often. */
+  curvd_status (*prepare)(struct nn_layer *layer, int64_t rows, cv_memory *memory, cv_error *err);
   /* Optional: what the three above share, once g is known. */
   void (*backward_begin)(struct nn_layer *layer, const nn_pass *pass, int64_t rows, const float *x, const float *g);
 } nn_ops;

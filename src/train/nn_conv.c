@@ -18,6 +18,10 @@ static curvd_status conv_create(nn_layer *layer, int64_t rows_max, cv_memory *me
   return layer->kernels->conv_create(&shape, rows_max, layer->threads, memory, &layer->state, err);
 }
 
+static curvd_status conv_prepare(nn_layer *layer, int64_t rows, cv_memory *memory, cv_error *err) {
+  return layer->kernels->conv_prepare(layer->state, rows, memory, err);
+}
+
 static void conv_release(nn_layer *layer, cv_memory *memory) {
   if (layer->kernels) layer->kernels->conv_free(memory, &layer->state);
 }
@@ -56,4 +60,5 @@ const nn_ops nn_convolution = {.name = "convolution",
                                .backward_weight = conv_backward_weight,
                                .backward_input = conv_backward_input,
                                .create = conv_create,
+                               .prepare = conv_prepare,
                                .release = conv_release};

@@ -166,6 +166,21 @@ static void sum_over_workers(void *user, int64_t n, double *x) {
   MPI_Allreduce(MPI_IN_PLACE, x, (int)n, MPI_DOUBLE, MPI_SUM, t->workers);
 }
 
+/* Shares of a batch, their pieces, and what of these serves the statistics, differ by one at most; and the end of the
+ * test set. */
+static curvd_status prepare_passes(trainer *t, cv_error *err) {
+  const train_config *v = &t->config->values;
+  int64_t share = v->batch / t->n_workers, piece = share / v->accumulate, test = t->data.test.n / t->n_workers;
+  const int64_t rows[] = {piece,
+                          piece + 1,
+                          piece / v->fisher_stride,
+                          piece / v->fisher_stride + 1,
+                          test % t->model.rows_max,
+                          test % t->model.rows_max + 1};
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) CV_TRY(model_prepare(&t->model, rows[i], &t->memory, err));
+  return CURVD_OK;
+}
+
 static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
   bool is_sgd = v->method == TRAIN_METHOD_SGD;
@@ -184,6 +199,7 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
                               .kernels = kernels,
                               .threads = (int)v->blas_threads};
   CV_TRY(model_create(spec, &how, &t->memory, &t->model, err));
+  CV_TRY(prepare_passes(t, err));
   CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));
   return make_gradients(t, t->first[spec->n_layers], err);
 }
