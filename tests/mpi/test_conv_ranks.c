@@ -28,6 +28,7 @@ static const struct {
     {"method=kfac carrier=triangle", false},
     {"method=kfac carrier=columns capture_rows=10", false},
     {"method=kfac carrier=triangle weight_sharing=reduce", false},
+    {"method=kfac carrier=columns weight_sharing=reduce capture_rows=10", false},
     {"method=kfac carrier=columns weight_sharing=published capture_rows=10", false},
     {"method=kfac grid_min_n=12 weight_sharing=expand capture_rows=10", false},
     {"method=kfac grid_min_n=12 carrier=columns capture_rows=10", false},
@@ -300,6 +301,16 @@ static void check_memory(const char *options, int c) {
   mpi_assert_msg(curvd_predict(&shape, &p, why, sizeof why) == CURVD_OK, "%s", why);
   mpi_assert(curvd_prediction_rank(p, rank, &said) == CURVD_OK);
   curvd_metrics metrics = service_metrics(ctx);
+  for (int l = 0; l < 2; l++) {
+    curvd_layer_metrics real;
+    curvd_predicted_layer said_of;
+    mpi_assert(curvd_layer_metrics_read(ctx, l, &real) == CURVD_OK);
+    mpi_assert(curvd_prediction_layer(p, l, &said_of) == CURVD_OK);
+    mpi_assert_msg(strcmp(real.apply, said_of.apply) == 0, "%s: %s, predicted %s", options, real.apply, said_of.apply);
+    for (int f = 0; f < 2; f++)
+      mpi_assert_msg(strcmp(real.factor[f].carrier, said_of.carrier[f]) == 0, "%s: %s, predicted %s", options,
+                     real.factor[f].carrier, said_of.carrier[f]);
+  }
   for (int i = 0; i < CURVD_MEMORIES; i++) {
     double real = (double)metrics.memory_bytes[i], expected = (double)said.memory_bytes[i];
     if (i == CURVD_MEMORY_WORKSPACE && !strstr(options, "method=kfac"))
@@ -320,6 +331,7 @@ START_TEST(memory_is_that_of_a_dry_plan) {
                                      "method=nystrom-kfac capture_rows=64",
                                      "method=nystrom-kfac store=stream carrier=columns capture_rows=64",
                                      "method=nystrom-kfac grid_min_n=577 capture_rows=64",
+                                     "method=nystrom-kfac apply=factored capture_rows=64",
                                      "method=b-kfac capture_rows=64",
                                      "method=kfac weight_sharing=reduce carrier=columns capture_rows=64"};
   for (size_t i = 0; i < COUNT(list); i++) {
