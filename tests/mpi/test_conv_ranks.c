@@ -325,6 +325,7 @@ START_TEST(memory_is_that_of_a_dry_plan) {
                                      "method=nystrom-kfac capture_rows=64",
                                      "method=nystrom-kfac store=stream carrier=columns capture_rows=64",
                                      "method=nystrom-kfac grid_min_n=577 capture_rows=64",
+                                     "method=kfac form=cholesky exponent_a=1 exponent_g=1", /* no solver's scratch */
                                      "method=nystrom-kfac apply=factored capture_rows=64",
                                      "method=b-kfac capture_rows=64",
                                      "method=kfac weight_sharing=reduce carrier=columns capture_rows=64"};
