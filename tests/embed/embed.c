@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { ROWS = 32, D_IN = 5, D_OUT = 3, STEPS = 300 };
 
@@ -61,7 +62,9 @@ static int train(curvd_ctx *ctx) {
 
 /* What it will be like on 100 ranks; before MPI. */
 static int predict(void) {
-  curvd_layer_shape layer = {.name = "only", .d_in = D_IN, .d_out = D_OUT, .has_bias = true};
+  curvd_layer_shape layer;
+  memset(&layer, 0, sizeof layer);
+  layer.name = "only", layer.d_in = D_IN, layer.d_out = D_OUT, layer.has_bias = true;
   curvd_option_value servers = {"curvature_ranks", "10"};
   curvd_run_shape shape = {&layer, 1, &servers, 1, 100, 100 * ROWS, 0, 0, 0, false, NULL};
   curvd_prediction *prediction = NULL;
