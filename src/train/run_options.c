@@ -17,11 +17,19 @@ static bool is_published(const config *c) {
 }
 
 /* Automatic values: what the recipe's authors use, else the field's common choice. */
+static bool has_convolutions(const model_spec *spec) {
+  for (int i = 0; i < spec->n_layers; i++) {
+    if (spec->layer[i].kind == NN_CONV) return true;
+  }
+  return false;
+}
+
 static double auto_lr(const config *c, const model_spec *spec) {
   bool is_smooth = spec->layer[0].activation == NN_SIGMOID || spec->layer[0].activation == NN_TANH;
   if (c->values.method == TRAIN_METHOD_SGD) return 0.1;
   if (c->values.method == TRAIN_METHOD_ADAMW) return 1e-3;
   if (is_published(c)) return 0.1;
+  if (has_convolutions(spec)) return 5e-4;
   return is_smooth ? 4e-3 : 1e-3;
 }
 
