@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include "base/order.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -221,15 +223,19 @@ double trainer_loss(trainer *t) {
   return out[0] / out[1];
 }
 
-/* The mean of what the workers have seen goes on as the mean of what they will see. */
+/* The mean of what the workers have seen goes on as the mean of what they will see. A worker without examples, of a
+ * batch smaller than the number of workers, has seen nothing. */
 static void share_running(trainer *t) {
+  int64_t batch = t->config->values.batch;
+  int64_t share = cut(batch, t->n_workers, t->worker + 1) - cut(batch, t->n_workers, t->worker);
   for (int i = 0; i < t->model.spec.n_layers && t->n_workers > 1 && !t->pass.sum; i++) {
     const nn_layer *layer = &t->model.layer[i];
     if (layer->spec.kind != NN_NORM) continue;
     float *running = nn_norm_running(layer);
     int count = (int)(2 * layer->d_out);
+    for (int j = 0; j < count && share == 0; j++) running[j] = 0;
     MPI_Allreduce(MPI_IN_PLACE, running, count, MPI_FLOAT, MPI_SUM, t->workers);
-    for (int j = 0; j < count; j++) running[j] /= (float)t->n_workers;
+    for (int j = 0; j < count; j++) running[j] /= (float)cv_smaller(t->n_workers, batch);
   }
 }
 

@@ -262,6 +262,25 @@ START_TEST(local_statistics_depend_on_the_split) {
 }
 END_TEST
 
+/* Two examples on more than two workers: two of them have one each, as on two workers; the others have seen nothing
+ * that running statistics could take. */
+START_TEST(local_statistics_of_two_examples) {
+  static const char options[] = "--batch 2 --method sgd --lr 0.02 --norm-statistics local";
+  cv_error why = {0};
+  curvd_status status = CURVD_OK;
+  MPI_Comm two;
+  if (size_of(MPI_COMM_WORLD) < 3) return;
+  MPI_Comm_split(MPI_COMM_WORLD, rank_of(MPI_COMM_WORLD) < 2 ? 0 : MPI_UNDEFINED, 0, &two);
+  if (two != MPI_COMM_NULL) {
+    status = train(two, options, 0, &reference, &why);
+    MPI_Comm_free(&two);
+  }
+  mpi_assert_msg(status == CURVD_OK, "%s", why.text);
+  MPI_Bcast(&reference, sizeof reference, MPI_BYTE, 0, MPI_COMM_WORLD);
+  check_run(options, 0);
+}
+END_TEST
+
 /* Steps on all ranks; then one process with their weights and running statistics must see the same accuracy. */
 static curvd_status evaluate_twice(trainer *t, trainer *alone, trainer_score scores[3], cv_error *why) {
   static float weight[WEIGHTS_MAX], running[RUNNING_MAX];
@@ -304,9 +323,9 @@ START_TEST(any_number_of_workers_evaluates_alike) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {training_does_not_depend_on_the_split, pieces_do_not_depend_on_the_split,
-                                workers_without_examples, local_statistics_depend_on_the_split,
-                                any_number_of_workers_evaluates_alike};
+  const TTest *const tests[] = {
+      training_does_not_depend_on_the_split, pieces_do_not_depend_on_the_split, workers_without_examples,
+      local_statistics_depend_on_the_split,  local_statistics_of_two_examples,  any_number_of_workers_evaluates_alike};
   Suite *suite = suite_create("images");
   TCase *tcase = tcase_create("images");
   tcase_add_unchecked_fixture(tcase, write_folder, remove_folder);
