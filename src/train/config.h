@@ -37,7 +37,7 @@ typedef struct train_config {
   int32_t loss;                     /* nn_loss_kind, or 0: auto */
   int32_t init;                     /* auto, he, xavier */
   int64_t batch;                    /* global examples per step */
-  int64_t accumulate;               /* pieces that each worker's share of the batch is cut into */
+  int64_t accumulate;               /* pieces that each worker's share of the batch, or the batch, is cut into */
   double epochs;
   int64_t steps;     /* > 0: stop after so many steps instead */
   int32_t optimizer; /* train_optimizer: what applies the direction */

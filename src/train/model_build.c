@@ -86,6 +86,7 @@ static curvd_status slide(nn_layer_spec *layer, cv_error *err) {
                      (long long)w->pad[axis]);
     out[axis] = extent(w, axis, in[axis]);
   }
+  if (out[0] * out[1] > CHANNELS_MAX) return refuse(layer, "more than 16777216 pixels", err); /* channels follow */
   layer->out = (nn_shape){out[0], out[1], layer->out.channels, true};
   return CURVD_OK;
 }
@@ -102,6 +103,8 @@ static curvd_status shape_dense(nn_layer_spec *layer, cv_error *err) {
 
 static curvd_status shape_conv(nn_layer_spec *layer, cv_error *err) {
   CV_TRY(want_image(layer, err));
+  if (layer->window.kernel[0] == 0 && layer->window.kernel[1] == 0)
+    return refuse(layer, "it needs a kernel of 1 or more", err);
   if (layer->groups == 0) layer->groups = 1;
   if (layer->groups < 0 || layer->in.channels % layer->groups != 0 || layer->out.channels % layer->groups != 0)
     return cv_fail(err, CURVD_ERR_OPTION, "%s: %lld groups do not divide %lld input and %lld output channels",
@@ -113,13 +116,14 @@ static curvd_status shape_conv(nn_layer_spec *layer, cv_error *err) {
 static curvd_status shape_pool(nn_layer_spec *layer, cv_error *err) {
   CV_TRY(want_image(layer, err));
   nn_window *w = &layer->window;
-  if (w->kernel[0] == 0 && w->kernel[1] == 0) {
+  if (layer->kind == NN_AVERAGE && w->kernel[0] == 0 && w->kernel[1] == 0) {
     w->kernel[0] = layer->in.height;
     w->kernel[1] = layer->in.width;
   }
   for (int axis = 0; axis < 2; axis++) {
     if (w->stride[axis] == 0) w->stride[axis] = w->kernel[axis];
-    if (w->pad[axis] >= w->kernel[axis]) return refuse(layer, "a window may lie outside the image altogether", err);
+    if (w->kernel[axis] > 0 && w->pad[axis] >= w->kernel[axis])
+      return refuse(layer, "a window may lie outside the image altogether", err);
   }
   layer->out.channels = layer->in.channels;
   return slide(layer, err);
@@ -180,6 +184,7 @@ static int number_of(const model_spec *spec, nn_kind kind) {
 static curvd_status name_layer(const model_spec *spec, nn_layer_spec *layer, cv_error *err) {
   if (layer->name[0] == '\0')
     snprintf(layer->name, sizeof layer->name, "%s%d", kinds[layer->kind].stem, number_of(spec, layer->kind));
+  if (strcmp(layer->name, "input") == 0) return refuse(layer, "this is the name of what the network takes", err);
   for (int i = 0; i < spec->n_layers; i++) {
     if (strcmp(spec->layer[i].name, layer->name) == 0) return refuse(layer, "a second layer of this name", err);
   }

@@ -25,12 +25,25 @@ typedef struct reader {
   model_spec *spec;
   int64_t item;        /* that is being read; -1: none */
   nn_layer_spec layer; /* of it */
+  uint32_t given;      /* which details it has had */
   char file[200];
   long line; /* where it begins */
 } reader;
 
 static curvd_status refuse(const config_pair *pair, long line, const char *what, cv_error *err) {
   return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: %s", pair->file, line, what);
+}
+
+/* ", did you mean "conv"?", or nothing. */
+typedef struct hint {
+  char text[96];
+} hint;
+
+static hint nearest_hint(const char *word, const char *const *names, int n) {
+  const char *nearest = cv_nearest_name(word, names, n);
+  hint to = {""};
+  if (nearest && strcmp(nearest, word) != 0) snprintf(to.text, sizeof to.text, ", did you mean \"%.63s\"?", nearest);
+  return to;
 }
 
 /* ---- values ---- */
@@ -92,10 +105,8 @@ static curvd_status read_from(const reader *r, const config_pair *pair, int *to,
     *to = i == 0 ? -1 : i;
     return CURVD_OK;
   }
-  const char *nearest = cv_nearest_name(pair->value, name, r->spec->n_layers + 1);
-  return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: no layer \"%.60s\" before this one%s%s%s", pair->file,
-                 pair->value_line, pair->value, nearest ? ", did you mean \"" : "", nearest ? nearest : "",
-                 nearest ? "\"?" : "");
+  return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: no layer \"%.60s\" before this one%s", pair->file,
+                 pair->value_line, pair->value, nearest_hint(pair->value, name, r->spec->n_layers + 1).text);
 }
 
 /* ---- layers ---- */
@@ -108,11 +119,9 @@ static curvd_status read_kind(reader *r, const config_pair *pair, cv_error *err)
   nn_layer_spec *layer = &r->layer;
   int kind = 0;
   while (kind < NN_KINDS && strcmp(kind_name[kind], pair->key) != 0) kind++;
-  if (kind == NN_KINDS) {
-    const char *nearest = cv_nearest_name(pair->key, kind_name, NN_KINDS);
-    return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: no kind of layer \"%.60s\"%s%s%s", pair->file, pair->key_line,
-                   pair->key, nearest ? ", did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
-  }
+  if (kind == NN_KINDS)
+    return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: no kind of layer \"%.60s\"%s", pair->file, pair->key_line,
+                   pair->key, nearest_hint(pair->key, kind_name, NN_KINDS).text);
   *layer = (nn_layer_spec){.kind = (nn_kind)kind, .has_bias = kind == NN_DENSE || kind == NN_CONV};
   switch (layer->kind) {
   case NN_DENSE:
@@ -148,11 +157,26 @@ static bool has_activation(nn_kind kind) {
   return kind == NN_DENSE || kind == NN_CONV || kind == NN_NORM || kind == NN_ADD;
 }
 
+static const char *const detail_name[] = {"name",     "from",   "activation", "kernel", "stride",
+                                          "dilation", "groups", "pad",        "bias"};
+enum { DETAILS = sizeof detail_name / sizeof detail_name[0] };
+
+static curvd_status check_once(reader *r, const config_pair *pair, cv_error *err) {
+  for (int i = 0; i < DETAILS; i++) {
+    if (strcmp(pair->key, detail_name[i]) != 0) continue;
+    if (r->given >> i & 1)
+      return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: %s is set twice", pair->file, pair->key_line, pair->key);
+    r->given |= UINT32_C(1) << i;
+  }
+  return CURVD_OK;
+}
+
 /* A further line of a layer. */
 static curvd_status read_detail(reader *r, const config_pair *pair, cv_error *err) {
   nn_layer_spec *layer = &r->layer;
   const char *key = pair->key;
   bool is_conv = layer->kind == NN_CONV;
+  CV_TRY(check_once(r, pair, err));
   if (strcmp(key, "name") == 0) return read_name(pair, layer->name, err);
   if (strcmp(key, "from") == 0) return read_from(r, pair, &layer->from[0], err);
   if (has_activation(layer->kind) && strcmp(key, "activation") == 0)
@@ -163,8 +187,8 @@ static curvd_status read_detail(reader *r, const config_pair *pair, cv_error *er
   if (has_window(layer->kind) && strcmp(key, "stride") == 0) return read_two(pair, layer->window.stride, err);
   if (has_window(layer->kind) && strcmp(key, "pad") == 0) return read_two(pair, layer->window.pad, err);
   if ((is_conv || layer->kind == NN_DENSE) && strcmp(key, "bias") == 0) return read_bias(pair, &layer->has_bias, err);
-  return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: a layer \"%s\" knows no \"%.60s\"", pair->file, pair->key_line,
-                 kind_name[layer->kind], key);
+  return cv_fail(err, CURVD_ERR_OPTION, "%.200s:%ld: a layer \"%s\" knows no \"%.60s\"%s", pair->file, pair->key_line,
+                 kind_name[layer->kind], key, nearest_hint(key, detail_name, DETAILS).text);
 }
 
 /* What the item before described. */
@@ -177,6 +201,7 @@ static curvd_status close_item(reader *r, cv_error *err) {
 static curvd_status open_item(reader *r, const config_pair *pair, cv_error *err) {
   CV_TRY(close_item(r, err));
   r->item = pair->item;
+  r->given = 0;
   r->line = pair->key_line;
   snprintf(r->file, sizeof r->file, "%.199s", pair->file);
   if (pair->item > 0) return read_kind(r, pair, err);

@@ -92,12 +92,14 @@ static curvd_status put_number(const listener *to, const char *key, double value
   return to->put(to->user, key, text, to->err);
 }
 
-/* What a worker captures in one step: every fisher_stride-th example of its share of the batch; unless the user says
- * otherwise. */
+/* The most that a worker captures in one step: every fisher_stride-th example of its share of the batch, or of its
+ * share of each piece (trainer.c, find_piece); unless the user says otherwise. */
 static curvd_status put_capture_rows(const config *c, int n_ranks, const listener *to) {
   const train_config *v = &c->values;
-  int64_t workers = cv_larger(n_ranks - v->curvature_ranks, 1), share = cv_divide_up(v->batch, workers);
-  return put_number(to, "capture_rows", (double)cv_divide_up(share, v->fisher_stride));
+  int64_t workers = cv_larger(n_ranks - v->curvature_ranks, 1);
+  int64_t pieces = v->norm_statistics == TRAIN_NORM_ALL ? v->accumulate : 1;
+  int64_t share = cv_divide_up(cv_divide_up(v->batch, pieces), workers);
+  return put_number(to, "capture_rows", (double)(pieces * cv_divide_up(share, v->fisher_stride)));
 }
 
 static curvd_status put_user_options(const config *c, const listener *to) {

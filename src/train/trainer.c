@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include "base/order.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -135,16 +137,29 @@ static void decay_gradients(trainer *t) {
   }
 }
 
+/* This worker's examples of piece p of the global batch. Its share is cut into pieces; where normalisations see the
+ * examples of all workers, the batch is cut first, so that they see the same ones together on any number of workers. */
+static void find_piece(const trainer *t, int64_t p, int64_t *first, int64_t *rows) {
+  const train_config *v = &t->config->values;
+  bool is_all = v->norm_statistics == TRAIN_NORM_ALL;
+  int64_t outer = is_all ? v->accumulate : t->n_workers, inner = is_all ? t->n_workers : v->accumulate;
+  int64_t i = is_all ? p : t->worker, j = is_all ? t->worker : p;
+  int64_t from = cut(v->batch, outer, i), n = cut(v->batch, outer, i + 1) - from;
+  *first = from + cut(n, inner, j);
+  *rows = from + cut(n, inner, j + 1) - *first;
+}
+
 /* This worker's share of the global batch, in accumulate pieces. */
 static void run_batch(trainer *t) {
   const train_config *v = &t->config->values;
-  int64_t epoch = t->step / t->steps_per_epoch, base = (t->step % t->steps_per_epoch) * v->batch;
-  int64_t from = cut(v->batch, t->n_workers, t->worker), to = cut(v->batch, t->n_workers, t->worker + 1);
+  int64_t epoch = t->step / t->steps_per_epoch, base = (t->step % t->steps_per_epoch) * v->batch, share = 0;
   bool is_first = true;
   if (t->order_epoch != epoch) data_order((uint64_t)v->seed, epoch, t->data.train.n, t->order);
   t->order_epoch = epoch;
   for (int64_t p = 0; p < v->accumulate; p++) {
-    int64_t first = from + cut(to - from, v->accumulate, p), rows = from + cut(to - from, v->accumulate, p + 1) - first;
+    int64_t first, rows;
+    find_piece(t, p, &first, &rows);
+    share += rows;
     if (rows == 0 && !t->pass.sum) continue; /* others may wait for its share of their statistics */
     cv_stage_begin(&t->stage[TRAINER_BATCH]);
     int64_t number = arrange(t, t->order + base, first, rows);
@@ -154,7 +169,7 @@ static void run_batch(trainer *t) {
     is_first = false;
   }
   if (is_first) decay_gradients(t);
-  optim_couple_decay(&t->optim, &t->model, (double)(to - from) / (double)v->batch);
+  optim_couple_decay(&t->optim, &t->model, (double)share / (double)v->batch);
 }
 
 /* With nothing to do between direction and weights, the library subtracts the one from the other itself. */
@@ -208,15 +223,19 @@ double trainer_loss(trainer *t) {
   return out[0] / out[1];
 }
 
-/* The mean of what the workers have seen goes on as the mean of what they will see. */
+/* The mean of what the workers have seen goes on as the mean of what they will see. A worker without examples, of a
+ * batch smaller than the number of workers, has seen nothing. */
 static void share_running(trainer *t) {
+  int64_t batch = t->config->values.batch;
+  int64_t share = cut(batch, t->n_workers, t->worker + 1) - cut(batch, t->n_workers, t->worker);
   for (int i = 0; i < t->model.spec.n_layers && t->n_workers > 1 && !t->pass.sum; i++) {
     const nn_layer *layer = &t->model.layer[i];
     if (layer->spec.kind != NN_NORM) continue;
     float *running = nn_norm_running(layer);
     int count = (int)(2 * layer->d_out);
+    for (int j = 0; j < count && share == 0; j++) running[j] = 0;
     MPI_Allreduce(MPI_IN_PLACE, running, count, MPI_FLOAT, MPI_SUM, t->workers);
-    for (int j = 0; j < count; j++) running[j] /= (float)t->n_workers;
+    for (int j = 0; j < count; j++) running[j] /= (float)cv_smaller(t->n_workers, batch);
   }
 }
 

@@ -1,4 +1,5 @@
 /* From a configuration to a run that can take its first step. */
+#include "base/order.h"
 #include "train/run_options.h"
 #include "train/run_shape.h"
 #include "train/trainer.h"
@@ -143,13 +144,14 @@ static curvd_status make_plan(trainer *t, const model_spec *spec, cv_error *err)
 
 /* ---- a worker's own ---- */
 
-/* Rows of the largest piece that goes through the model at once; evaluation likes at least EVAL_ROWS. */
-static int64_t largest_piece(const trainer *t) {
-  enum { EVAL_ROWS = 256 };
+/* Rows of the largest piece that goes through the model at once. Evaluation likes long products: at least EVAL_ROWS
+ * examples, or EVAL_IMAGES, of which each is many rows and fills much memory. */
+static int64_t largest_piece(const trainer *t, const model_spec *spec) {
+  enum { EVAL_ROWS = 256, EVAL_IMAGES = 16 };
   const train_config *v = &t->config->values;
   int64_t share = (v->batch + t->n_workers - 1) / t->n_workers;
   int64_t piece = (share + v->accumulate - 1) / v->accumulate;
-  return piece > EVAL_ROWS ? piece : EVAL_ROWS;
+  return cv_larger(piece, spec->input.is_image ? EVAL_IMAGES : EVAL_ROWS);
 }
 
 static curvd_status make_gradients(trainer *t, int n_parts, cv_error *err) {
@@ -193,7 +195,7 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
                     .decay = (optim_decay)v->weight_decay_kind};
   const nn_kernels *kernels;
   CV_TRY(nn_kernels_find(config_text(t->config, "kernels"), &kernels, err));
-  const model_settings how = {.rows_max = largest_piece(t),
+  const model_settings how = {.rows_max = largest_piece(t, spec),
                               .init = (model_init)v->init,
                               .seed = (uint64_t)v->seed,
                               .kernels = kernels,
