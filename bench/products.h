@@ -4,7 +4,7 @@
 
 #include "train/model.h"
 
-/* Do they exist? Only of a chain of fully connected layers, each taking what the one before has made. */
+/* Do they exist? Only of fully connected layers alone: as some layer takes every tensor, they are a chain. */
 bool products_exist(const model_spec *spec);
 
 /* Just the sgemm calls of one step on the buffers of a model: every layer forward, then from the last layer down the
