@@ -4,6 +4,13 @@
 
 #include <cblas.h>
 
+bool products_exist(const model_spec *spec) {
+  for (int i = 0; i < spec->n_layers; i++) {
+    if (spec->layer[i].kind != NN_DENSE) return false;
+  }
+  return true;
+}
+
 static void forward(const nn_layer *layer, int rows, const float *x, float *y) {
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, (int)layer->d_out, (int)layer->d_in + 1, 1, x,
               (int)layer->ld, layer->weight, (int)layer->ld, 0, y, (int)nn_ld(layer->d_out));

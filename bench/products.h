@@ -4,6 +4,9 @@
 
 #include "train/model.h"
 
+/* Do they exist? Only of fully connected layers alone: as some layer takes every tensor, they are a chain. */
+bool products_exist(const model_spec *spec);
+
 /* Just the sgemm calls of one step on the buffers of a model: every layer forward, then from the last layer down the
  * weight gradient (times 1 / rows) and, but for the first layer, the input gradient. Shapes, layouts and order are
  * those of model_forward and model_backward; with linear activations it computes what they do. */

@@ -1,7 +1,7 @@
-/* What a training step costs one worker: the bare matrix products of a step, a whole step of method sgd, and a whole
- * step of another method, interleaved block by block inside one run. Time is CPU time of the worker's process, and what
- * it sleeps until the curvature ranks have sent something. These only serve, on ranks of their own, and sleep while
- * products and sgd have their turn. Prints one JSON line. */
+/* What a training step costs one worker: the bare matrix products of a step where it consists of them, a whole step of
+ * method sgd, and a whole step of another method, interleaved block by block inside one run. Time is CPU time of the
+ * worker's process, and what it sleeps until the curvature ranks have sent something. These only serve, on ranks of
+ * their own, and sleep while products and sgd have their turn. Prints one JSON line. */
 #include "products.h"
 #include "step_check.h"
 #include "train/trainer.h"
@@ -34,8 +34,9 @@ typedef struct bench {
   int rounds, block;
   const char *word[WORDS_MAX]; /* handed on to the configuration of both lanes */
   int n_words;
+  const char *sgd_lr;
   lane sgd, method;
-  bool has_method; /* false: only products and sgd */
+  bool has_method, has_products; /* beside sgd */
   int rank, n_ranks;
   double served_s[STAGES];            /* CPU seconds of all curvature ranks, from the first step on */
   int64_t sent_bytes[CURVD_TRAFFICS]; /* of all ranks, in all blocks */
@@ -101,7 +102,8 @@ static curvd_status check_ranks(const bench *b, cv_error *err) {
 
 static curvd_status load_lanes(bench *b, cv_error *err) {
   /* learning rate and optimizer of the method are not for sgd */
-  const char *const sgd[] = {"--method", "sgd", "--lr", "auto", "--optimizer", "auto", "--curvature-ranks", "0", NULL},
+  const char *const sgd[] = {"--method",          "sgd", "--lr", b->sgd_lr, "--optimizer", "auto",
+                             "--curvature-ranks", "0",   NULL},
                     *const none[] = {NULL};
   CV_TRY(lane_load(&b->method, b, none, err));
   CV_TRY(lane_load(&b->sgd, b, sgd, err));
@@ -116,7 +118,8 @@ static curvd_status load_lanes(bench *b, cv_error *err) {
 static curvd_status open_worker(bench *b, cv_error *err) {
   CV_TRY(step_check_sgd(err));
   CV_TRY(lane_start(&b->sgd, MPI_COMM_SELF, err));
-  return products_open(b, err);
+  b->has_products = products_exist(&b->sgd.trainer.model.spec);
+  return b->has_products ? products_open(b, err) : CURVD_OK;
 }
 
 static curvd_status bench_open(bench *b, cv_error *err) {
@@ -183,11 +186,11 @@ static double products_block(bench *b) {
 }
 
 static curvd_status run_worker(bench *b, cv_error *err) {
-  products_block(b);
+  if (b->has_products) products_block(b);
   CV_TRY(lane_warm_up(&b->sgd, b->block, err));
   if (b->has_method) CV_TRY(lane_warm_up(&b->method, b->block, err));
   for (int round = 0; round < b->rounds; round++) {
-    b->products_ms[round] = products_block(b);
+    if (b->has_products) b->products_ms[round] = products_block(b);
     CV_TRY(lane_block(&b->sgd, b->block, &b->sgd.ms[round], err));
     if (b->has_method) CV_TRY(lane_block(&b->method, b->block, &b->method.ms[round], err));
   }
@@ -222,7 +225,7 @@ static curvd_status check_learning(const lane *l, cv_error *err) {
 
 static curvd_status bench_check(const bench *b, cv_error *err) {
   const train_config *v = &b->sgd.config.values;
-  CV_TRY(step_check_products(&b->products, v->batch, (uint64_t)v->seed, err));
+  if (b->has_products) CV_TRY(step_check_products(&b->products, v->batch, (uint64_t)v->seed, err));
   CV_TRY(check_learning(&b->sgd, err));
   return b->has_method ? check_learning(&b->method, err) : CURVD_OK;
 }
@@ -286,6 +289,14 @@ static json_t *json_sent(const bench *b) {
   return sent;
 }
 
+static void print_products(const bench *b, json_t *line) {
+  int n = b->rounds;
+  double flops = products_flops(&b->products.spec, b->sgd.config.values.batch);
+  json_object_set_new(line, "products_ms", json_times(b->products_ms, n));
+  json_object_set_new(line, "products_gflops", json_real(flops / median(b->products_ms, n) / 1e6));
+  json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
+}
+
 static void print_method(const bench *b, json_t *line) {
   int n = b->rounds;
   json_object_set_new(line, "method", json_string(b->method.config.method));
@@ -300,14 +311,11 @@ static void print_method(const bench *b, json_t *line) {
 static void print_line(const bench *b) {
   const train_config *v = &b->sgd.config.values;
   int n = b->rounds;
-  double flops = products_flops(&b->products.spec, v->batch);
   json_t *line = json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:i, s:i}", "bench", "step", "build", curvd_build_info(),
                            "network", v->network, "batch", (json_int_t)v->batch, "data", v->data, "threads",
                            (json_int_t)v->blas_threads, "rounds", n, "block", b->block);
-  json_object_set_new(line, "products_ms", json_times(b->products_ms, n));
-  json_object_set_new(line, "products_gflops", json_real(flops / median(b->products_ms, n) / 1e6));
+  if (b->has_products) print_products(b, line);
   json_object_set_new(line, "sgd_ms", json_times(b->sgd.ms, n));
-  json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
   json_object_set_new(line, "sgd_stages_ms", json_lane(b, &b->sgd));
   if (b->has_method) print_method(b, line);
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
@@ -318,19 +326,19 @@ static void print_line(const bench *b) {
 /* ---- Command line ---- */
 
 static int help(void) {
-  puts("usage: bench_step [--rounds N] [--block STEPS] [--method NAME] [--network N] [--batch B] [--name value ...]\n\n"
-       "CPU milliseconds of a training step of one worker, one BLAS thread, as one JSON line: its bare matrix "
-       "products,\n"
-       "a step of method sgd, and a step of --method (sgd: none further), in blocks that take turns. A step begins "
-       "with\n"
-       "gathering its batch from the examples in memory and ends with new weights. Under mpirun -n 1 + C, with\n"
-       "--curvature-ranks C, the other ranks serve; what the worker sleeps until they have sent something counts, "
-       "too.\n\n"
-       "  --rounds N      blocks of each that are timed, after one that is not (default 11)\n"
-       "  --block STEPS   steps in a block; a multiple of the method's intervals (default 10)\n"
-       "  --name value    options of `curvd train`; default data: 10,240 examples of the synthetic teacher\n\n"
-       "Exit code 1, a sentence and no line when a check fails (gradients against plain fp64 loops, products against\n"
-       "the model, losses finite and falling), 2 for wrong usage.");
+  puts(
+      "usage: bench_step [--rounds N] [--block STEPS] [--method NAME] [--network N] [--batch B] [--name value ...]\n\n"
+      "CPU milliseconds of a training step of one worker, one BLAS thread, as one JSON line: its bare matrix\n"
+      "products (of a chain of fully connected layers only), a step of method sgd, and a step of --method (sgd: none\n"
+      "further), in blocks that take turns. A step begins with gathering its batch from the examples in memory and\n"
+      "ends with new weights. Under mpirun -n 1 + C, with --curvature-ranks C, the other ranks serve; what the worker\n"
+      "sleeps until they have sent something counts, too.\n\n"
+      "  --rounds N      blocks of each that are timed, after one that is not (default 11)\n"
+      "  --block STEPS   steps in a block; a multiple of the method's intervals (default 10)\n"
+      "  --sgd-lr RATE   learning rate of method sgd (default auto)\n"
+      "  --name value    options of `curvd train`; default data: 10,240 examples of the synthetic teacher\n\n"
+      "Exit code 1, a sentence and no line when a check fails (gradients against plain fp64 loops, products against\n"
+      "the model, losses finite and falling), 2 for wrong usage.");
   return 0;
 }
 
@@ -343,6 +351,13 @@ static curvd_status read_count(const char *name, const char *text, int most, int
   return CURVD_OK;
 }
 
+/* The configuration reads it. */
+static curvd_status read_rate(const char *name, const char *text, const char **rate, cv_error *err) {
+  if (text == NULL) return cv_fail(err, CURVD_ERR_OPTION, "%s needs a learning rate", name);
+  *rate = text;
+  return CURVD_OK;
+}
+
 /* Takes out our own words and keeps the others. */
 static curvd_status read_words(bench *b, int argc, char **argv, cv_error *err) {
   if (argc > GIVEN_MAX) return cv_fail(err, CURVD_ERR_OPTION, "more than %d words", (int)GIVEN_MAX);
@@ -352,6 +367,8 @@ static curvd_status read_words(bench *b, int argc, char **argv, cv_error *err) {
       CV_TRY(read_count(argv[i++], value, ROUNDS_MAX, &b->rounds, err));
     else if (strcmp(argv[i], "--block") == 0)
       CV_TRY(read_count(argv[i++], value, 100000, &b->block, err));
+    else if (strcmp(argv[i], "--sgd-lr") == 0)
+      CV_TRY(read_rate(argv[i++], value, &b->sgd_lr, err));
     else
       b->word[b->n_words++] = argv[i];
   }
@@ -369,8 +386,11 @@ static curvd_status bench_main(bench *b, int argc, char **argv, cv_error *err) {
 }
 
 int main(int argc, char **argv) {
-  static bench b = {
-      .rounds = 11, .block = 10, .word = {"--data", "teacher", "--teacher-samples", "12288"}, .n_words = 4};
+  static bench b = {.rounds = 11,
+                    .block = 10,
+                    .word = {"--data", "teacher", "--teacher-samples", "12288"},
+                    .n_words = 4,
+                    .sgd_lr = "auto"};
   cv_error err = {.code = CURVD_OK};
   for (int i = 1; i < argc; i++)
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return help();

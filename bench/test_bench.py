@@ -13,6 +13,7 @@ import tempfile  # noqa: E402
 import unittest  # noqa: E402
 from unittest import mock  # noqa: E402
 
+import cnn_figures  # noqa: E402
 import conv_figures  # noqa: E402
 import stream_figures  # noqa: E402
 from common import ROOT, Refused, Setting, built_at, environment  # noqa: E402
@@ -39,6 +40,30 @@ class Step(unittest.TestCase):
         self.assertGreater(line["sgd_over_products"]["median"], 1)
         self.assertGreater(line["method_over_sgd"]["median"], 1)
         self.assertLessEqual(line["sgd_ms"]["min"], line["sgd_ms"]["median"])
+
+    def test_networks_without_bare_products(self):
+        convolution = "- conv: 4\n  kernel: 3\n  activation: relu\n- norm: batch\n- dense: 5\n"
+        around = "- dense: 60\n- dense: 60\n- add: fc1\n- dense: 5\n"
+        for layers, products in ((convolution, False), (around, False), ("- dense: 9\n- dense: 5\n", True)):
+            shape = "6x5x2" if layers is convolution else "60"
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as network, self.subTest(layers=layers):
+                print(f"- input: {shape}\n{layers}", end="", file=network, flush=True)
+                done = run(self.step, "--network", network.name, "--batch", "40", "--rounds", "3", "--sgd-lr", "0.01")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                line = json.loads(done.stdout)
+                for key in ("products_ms", "products_gflops", "sgd_over_products"):
+                    self.assertEqual(key in line, products)
+                self.assertGreater(line["method_over_sgd"]["median"], 1)
+                self.assertGreater(line["method_stages_ms"]["backward for sampled targets"],
+                                   line["method_stages_ms"]["capture statistics"])
+
+    def test_rate_of_sgd(self):
+        done = run(self.step, *TINY, "--rounds", "5", "--sgd-lr", "100")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("check loss: sgd", done.stderr)
+        done = run(self.step, *TINY, "--rounds", "5", "--sgd-lr")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("--sgd-lr needs", done.stderr)
 
     def test_worker_and_curvature_rank(self):
         for apply in ("replicated", "factored"):
@@ -289,6 +314,53 @@ class Conv(unittest.TestCase):
         with mock.patch.object(conv_figures, "lines_of", lines):
             measured = conv_figures.conv_rate(Setting(BUILD, 3))
         self.assertEqual((measured.values, measured.reduce(measured.values)), ([1, 2, 3], 2))
+
+
+class CnnFigures(unittest.TestCase):
+    """What the figures take of the lines. Run i: stages of i + 1 ms in a mean step."""
+    setting = Setting(BUILD, 3)
+
+    def figure(self, name):
+        return next(f for f in cnn_figures.CNN_FIGURES if f.id == name)
+
+    def measured(self, *names):
+        """The figures, and the words of every call of bench_step."""
+        calls = []
+
+        def runs(setting, words, curvature_ranks=0):
+            calls.append([*words, curvature_ranks])
+            return [{"sgd_stages_ms": {"make batch": 7, "forward": 40, "backward": 60},
+                     "method_stages_ms": {"backward for sampled targets": i + 1, "capture statistics": 0.5 * (i + 1),
+                                          "reduce statistics": i + 1, "running average": i + 1, "precondition": 9},
+                     "sgd_ms": {"median": 200, "min": 100}, "method_ms": {"median": 300, "min": 110 + i},
+                     "method_over_sgd": {"median": 1.5, "of_minima": 1.1 + i / 100}} for i in range(setting.runs)], words
+        with mock.patch.object(cnn_figures, "step_runs", runs), mock.patch.dict(cnn_figures._alone, clear=True):
+            return [self.figure(name).measure(self.setting) for name in names], calls
+
+    def test_update_is_of_one_step_in_ten_and_captures_count_once(self):
+        (measured,), _ = self.measured("conv-factors")
+        for value, wanted in zip(measured.values, (0.3, 0.6, 0.9)):
+            self.assertAlmostEqual(value, wanted)
+        self.assertAlmostEqual(measured.reduce(measured.values), 0.6)
+
+    def test_a_stage_that_is_not_there_is_an_error(self):
+        with mock.patch.object(cnn_figures, "UPDATE", ("no such stage",)), self.assertRaises(KeyError):
+            self.measured("conv-factors")
+
+    def test_steps_by_least_blocks_and_shared_runs(self):
+        (alone, served, _), calls = self.measured("cnn-step-a", "cnn-step-b", "conv-factors")
+        for measured in (alone, served):
+            self.assertAlmostEqual(measured.reduce(measured.values), 1.11)
+            self.assertEqual(measured.more["sgd_ms"], 100)
+        self.assertEqual([(words[-1], "--staleness" in words) for words in calls], [(0, False), (1, True)])
+
+    def test_every_seed_reaches_the_accuracy(self):
+        def runs(setting, methods, words):
+            return [[{"evaluations": [{"accuracy": 0}, {"accuracy": 90 + i}], "cpu_s_per_epoch": 60, "epochs": 2}
+                     for i in range(setting.runs)]], words
+        with mock.patch.object(cnn_figures, "epoch_runs", runs):
+            measured = self.figure("cnn-accuracy-2").measure(self.setting)
+        self.assertEqual((measured.reduce(measured.values), measured.more["cpu_s"]), (90, 120))
 
 
 class Plots(unittest.TestCase):
