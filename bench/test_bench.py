@@ -15,6 +15,8 @@ from unittest import mock  # noqa: E402
 
 import cnn_figures  # noqa: E402
 import conv_figures  # noqa: E402
+import paper_figures  # noqa: E402
+import paper_run  # noqa: E402
 import stream_figures  # noqa: E402
 from common import ROOT, Refused, Setting, built_at, environment  # noqa: E402
 from train_run import MPI_FLAGS, Request, check, evaluation_steps  # noqa: E402
@@ -407,6 +409,128 @@ class Epoch(unittest.TestCase):
 
     def test_refuses_words_that_it_sets_itself(self):
         self.assertEqual(self.epoch("--", "--seed", "3").returncode, 2)
+
+
+class Paper(unittest.TestCase):
+    def paper(self, *words):
+        return run(os.path.join(BENCH, "paper"), "--build", BUILD, *TINY, *words)
+
+    def lines(self, *words):
+        with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as saved:
+            done = self.paper("--json", saved.name, *words)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return [json.loads(line) for line in saved], done
+
+    def test_timed(self):
+        lines, done = self.lines("--steps", "11", "--", *TEACHER)
+        self.assertEqual([line["method"] for line in lines], ["sgd", "kfac", "rs-kfac", "sre-kfac", "nystrom-kfac"])
+        for line, refreshes in zip(lines, (0, 6.5333, 5.488, 5.488, 5.488)):
+            parts, costs = line["part_cpu_s_per_epoch"], line["event_cpu_s"]
+            with self.subTest(method=line["method"]):
+                self.assertEqual(line["steps"], 11)
+                self.assertAlmostEqual(parts["refresh"], refreshes * costs["refresh"]["refresh"], delta=1e-4 * parts["refresh"])
+                self.assertAlmostEqual(parts["statistics"], 19.6 * (refreshes > 0) * costs["update"]["statistics"])
+                self.assertAlmostEqual(parts["forward/backward"], 196 * costs["step"]["forward/backward"])
+                self.assertAlmostEqual(line["cpu_s_per_epoch"], sum(parts.values()))
+                self.assertEqual(min(parts[p] > 0 for p in ("statistics", "refresh", "apply")), refreshes > 0)
+        for sentence in ("paper: s/epoch", "75.6", "kfac over rs-kfac", "(paper 2.31)", "without forward/backward", "not as in the paper"):
+            self.assertIn(sentence, done.stdout)
+        self.assertIn("nystrom-kfac, 5 of 5, about", done.stderr)
+
+    def test_trained(self):
+        lines, _ = self.lines("--epochs", "2", "--methods", "sgd,rs-kfac", "--", *TEACHER)
+        self.assertEqual([(line["kind"], line["epochs"]) for line in lines], [("trained", 2)] * 2)
+        self.assertEqual(lines[0]["target_cpu_s"], {"91": None, "91.5": None, "92": None})
+        self.assertGreater(lines[1]["part_cpu_s_per_epoch"]["refresh"], 0)
+
+    def test_seconds_to_a_target(self):
+        evaluations = [{"test_accuracy": a, "cpu_s": s} for a, s in ((90.9, 1), (91.2, 2), (91.0, 3), (91.5, 4))]
+        self.assertEqual([paper_run.seconds_to(evaluations, t) for t in (91, 91.5, 92)], [2, 4, None])
+
+    def test_intervals_by_epoch(self):
+        for method, epoch, interval in (("kfac", 0, 30), ("kfac", 49, 30), ("rs-kfac", 19, 50), ("rs-kfac", 20, 30)):
+            self.assertAlmostEqual(paper_run.events_in_epoch(method, epoch)["refresh"], 196 / interval)
+
+    def test_refuses_wrong_records(self):
+        def records(refreshed=4, event=None, loss=1.0, stage="forward", cpu_s=2.0, step=6):
+            events = {"factors refreshed": refreshed} | ({event: 1} if event else {})
+            layer = {"kind": "layer", "step": 6, "A": {"refresh_s": 0.25}, "G": {"refresh_s": 0.5}}
+            steps = [{"kind": "step", "loss": loss}] * 6
+            stages = {stage: {"cpu_sum_s": 0.25}, "refresh": {"cpu_sum_s": 1.75}, "evaluate": {"cpu_sum_s": 9}}
+            return [*steps, layer, {"kind": "end", "step": step, "stages": stages, "cpu_s": cpu_s, "events": events}]
+
+        end, factors = paper_run.check_timed("run", records(), 6, False)
+        costs = paper_run.costs_of(end, factors, 6)
+        self.assertEqual(costs["refresh"]["refresh"], 0.75)  # not the first one, which was cold
+        self.assertAlmostEqual(costs["step"]["forward/backward"], 0.25 / 6)
+        for wrong, sentence in (({"refreshed": 2}, "not 2 times 2"), ({"loss": None}, "finite"), ({"stage": "sleep"}, "stage sleep"),
+                                ({"cpu_s": 3.0}, "of 3 CPU"), ({"step": 5}, "no end"),
+                                ({"event": "decompositions done by the exact solver instead"}, "exact solver")):
+            with self.subTest(wrong=wrong), self.assertRaisesRegex(Refused, sentence):
+                paper_run.check_timed("run", records(**wrong), 6, False)
+
+    def test_wrong_words(self):
+        for words, sentence in ((["--methods", "kfacs"], "kfacs"), (["--steps", "5"], "at least 6"),
+                                (["--steps", "9", "--epochs", "1"], "one of them"), (["--methods", "sgd,sgd"], "twice")):
+            done = self.paper(*words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+
+    def test_refuses_a_run_that_fails(self):
+        done = self.paper("--methods", "rs-kfac", "--", *TEACHER, "--damping", "nonsense")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("rs-kfac, seed 1", done.stderr)
+
+
+class PaperFigures(unittest.TestCase):
+    def measure(self, name, runs=1):
+        (figure,) = (f for f in paper_figures.PAPER_FIGURES if f.id == name)
+        return figure.measure(Setting("no-such-folder", runs))
+
+    def test_sizes_are_those_of_the_network(self):
+        done = run(os.path.join(ROOT, BUILD, "curvd"), "plan", "--ranks", "1", "--network", "vgg16_bn", "--curvature-ranks", "0",
+                   "--skip", "norm*", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        counts = {}
+        for layer in json.loads(done.stdout)["layers"]:
+            for side in ("A", "G"):
+                n = layer.get(side, {}).get("n", 0)
+                counts[n] = counts.get(n, 0) + 1
+        counts.pop(0, None)
+        self.assertEqual((counts, sum(counts.values())), (paper_figures.SIZES, 30))
+
+    def test_refreshes(self):
+        # every exact one 7 ms, cold 2, warm 1
+        def lines(command):
+            sizes = map(int, command[command.index("--n") + 1].split(","))
+            lanes = {"exact": 7} if command[command.index("--solvers") + 1] == "exact" else {"exact": 7, "cold": 2, "warm": 1}
+            return [{"n": n, "solver": "rand", "residual": {"max": self.residual}, "cpu_ms": {"median": ms}}
+                    | ({"start": lane} if lane != "exact" else {}) for n in sizes for lane, ms in lanes.items()]
+
+        with (mock.patch.object(paper_figures, "lines_of", lines), mock.patch.object(paper_figures, "program", lambda *_: "p"),
+              mock.patch.object(paper_figures, "say")):
+            self.residual = 0.6
+            with self.assertRaisesRegex(Refused, "residual 0.6"):
+                self.measure("vgg-refresh-a")
+            self.residual = 0.1
+            small, large = 9, 21  # factors up to 256, and from 512 up
+            self.assertEqual(self.measure("vgg-refresh-a").values, [7 * 30 / (7 * small + 2 * large)])
+            self.assertEqual(self.measure("vgg-refresh-b").values, [7 * 30 / (7 * small + large)])
+        paper_figures.refreshes.cache_clear()
+
+    def test_epochs(self):
+        def costs(_build, _built, method, _seed):
+            costs = {event: dict.fromkeys(paper_run.PARTS, 0.0) for event in ("step", "update", "refresh")}
+            costs["step"]["forward/backward"] = 1
+            costs["refresh"]["refresh"] = 60 if method == "kfac" else 3
+            return costs
+
+        with mock.patch.object(paper_figures, "costs", costs):
+            measured = self.measure("vgg-epoch-a", 3)
+        self.assertEqual(len(measured.values), 3)
+        self.assertAlmostEqual(measured.values[0], (1 + 60 / 30) / (1 + 3 / 50))
+        self.assertAlmostEqual(measured.more["without_forward_backward"], (60 / 30) / (3 / 50))
 
 
 REQUEST = Request("sgd", 1, batch=40, epochs=1, eval_every=0.5, target=90, more=TEACHER)

@@ -1,4 +1,5 @@
 """One `curvd train`, and the checks that its records must pass before a number is taken from them."""
+import collections
 import dataclasses
 import json
 import math
@@ -68,15 +69,20 @@ def command(request, folder):
     return words if request.ranks == 1 else ["mpirun", "-n", str(request.ranks), *MPI_FLAGS, *words]
 
 
-def start(request):
-    """Runs it in a folder of its own; the records of metrics.jsonl. Refused when the program fails."""
-    with tempfile.TemporaryDirectory(prefix="curvd-bench-") as folder:
-        folder = os.path.join(folder, "run")
-        done = subprocess.run(command(request, folder), env=environment(), stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
-        if done.returncode != 0:
-            reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-            raise Refused(f"{request.name()}: curvd train ended with exit code {done.returncode}: {' '.join(reason)}")
+def start(request, watch=None):
+    """Runs it in a folder of its own; the records of metrics.jsonl. watch sees each line of its log. Refused when it fails."""
+    with tempfile.TemporaryDirectory(prefix="curvd-bench-") as folder, tempfile.TemporaryFile("w+") as errors:
+        folder, last = os.path.join(folder, "run"), collections.deque(maxlen=3)
+        with subprocess.Popen(command(request, folder), env=environment(), stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=errors) as process:
+            for line in process.stdout:
+                last.append(line.strip())
+                if watch:
+                    watch(line.strip())
+        if process.returncode != 0:
+            errors.seek(0)
+            reason = errors.read().strip().splitlines()[-3:] or last
+            raise Refused(f"{request.name()}: curvd train ended with exit code {process.returncode}: {' '.join(reason)}")
         with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
 
