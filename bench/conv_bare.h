@@ -3,7 +3,7 @@
 #ifndef BENCH_CONV_BARE_H
 #define BENCH_CONV_BARE_H
 
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 typedef struct conv_bare conv_bare;
 

@@ -2,7 +2,7 @@
 #ifndef BENCH_PRODUCTS_H
 #define BENCH_PRODUCTS_H
 
-#include "train/model.h"
+#include "net/model.h"
 
 /* Do they exist? Only of fully connected layers alone: as some layer takes every tensor, they are a chain. */
 bool products_exist(const model_spec *spec);

@@ -2,7 +2,7 @@
 #ifndef BENCH_STEP_CHECK_H
 #define BENCH_STEP_CHECK_H
 
-#include "train/model.h"
+#include "net/model.h"
 
 /* One step of method sgd on a small network: the new weights against gradients from plain fp64 loops.
  * CURVD_ERR_NUMERIC: says which weight is off, and by how much. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; train is an embedder).
+# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net and train are the program, an embedder).
 # usage: tests/check_includes.sh [ROOT]        prints FILE:LINE: RULE and exits 1, or one line when all is well
 #        tests/check_includes.sh --self-test   breaks every rule once in a temporary tree and looks for each report
 set -euo pipefail
@@ -67,10 +67,15 @@ check_folder_includes() { # FILE CODE FOLDER
       allow "$1" "$2" '(base|comm|linalg|plan|curvature)/.*|curvd(_status|_experimental)?\.h' \
         'src/curvature includes only base/, comm/, linalg/, plan/, curvature/ and include/'
       ;;
-    train)
-      allow "$1" "$2" '(base|train)/.*|curvd(_status|_experimental)?\.h' 'src/train includes only base/, train/ and include/'
+    net)
+      allow "$1" "$2" '(base|net)/.*|curvd_status\.h' 'src/net includes only base/, net/ and curvd_status.h'
+      refuse "$1" "$2" "$include(mpi|yaml|jansson|zlib)\.h" 'src/net knows no MPI and no files'
       ;;
-    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature and train' ;;
+    train)
+      allow "$1" "$2" '(base|net|train)/.*|curvd(_status|_experimental)?\.h' \
+        'src/train includes only base/, net/, train/ and include/'
+      ;;
+    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net and train' ;;
   esac
 }
 
@@ -99,7 +104,7 @@ check_tree() { # ROOT
     folder=${file#src/}
     folder=${folder%%/*}
     check_folder_includes "$file" "$code" "$folder"
-    [[ $folder == train ]] || check_library "$file" "$code" "$folder"
+    [[ $folder == train || $folder == net ]] || check_library "$file" "$code" "$folder"
   done < <(find src -name '*.[ch]' | sort)
   ((n > 0)) || report src 1 'no source files found'
   ((broken == 0)) || return 1
@@ -129,7 +134,7 @@ src/linalg/b_dist.c|#include "comm/coll.h"|src/linalg/*_dist.c includes only
 src/linalg/c.c|#include "curvature/step.h"|src/linalg includes only
 src/linalg/d_dist.c|#include <mpi.h>|only src/comm includes mpi.h
 src/linalg/e_dist.c|Cblacs_gridinit(&i, "R", 1, 1);|only src/comm calls BLACS
-src/curvature/a.c|#include "train/model.h"|src/curvature includes only
+src/curvature/a.c|#include "net/model.h"|src/curvature includes only
 src/curvature/b.c|#include <mpi.h>|only src/comm includes mpi.h
 src/curvature/c.c|MPI_Allreduce(a, b, 1, t, o, c);|only src/comm calls MPI
 src/curvature/d.c|ssyevd_("V", "L", &n, a, &n);|only src/linalg calls BLAS
@@ -138,6 +143,9 @@ src/plan/a.c|#include "comm/coll.h"|src/plan includes only
 src/plan/b.h|#include "linalg/lrps.h"|src/plan includes only
 src/plan/c.c|#include "curvature/settings.h"|src/plan includes only
 src/plan/d.c|MPI_Wtime();|only src/comm calls MPI
+src/net/a.c|#include "train/config.h"|src/net includes only
+src/net/b.c|#include "curvd.h"|src/net includes only
+src/net/c.c|#include <mpi.h>|src/net knows no MPI
 src/train/a.c|#include "curvature/step.h"|src/train includes only
 src/train/b.c|#include "comm/comm.h"|src/train includes only
 src/other/a.c|int x;|src/ has the folders
@@ -146,7 +154,7 @@ TEXT
 
 # Nothing in here breaks a rule.
 write_clean_tree() { # ROOT
-  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,train,other}
+  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,train,other}
   cat >"$1/src/base/clean.c" <<'TEXT'
 #include "base/status.h" /* not "comm/comm.h" */
 #include "curvd_status.h"
@@ -160,7 +168,8 @@ TEXT
   printf '#include "comm/grid.h"\n#include "linalg/eig.h"\n#include <cblas.h>\npssyevd_(a);\n' >"$1/src/linalg/clean_dist.c"
   printf '#include "curvd.h"\n#include "linalg/eig.h"\nMPI_Comm c = MPI_COMM_NULL;\n' >"$1/src/curvature/clean.c"
   printf '#include "base/status.h"\n#include "plan/model.h"\n' >"$1/src/plan/clean.c"
-  printf '#include "curvd.h"\n#include "train/nn.h"\n#include <jansson.h>\n#include <mpi.h>\nint main(void) { MPI_Finalize(); printf("x"); exit(1); }\n' >"$1/src/train/clean.c"
+  printf '#include "base/rng.h"\n#include "net/nn.h"\n#include <cblas.h>\ncblas_sgemm(a);\n' >"$1/src/net/clean.c"
+  printf '#include "curvd.h"\n#include "net/nn.h"\n#include <jansson.h>\n#include <mpi.h>\nint main(void) { MPI_Finalize(); printf("x"); exit(1); }\n' >"$1/src/train/clean.c"
 }
 
 self_test() {

@@ -2,8 +2,8 @@
 #ifndef TRAIN_OPTIM_H
 #define TRAIN_OPTIM_H
 
+#include "net/model.h"
 #include "train/config.h"
-#include "train/model.h"
 
 typedef enum optim_decay { OPTIM_DECOUPLED, OPTIM_COUPLED_BEFORE, OPTIM_COUPLED_AFTER } optim_decay;
 

@@ -5,7 +5,7 @@
 
 #include "curvd.h"
 #include "curvd_experimental.h"
-#include "train/model.h"
+#include "net/model.h"
 
 enum { PARTS_MAX = 4096 };
 

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/order.h"
-#include "train/model.h"
+#include "net/model.h"
 
 #include <limits.h>
 #include <math.h>

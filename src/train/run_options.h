@@ -3,8 +3,8 @@
 #ifndef TRAIN_RUN_OPTIONS_H
 #define TRAIN_RUN_OPTIONS_H
 
+#include "net/model.h"
 #include "train/config.h"
-#include "train/model.h"
 
 bool run_is_first_order(const config *c);
 

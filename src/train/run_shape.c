@@ -1,6 +1,7 @@
 #include "train/run_shape.h"
 
 #include "base/order.h"
+#include "train/network.h"
 #include "train/optim.h"
 #include "train/run_options.h"
 
@@ -41,7 +42,7 @@ static double sampled_seconds(const run_shape *to) {
 
 static curvd_status fill(config *c, int n_ranks, run_shape *to, cv_error *err) {
   const train_config *v = &c->values;
-  CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, &to->spec, err));
+  CV_TRY(network_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, &to->spec, err));
   CV_TRY(run_resolve(c, &to->spec, n_ranks, err));
   bool is_coupled = v->weight_decay > 0 && v->weight_decay_kind == OPTIM_COUPLED_BEFORE;
   CV_TRY(add_layers(to, err));

@@ -2,8 +2,8 @@
 #ifndef TRAIN_RUN_SHAPE_H
 #define TRAIN_RUN_SHAPE_H
 
+#include "net/model.h"
 #include "train/config.h"
-#include "train/model.h"
 #include "train/part.h"
 
 #include "curvd_experimental.h"

@@ -5,9 +5,9 @@
 
 #include "base/clock.h"
 #include "curvd.h"
+#include "net/model.h"
 #include "train/config.h"
 #include "train/data.h"
-#include "train/model.h"
 #include "train/optim.h"
 #include "train/part.h"
 

@@ -1,5 +1,6 @@
 /* From a configuration to a run that can take its first step. */
 #include "base/order.h"
+#include "train/network.h"
 #include "train/run_options.h"
 #include "train/run_shape.h"
 #include "train/trainer.h"
@@ -234,7 +235,7 @@ static curvd_status make_worker(trainer *t, const model_spec *spec, cv_error *er
 
 static curvd_status parse(trainer *t, model_spec *spec, cv_error *err) {
   const train_config *v = &t->config->values;
-  CV_TRY(model_spec_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, spec, err));
+  CV_TRY(network_parse(v->network, (nn_activation_kind)v->activation, (nn_loss_kind)v->loss, spec, err));
   return run_resolve(t->config, spec, t->n_ranks, err);
 }
 

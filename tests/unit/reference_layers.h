@@ -4,7 +4,7 @@
 #define TESTS_UNIT_REFERENCE_LAYERS_H
 
 #include "reference_net.h"
-#include "train/model.h"
+#include "net/model.h"
 
 #include <stdbool.h>
 #include <string.h>

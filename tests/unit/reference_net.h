@@ -3,7 +3,7 @@
 #ifndef TESTS_UNIT_REFERENCE_NET_H
 #define TESTS_UNIT_REFERENCE_NET_H
 
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Convolutions against their definition in fp64. Data are small whole numbers and scales powers of two, so that every
  * sum is exact in fp32 in any order, and results must be equal. Gradients are differences of the definition: it is
  * linear in x and in W, so that those are exact with any step. */
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 #include "suite.h"
 

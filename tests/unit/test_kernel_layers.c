@@ -1,6 +1,6 @@
 /* Pooling and batch normalisation against their definitions in fp64, and gradients against central differences of
  * those: through the whole normalisation, statistics of the batch included. */
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 #include "suite.h"
 

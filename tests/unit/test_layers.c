@@ -1,12 +1,13 @@
 /* Every kind of layer inside small networks, against fp64 loops and their central differences. */
+#include "net/model_build.h"
 #include "reference_layers.h"
 #include "suite.h"
-#include "train/model_build.h"
+#include "train/network.h"
 
 static model_spec spec_of(const char *text) {
   model_spec spec;
   cv_error err = {0};
-  ck_assert_msg(model_file_parse(text, strlen(text), "test.yaml", &spec, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(network_file_parse(text, strlen(text), "test.yaml", &spec, &err) == CURVD_OK, "%s", err.text);
   return spec;
 }
 

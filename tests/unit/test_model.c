@@ -1,5 +1,6 @@
 /* The chain of layers: what its words mean, what is allocated and drawn, and its passes against fp64. */
-#include "train/model.h"
+#include "net/model.h"
+#include "train/network.h"
 
 #include "reference_net.h"
 #include "suite.h"
@@ -27,7 +28,7 @@ static int64_t live_bytes(const cv_memory *memory) {
 static model_spec spec_of(const char *text, nn_activation_kind hidden, nn_loss_kind loss) {
   model_spec spec;
   cv_error err = {CURVD_OK, ""};
-  ck_assert_msg(model_spec_parse(text, hidden, loss, &spec, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(network_parse(text, hidden, loss, &spec, &err) == CURVD_OK, "%s", err.text);
   return spec;
 }
 
@@ -107,13 +108,13 @@ START_TEST(test_refused_words) {
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
     model_spec spec = {.n_layers = -7};
     cv_error err = {CURVD_OK, ""};
-    ck_assert_int_eq(model_spec_parse(refused[i][0], NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
+    ck_assert_int_eq(network_parse(refused[i][0], NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
     ck_assert_msg(strstr(err.text, refused[i][1]) != NULL, "%s: %s", refused[i][0], err.text);
     ck_assert_int_eq(spec.n_layers, -7);
   }
   cv_error err = {CURVD_OK, ""};
   model_spec spec;
-  ck_assert_int_eq(model_spec_parse("autoencoder", NN_RELU, NN_SOFTMAX_CE, &spec, &err), CURVD_ERR_OPTION);
+  ck_assert_int_eq(network_parse("autoencoder", NN_RELU, NN_SOFTMAX_CE, &spec, &err), CURVD_ERR_OPTION);
 }
 END_TEST
 
@@ -124,11 +125,11 @@ START_TEST(test_layer_limits) {
   ck_assert_int_eq(spec.n_layers, MODEL_LAYERS_MAX);
   cv_error err = {CURVD_OK, ""};
   strcat(text, "-2");
-  ck_assert_int_eq(model_spec_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
+  ck_assert_int_eq(network_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
   ck_assert_ptr_nonnull(strstr(err.text, "more than 256 layers"));
   err = (cv_error){CURVD_OK, ""};
   memset(text, '1', 900);
-  ck_assert_int_eq(model_spec_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
+  ck_assert_int_eq(network_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_ERR_OPTION);
 }
 END_TEST
 

@@ -1,10 +1,10 @@
 /* Layers, activations and losses against fp64: functions over their whole range, gradients against central differences,
  * sampled gradients against the covariance that they stand for. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include "reference_net.h"
 #include "suite.h"
-#include "train/nn_math.h"
+#include "net/nn_math.h"
 
 #include <string.h>
 

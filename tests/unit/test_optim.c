@@ -1,4 +1,5 @@
 /* Optimizers against their definitions, one weight at a time in fp64; learning rates by hand. */
+#include "train/network.h"
 #include "train/optim.h"
 
 #include "suite.h"
@@ -11,7 +12,7 @@ static model small_model(cv_memory *memory) {
   cv_error err = {CURVD_OK, ""};
   model_spec spec;
   model net;
-  ck_assert_int_eq(model_spec_parse("20-3", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
+  ck_assert_int_eq(network_parse("20-3", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
   ck_assert_int_eq(
       model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_AUTO, .seed = 5}, memory, &net, &err),
       CURVD_OK);
@@ -117,7 +118,7 @@ START_TEST(test_all_layers_move) {
   model_spec spec;
   model net;
   optim opt, settings = {.kind = TRAIN_SGD, .momentum = 0.5};
-  ck_assert_int_eq(model_spec_parse("4-5-6-2", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
+  ck_assert_int_eq(network_parse("4-5-6-2", NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
   ck_assert_int_eq(
       model_create(&spec, &(model_settings){.rows_max = 1, .init = MODEL_INIT_AUTO, .seed = 5}, &memory, &net, &err),
       CURVD_OK);

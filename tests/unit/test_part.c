@@ -9,7 +9,8 @@
 #include "mpi_assert.h"
 #include "reference_layers.h"
 
-#include "train/model_build.h"
+#include "net/model_build.h"
+#include "train/network.h"
 #include "train/trainer.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -21,7 +22,7 @@ static int first[MODEL_LAYERS_MAX + 1];
 
 static model_spec spec_of(const char *text) {
   static model_spec spec;
-  ck_assert_msg(model_file_parse(text, strlen(text), "net.yaml", &spec, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(network_file_parse(text, strlen(text), "net.yaml", &spec, &err) == CURVD_OK, "%s", err.text);
   return spec;
 }
 

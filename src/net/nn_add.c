@@ -1,5 +1,5 @@
 /* y = x[0] + x[1]: where a residual branch ends. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* What the implementations of kernel.h share. */
-#ifndef TRAIN_KERNEL_PARTS_H
-#define TRAIN_KERNEL_PARTS_H
+#ifndef NET_KERNEL_PARTS_H
+#define NET_KERNEL_PARTS_H
 
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 extern const nn_kernels nn_kernels_plain;
 extern const nn_kernels nn_kernels_onednn; /* in a build with oneDNN */

@@ -1,18 +1,19 @@
 /* Model files, and networks that have a name: published sizes, and every way to write a file wrong. */
+#include "net/model_build.h"
 #include "suite.h"
-#include "train/model_build.h"
+#include "train/network.h"
 
 #include <string.h>
 
 static curvd_status parse(const char *text, model_spec *spec, cv_error *err) {
   *err = (cv_error){0};
-  return model_file_parse(text, strlen(text), "net.yaml", spec, err);
+  return network_file_parse(text, strlen(text), "net.yaml", spec, err);
 }
 
 static model_spec spec_of(const char *text) {
   model_spec spec;
   cv_error err = {0};
-  ck_assert_msg(model_spec_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(network_parse(text, NN_RELU, NN_LOSS_AUTO, &spec, &err) == CURVD_OK, "%s", err.text);
   return spec;
 }
 
@@ -137,7 +138,7 @@ START_TEST(test_refused_names) {
     model_spec spec;
     cv_error err = {0};
     curvd_status wanted = strstr(refused[i], ".yaml") ? CURVD_ERR_IO : CURVD_ERR_OPTION;
-    ck_assert_msg(model_spec_parse(refused[i], NN_RELU, NN_LOSS_AUTO, &spec, &err) == wanted, "%s: %s", refused[i],
+    ck_assert_msg(network_parse(refused[i], NN_RELU, NN_LOSS_AUTO, &spec, &err) == wanted, "%s: %s", refused[i],
                   err.text);
     ck_assert_msg(strstr(err.text, refused[i]) != NULL, "%s: %s", refused[i], err.text);
   }
@@ -150,7 +151,7 @@ START_TEST(test_truncated_files) {
   for (size_t n = 0; n <= strlen(text); n++) {
     model_spec spec;
     cv_error err = {0};
-    curvd_status status = model_file_parse(text, n, "net.yaml", &spec, &err);
+    curvd_status status = network_file_parse(text, n, "net.yaml", &spec, &err);
     ck_assert(status == CURVD_OK || (status == CURVD_ERR_OPTION && strncmp(err.text, "net.yaml", 8) == 0));
   }
 }
@@ -159,5 +160,5 @@ END_TEST
 int main(void) {
   const TTest *const tests[] = {test_vgg16_bn,      test_resnet20_and_cnn, test_a_file_of_every_kind,
                                 test_refused_files, test_refused_names,    test_truncated_files};
-  return suite_run("model_file", tests, sizeof tests / sizeof tests[0], NULL);
+  return suite_run("network_file", tests, sizeof tests / sizeof tests[0], NULL);
 }

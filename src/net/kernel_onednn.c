@@ -3,9 +3,9 @@
  * memory. Weights change every step, so each call packs them into the layout that its primitive wants
  * (kernel_places.h); a gradient is unpacked on its way into dW, or made without oneDNN (kernel_taps.h). A primitive is
  * made for one number of images; calls with another number work in pieces. */
-#include "train/kernel_parts.h"
-#include "train/kernel_places.h"
-#include "train/kernel_taps.h"
+#include "net/kernel_parts.h"
+#include "net/kernel_places.h"
+#include "net/kernel_taps.h"
 
 #include <inttypes.h>
 #include <omp.h>

@@ -3,7 +3,7 @@
  * own examples, or with pass->sum those of all ranks, which makes training the same on any number of them.
  * A backward pass over fewer examples than went forward (statistics from a part of the batch) counts the others'
  * gradients as 0. Ioffe and Szegedy, arXiv:1502.03167. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,8 +5,8 @@
  * of a convolution is a row-major matrix (c_out, kh kw c_in / groups [+ 1]), rows ldw apart, columns in the order (kh,
  * kw, c_in / groups), the bias last: that of a fully connected layer on patches. Calls allocate nothing, and no memory
  * of one argument may overlap that of another unless it says so. */
-#ifndef TRAIN_KERNEL_H
-#define TRAIN_KERNEL_H
+#ifndef NET_KERNEL_H
+#define NET_KERNEL_H
 
 #include "base/memory.h"
 #include "base/status.h"

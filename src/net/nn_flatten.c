@@ -1,5 +1,5 @@
 /* An image (height, width, channels) as one flat row, in this order. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <string.h>
 

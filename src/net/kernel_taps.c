@@ -1,6 +1,6 @@
-#include "train/kernel_taps.h"
+#include "net/kernel_taps.h"
 
-#include "train/kernel_parts.h"
+#include "net/kernel_parts.h"
 
 #include <cblas.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Losses with their gradients in the logits, and gradients of targets drawn from the model. */
 #include "base/rng.h"
-#include "train/nn.h"
-#include "train/nn_math.h"
+#include "net/nn.h"
+#include "net/nn_math.h"
 
 /* p = softmax(z), not yet divided by the sum that is returned, times e^-max(z); *max is max(z). */
 static double softmax_unscaled(int64_t d, const float *restrict z, float *restrict p, float *max) {

@@ -1,6 +1,6 @@
-#include "train/kernel.h"
+#include "net/kernel.h"
 
-#include "train/kernel_parts.h"
+#include "net/kernel_parts.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -1,10 +1,8 @@
 /* Building a network's description layer by layer; every shape is found and checked here. */
-#ifndef TRAIN_MODEL_BUILD_H
-#define TRAIN_MODEL_BUILD_H
+#ifndef NET_MODEL_BUILD_H
+#define NET_MODEL_BUILD_H
 
-#include "train/model.h"
-
-#include <stddef.h>
+#include "net/model.h"
 
 void model_build_begin(model_spec *spec, nn_shape input);
 
@@ -26,9 +24,5 @@ bool model_activation_parse(const char *name, nn_activation_kind *activation, co
 /* model_names.c: is there a network of this name (before a ':'), and what is it? */
 bool model_has_name(const char *text);
 curvd_status model_named(const char *text, model_spec *spec, cv_error *err);
-
-/* model_file.c: a YAML list of layers (README). Errors name file, line and reason. */
-curvd_status model_file_read(const char *path, model_spec *spec, cv_error *err);
-curvd_status model_file_parse(const char *bytes, size_t n_bytes, const char *path, model_spec *spec, cv_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /* Activations, in place: one pass over the columns 0 .. d-1 of each row. NaN stays NaN everywhere.
  * gelu is x Phi(x) in its erf form (not the tanh approximation). Its derivative Phi(x) + x phi(x) shares the
  * exponential and is no function of the output, so the forward pass keeps it. */
-#include "train/nn.h"
-#include "train/nn_math.h"
+#include "net/nn.h"
+#include "net/nn_math.h"
 
 static void relu_row(int64_t d, float *restrict y) {
   for (int64_t j = 0; j < d; j++) y[j] = y[j] < 0 ? 0 : y[j];

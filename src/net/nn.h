@@ -6,12 +6,12 @@
  *
  * To add a kind of layer: fill an nn_ops in nn_<kind>.c, name it in nn_kind and nn_kinds (model.c), let model_build.c
  * find its output's shape, and add it to the gradient check of tests/unit/test_layers.c, which every kind passes. */
-#ifndef TRAIN_NN_H
-#define TRAIN_NN_H
+#ifndef NET_NN_H
+#define NET_NN_H
 
 #include "base/memory.h"
 #include "base/status.h"
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 #include <stdbool.h>
 #include <stdint.h>

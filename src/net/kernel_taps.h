@@ -1,10 +1,10 @@
 /* The gradient in the weight of a convolution of small images, tap by tap: a matrix product over the pixels that the
  * tap does not find in the padding, straight into the columns of dW. oneDNN goes through all of dW image by image,
  * padding included: with 512 channels, 64 rows, that takes 4.8 times as long on 2 x 2 pixels, 1.4 times on 4 x 4. */
-#ifndef TRAIN_KERNEL_TAPS_H
-#define TRAIN_KERNEL_TAPS_H
+#ifndef NET_KERNEL_TAPS_H
+#define NET_KERNEL_TAPS_H
 
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 typedef struct nn_taps {
   int64_t images; /* gathered at a time */

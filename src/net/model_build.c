@@ -1,4 +1,4 @@
-#include "train/model_build.h"
+#include "net/model_build.h"
 
 #include <inttypes.h>
 #include <stdio.h>

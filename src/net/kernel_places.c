@@ -1,4 +1,4 @@
-#include "train/kernel_places.h"
+#include "net/kernel_places.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Batch normalisation of (rows, c): sums in fp64, which is exact enough for square / n - mean^2. */
-#include "train/kernel_parts.h"
+#include "net/kernel_parts.h"
 
 enum { LANES = 64 }; /* channels summed side by side, in registers */
 

@@ -1,6 +1,6 @@
 /* Fully connected layer: y = [x 1] W^T. The constant 1 stands in column d_in of x, so the bias needs no
  * code. Sizes fit BLAS's int: model_create refuses larger ones. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <cblas.h>
 

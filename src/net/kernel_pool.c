@@ -1,5 +1,5 @@
 /* Pooling: the inner loops go over channels, which lie side by side. */
-#include "train/kernel_parts.h"
+#include "net/kernel_parts.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* A network: layers in the order in which they run, each taking tensors that are there already. */
-#ifndef TRAIN_MODEL_H
-#define TRAIN_MODEL_H
+#ifndef NET_MODEL_H
+#define NET_MODEL_H
 
-#include "train/nn.h"
+#include "net/nn.h"
 
 enum { MODEL_LAYERS_MAX = 256 };
 
@@ -14,14 +14,6 @@ typedef struct model_spec {
   nn_loss_kind loss;
   bool is_autoencoder; /* target = input */
 } model_spec;
-
-/* "784-1000-1000-10", "784-500:tanh-10", "784-1000x199-10" with 199 widths of 1000, or "autoencoder" =
- * 784-1000-500-250-30:linear-250-500-1000-784 with sigmoid units, sigmoid cross-entropy against its input; a named
- * network (model_names.c) as "vgg16_bn" or "vgg16_bn:32x32x3:100"; or the path of a model file (model_file.c), which
- * ends in .yaml or .yml. Layers without a name get one of their kind and number: "fc1", "conv2". CURVD_ERR_OPTION says
- * which word is wrong; IO: a file that cannot be read. */
-curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
-                              cv_error *err);
 
 nn_shape model_shape(const model_spec *spec, int tensor);
 nn_shape model_output(const model_spec *spec);

@@ -1,9 +1,9 @@
 /* Weights between our rows (c_out, kh kw c_in / groups), ld apart, and a blocked layout of oneDNN. That splits each
  * index by itself, so the place of a number is row[its row] + tap[its tap] + column[its column within the tap]. */
-#ifndef TRAIN_KERNEL_PLACES_H
-#define TRAIN_KERNEL_PLACES_H
+#ifndef NET_KERNEL_PLACES_H
+#define NET_KERNEL_PLACES_H
 
-#include "train/kernel.h"
+#include "net/kernel.h"
 
 #include <dnnl.h>
 

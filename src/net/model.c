@@ -1,4 +1,4 @@
-#include "train/model.h"
+#include "net/model.h"
 
 #include "base/rng.h"
 

@@ -1,7 +1,7 @@
 /* Convolutions as loops over channels: no patches are written, and no sum needs relaxed arithmetic to become vector
  * code. Letters: n image, p output pixel (p[0] row, p[1] column), q input pixel, k tap of the kernel, o and i channels
  * within a group. */
-#include "train/kernel_parts.h"
+#include "net/kernel_parts.h"
 
 #include <string.h>
 

@@ -15,8 +15,9 @@
  * the network's input); conv, norm, add and dense an activation. */
 #include "base/number.h"
 #include "base/options.h"
+#include "net/model_build.h"
 #include "train/config_parts.h"
-#include "train/model_build.h"
+#include "train/network.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -228,12 +229,12 @@ static curvd_status end(reader *r, const char *path, curvd_status status, cv_err
   return cv_fail(err, CURVD_ERR_OPTION, "%.200s: %.400s", path, why.text);
 }
 
-curvd_status model_file_parse(const char *bytes, size_t n_bytes, const char *path, model_spec *spec, cv_error *err) {
+curvd_status network_file_parse(const char *bytes, size_t n_bytes, const char *path, model_spec *spec, cv_error *err) {
   reader r = {.spec = spec, .item = -1};
   return end(&r, path, config_yaml_parse(bytes, n_bytes, path, CONFIG_LIST, take, &r, err), err);
 }
 
-curvd_status model_file_read(const char *path, model_spec *spec, cv_error *err) {
+curvd_status network_file_read(const char *path, model_spec *spec, cv_error *err) {
   reader r = {.spec = spec, .item = -1};
   return end(&r, path, config_yaml_read(path, CONFIG_LIST, take, &r, err), err);
 }

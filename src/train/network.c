@@ -1,7 +1,8 @@
 /* The words of --network: WIDTH-WIDTH[xTIMES][:ACTIVATION]-...-WIDTH, a name, or a file. */
+#include "train/network.h"
 #include "base/number.h"
 #include "base/options.h"
-#include "train/model_build.h"
+#include "net/model_build.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -9,22 +10,8 @@
 
 enum { WIDTH_MAX = 1 << 24, WORD_MAX = 64 }; /* a weight of the largest layer has 2^48 numbers: sums fit 64 bits */
 
-static const char *const activation_names[] = {
-    [NN_LINEAR] = "linear", [NN_RELU] = "relu", [NN_TANH] = "tanh", [NN_SIGMOID] = "sigmoid", [NN_GELU] = "gelu"};
-enum { N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names };
-
 static const char *const autoencoder_words =
     "784-1000:sigmoid-500:sigmoid-250:sigmoid-30:linear-250:sigmoid-500:sigmoid-1000:sigmoid-784";
-
-bool model_activation_parse(const char *name, nn_activation_kind *activation, const char **nearest) {
-  for (int i = 0; i < N_ACTIVATIONS; i++) {
-    if (strcmp(name, activation_names[i]) != 0) continue;
-    *activation = (nn_activation_kind)i;
-    return true;
-  }
-  *nearest = cv_nearest_name(name, activation_names, N_ACTIVATIONS);
-  return false;
-}
 
 static curvd_status parse_activation(const char *name, const char *text, nn_activation_kind *activation,
                                      cv_error *err) {
@@ -34,24 +21,6 @@ static curvd_status parse_activation(const char *name, const char *text, nn_acti
                  "network %.100s: unknown activation \"%s\"%s%s%s; use linear, relu, tanh, sigmoid or gelu", text, name,
                  nearest == NULL ? "" : ", did you mean \"", nearest == NULL ? "" : nearest,
                  nearest == NULL ? "" : "\"?");
-}
-
-bool model_shape_parse(const char *text, nn_shape *shape) {
-  int64_t number[3];
-  int n = 0;
-  for (const char *at = text; at != NULL && n < 3; n++) {
-    char word[24];
-    size_t length = strcspn(at, "x");
-    if (length >= sizeof word) return false;
-    memcpy(word, at, length);
-    word[length] = '\0';
-    if (!cv_integer_parse(word, &number[n]) || number[n] < 1 || number[n] > WIDTH_MAX) return false;
-    at = at[length] == 'x' ? at + length + 1 : NULL;
-    if (at != NULL && n == 2) return false;
-  }
-  if (n == 2) return false;
-  *shape = n == 1 ? nn_flat(number[0]) : (nn_shape){number[0], number[1], number[2], true};
-  return n == 1 || number[0] * number[1] <= WIDTH_MAX / number[2];
 }
 
 /* One word: "500", "500:tanh", "500x3". */
@@ -149,12 +118,12 @@ static bool is_file(const char *text) {
          (length > 4 && strcmp(text + length - 4, ".yml") == 0);
 }
 
-curvd_status model_spec_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
-                              cv_error *err) {
+curvd_status network_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
+                           cv_error *err) {
   model_spec parsed;
   bool is_autoencoder = strcmp(text, "autoencoder") == 0;
   if (is_file(text)) {
-    CV_TRY(model_file_read(text, &parsed, err));
+    CV_TRY(network_file_read(text, &parsed, err));
   } else if (model_has_name(text)) {
     CV_TRY(model_named(text, &parsed, err));
   } else if (!is_autoencoder && isalpha((unsigned char)text[0])) {

@@ -1,5 +1,5 @@
 /* Convolution: the layer's side of kernel.h. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 static nn_conv conv_of(const nn_layer_spec *s) {
   return (nn_conv){.c_in = s->in.channels,

@@ -1,5 +1,5 @@
 /* Pooling: the largest or the mean of every window, channel by channel. */
-#include "train/nn.h"
+#include "net/nn.h"
 
 static nn_pool pool_of(const nn_layer *layer) {
   const nn_layer_spec *s = &layer->spec;

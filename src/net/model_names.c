@@ -1,11 +1,45 @@
-/* Networks that have a name. */
+/* Words that describe networks: activations, shapes, and networks that have a name. */
 #include "base/number.h"
 #include "base/options.h"
-#include "train/model_build.h"
+#include "net/model_build.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { NUMBERS_MAX = 1 << 24 }; /* of one example */
+
+static const char *const activation_names[] = {
+    [NN_LINEAR] = "linear", [NN_RELU] = "relu", [NN_TANH] = "tanh", [NN_SIGMOID] = "sigmoid", [NN_GELU] = "gelu"};
+enum { N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names };
+
+bool model_activation_parse(const char *name, nn_activation_kind *activation, const char **nearest) {
+  for (int i = 0; i < N_ACTIVATIONS; i++) {
+    if (strcmp(name, activation_names[i]) != 0) continue;
+    *activation = (nn_activation_kind)i;
+    return true;
+  }
+  *nearest = cv_nearest_name(name, activation_names, N_ACTIVATIONS);
+  return false;
+}
+
+bool model_shape_parse(const char *text, nn_shape *shape) {
+  int64_t number[3];
+  int n = 0;
+  for (const char *at = text; at != NULL && n < 3; n++) {
+    char word[24];
+    size_t length = strcspn(at, "x");
+    if (length >= sizeof word) return false;
+    memcpy(word, at, length);
+    word[length] = '\0';
+    if (!cv_integer_parse(word, &number[n]) || number[n] < 1 || number[n] > NUMBERS_MAX) return false;
+    at = at[length] == 'x' ? at + length + 1 : NULL;
+    if (at != NULL && n == 2) return false;
+  }
+  if (n == 2) return false;
+  *shape = n == 1 ? nn_flat(number[0]) : (nn_shape){number[0], number[1], number[2], true};
+  return n == 1 || number[0] * number[1] <= NUMBERS_MAX / number[2];
+}
 
 /* A builder that has failed once does nothing more. */
 typedef struct builder {

@@ -1,8 +1,8 @@
 /* exp, tanh and the normal distribution as straight-line fp32 code, which the compiler turns into vector code of any
  * width without a vector library and without relaxed arithmetic, so that NaN and infinity keep their meaning.
  * Errors are the largest ones over all fp32 inputs, measured by tests/unit/test_nn.c against fp64. */
-#ifndef TRAIN_NN_MATH_H
-#define TRAIN_NN_MATH_H
+#ifndef NET_NN_MATH_H
+#define NET_NN_MATH_H
 
 #include <math.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
  * fate is a function of seed, layer, step and its example's place in the global batch, whichever rank has it.
  * Srivastava et al., Journal of Machine Learning Research 15 (2014). */
 #include "base/rng.h"
-#include "train/nn.h"
+#include "net/nn.h"
 
 #include <string.h>
 
