@@ -26,7 +26,7 @@ static bool has_convolutions(const model_spec *spec) {
 
 static double auto_lr(const config *c, const model_spec *spec) {
   bool is_smooth = spec->layer[0].activation == NN_SIGMOID || spec->layer[0].activation == NN_TANH;
-  if (c->values.method == TRAIN_METHOD_SGD) return 0.1;
+  if (c->values.method == TRAIN_METHOD_SGD) return has_convolutions(spec) ? 0.02 : 0.1; /* 0.1 diverges on cnn */
   if (c->values.method == TRAIN_METHOD_ADAMW) return 1e-3;
   if (is_published(c)) return 0.1;
   if (has_convolutions(spec)) return 5e-4;
