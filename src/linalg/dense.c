@@ -155,25 +155,24 @@ double cv_sum_squares(int64_t m, int64_t n, const float *X, int64_t ldx) {
   return cv_dot(m, n, X, ldx, X, ldx);
 }
 
-/* Chains of SUM_CHUNK / SUM_LANES fp32 sums, then fp64. */
-static double squares_row_f32(int64_t n, const float *x) {
-  double total = 0;
+/* Chains of SUM_CHUNK / SUM_LANES fp32 sums, then fp64, lane by lane: lanes meet once, at the end. */
+static void squares_row_f32(int64_t n, const float *x, double total[SUM_LANES]) {
   for (int64_t chunk = 0; chunk < n; chunk += SUM_CHUNK) {
     int64_t end = n - chunk < SUM_CHUNK ? n : chunk + SUM_CHUNK, j = chunk;
     float sum[SUM_LANES] = {0};
     for (; j + SUM_LANES <= end; j += SUM_LANES) {
       for (int l = 0; l < SUM_LANES; l++) sum[l] += x[j + l] * x[j + l];
     }
-    for (; j < end; j++) total += (double)x[j] * (double)x[j];
-    for (int l = 0; l < SUM_LANES; l++) total += sum[l];
+    for (int l = 0; j < end; j++, l++) sum[l] += x[j] * x[j];
+    for (int l = 0; l < SUM_LANES; l++) total[l] += sum[l];
   }
-  return total;
 }
 
 double cv_sum_squares_f32(int64_t m, int64_t n, const float *X, int64_t ldx) {
-  double total = 0;
-  for (int64_t i = 0; i < m; i++) total += squares_row_f32(n, X + i * ldx);
-  return total;
+  double total[SUM_LANES] = {0}, all = 0;
+  for (int64_t i = 0; i < m; i++) squares_row_f32(n, X + i * ldx, total);
+  for (int l = 0; l < SUM_LANES; l++) all += total[l];
+  return all;
 }
 
 double cv_largest_magnitude(int64_t n, const double *x) {
