@@ -16,7 +16,7 @@ typedef struct norm {
   float *running;                        /* (2, c) means and variances */
   float *mean_g, *mean_gx;               /* (c) of the backward pass */
   float *example_scale, *example_shift;  /* (rows_max, c) */
-  double *sums;                          /* (2 c + 1), and as many of one example */
+  double *sums;                          /* (2 c + 1) of the batch, of one example, and of this rank's examples */
   double n;                              /* pixels that went forward */
 } norm;
 
@@ -27,7 +27,7 @@ static curvd_status norm_parts(norm *s, int64_t rows_max, cv_memory *memory, cv_
   CV_TRY(cv_floats_new(memory, CV_MEMORY_PARAMETERS, 2 * s->c, "running statistics", &s->running, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, rows_max * s->c, "a normalisation", &s->example_scale, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, rows_max * s->c, "a normalisation", &s->example_shift, err));
-  return cv_doubles_new(memory, CV_MEMORY_ACTIVATIONS, 4 * s->c + 2, "a normalisation", &s->sums, err);
+  return cv_doubles_new(memory, CV_MEMORY_ACTIVATIONS, 3 * (2 * s->c + 1), "a normalisation", &s->sums, err);
 }
 
 static curvd_status norm_create(nn_layer *layer, int64_t rows_max, cv_memory *memory, cv_error *err) {
@@ -60,18 +60,18 @@ static int64_t pixels(const nn_layer *layer) {
 /* Of the batch; all ranks together where the pass says so. A pass without an example leaves everything. */
 static void take_statistics(nn_layer *layer, const nn_pass *pass, int64_t rows, const float *x) {
   norm *s = layer->state;
-  double *sum = s->sums, *square = sum + s->c, *n = square + s->c;
-  memset(s->sums, 0, (size_t)(2 * s->c + 1) * sizeof(double));
+  double *sum = s->sums, *square = sum + s->c;
+  memset(s->sums, 0, (size_t)(2 * s->c) * sizeof(double));
   if (rows > 0) layer->kernels->norm_sums(rows * pixels(layer), s->c, x, sum, square);
-  *n = (double)(rows * pixels(layer));
+  s->sums[2 * s->c] = (double)(rows * pixels(layer));
   if (pass->sum) pass->sum(pass->user, 2 * s->c + 1, s->sums);
-  s->n = fmax(*n, 1);
-  for (int64_t j = 0; j<s->c && * n> 0; j++) {
-    double mean = sum[j] / *n, variance = fmax(square[j] / *n - mean * mean, 0);
+  double n = s->n = s->sums[2 * s->c];
+  for (int64_t j = 0; n > 0 && j < s->c; j++) {
+    double mean = sum[j] / n, variance = fmax(square[j] / n - mean * mean, 0);
     s->mean[j] = (float)mean;
     s->inv_std[j] = (float)(1 / sqrt(variance + epsilon));
     s->running[j] += (float)(running_share * (mean - s->running[j]));
-    s->running[s->c + j] += (float)(running_share * (variance * *n / fmax(*n - 1, 1) - s->running[s->c + j]));
+    s->running[s->c + j] += (float)(running_share * (variance * n / fmax(n - 1, 1) - s->running[s->c + j]));
   }
 }
 
@@ -93,8 +93,8 @@ static void norm_forward(nn_layer *layer, const nn_pass *pass, int64_t rows, con
 static void norm_backward_begin(nn_layer *layer, const nn_pass *pass, int64_t rows, const float *x, const float *g) {
   norm *s = layer->state;
   int64_t c = s->c, stride = pixels(layer) * c;
-  double *all = s->sums, *one = all + 2 * c + 1;
-  memset(all, 0, (size_t)(2 * c) * sizeof(double));
+  double *all = s->sums, *one = all + 2 * c + 1, *own = one + 2 * c + 1;
+  memset(own, 0, (size_t)(2 * c) * sizeof(double));
   for (int64_t i = 0; i < rows; i++) {
     layer->kernels->norm_backward_sums(pixels(layer), c, x + i * stride, g + i * stride, s->mean, s->inv_std, one,
                                        one + c);
@@ -102,27 +102,25 @@ static void norm_backward_begin(nn_layer *layer, const nn_pass *pass, int64_t ro
       s->example_shift[i * c + j] = (float)one[j];
       s->example_scale[i * c + j] = (float)one[c + j];
     }
-    for (int64_t j = 0; j < 2 * c; j++) all[j] += one[j];
+    for (int64_t j = 0; j < 2 * c; j++) own[j] += one[j];
   }
+  memcpy(all, own, (size_t)(2 * c) * sizeof(double));
   if (pass->sum) pass->sum(pass->user, 2 * c, all);
   for (int64_t j = 0; j < c; j++) {
-    s->mean_g[j] = (float)(all[j] / s->n);
-    s->mean_gx[j] = (float)(all[c + j] / s->n);
+    s->mean_g[j] = (float)(all[j] / fmax(s->n, 1));
+    s->mean_gx[j] = (float)(all[c + j] / fmax(s->n, 1));
   }
 }
 
 static void norm_backward_weight(nn_layer *layer, int64_t rows, const float *x, const float *g, float scale,
                                  float beta) {
   const norm *s = layer->state;
-  (void)x, (void)g;
+  const double *shift_sum = s->sums + 2 * (2 * s->c + 1), *scale_sum = shift_sum + s->c; /* of backward_begin */
+  (void)rows, (void)x, (void)g;
   for (int64_t j = 0; j < s->c; j++) {
     float *to = layer->gradient + j * layer->ld;
-    double sum[2] = {0, 0};
-    for (int64_t i = 0; i < rows; i++) {
-      sum[0] += s->example_scale[i * s->c + j];
-      sum[1] += s->example_shift[i * s->c + j];
-    }
-    for (int k = 0; k < 2; k++) to[k] = (beta == 0 ? 0 : beta * to[k]) + scale * (float)sum[k];
+    to[0] = (beta == 0 ? 0 : beta * to[0]) + scale * (float)scale_sum[j];
+    to[1] = (beta == 0 ? 0 : beta * to[1]) + scale * (float)shift_sum[j];
   }
 }
 

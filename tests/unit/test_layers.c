@@ -302,6 +302,52 @@ START_TEST(test_examples_of_a_normalisation) {
 }
 END_TEST
 
+/* He et al. 2015 for convolutions, whatever comes behind them: variance 2 / d_in, to 5 standard errors; scales 1. */
+START_TEST(test_initial_weights) {
+  model_spec spec =
+      spec_of("- input: 9x9x16\n- conv: 64\n  kernel: 3\n- norm: batch\n  activation: relu\n- dense: 2\n");
+  cv_memory memory = {0};
+  cv_error err = {0};
+  model net;
+  const model_settings settings = {.rows_max = 1, .seed = 3};
+  ck_assert_int_eq(model_create(&spec, &settings, &memory, &net, &err), CURVD_OK);
+  const nn_layer *conv = &net.layer[0], *norm = &net.layer[1];
+  double n = (double)(conv->d_out * conv->d_in), square = 0, variance = 2.0 / (double)conv->d_in;
+  for (int64_t i = 0; i < conv->d_out; i++) {
+    for (int64_t j = 0; j < conv->d_in; j++) square += pow(conv->weight[i * conv->ld + j], 2) / n;
+    ck_assert_float_eq(conv->weight[i * conv->ld + conv->d_in], 0);
+  }
+  ck_assert_double_le(fabs(square - variance), 5 * variance * sqrt(2 / n));
+  for (int64_t c = 0; c < norm->d_out; c++) {
+    ck_assert(norm->weight[c * norm->ld] == 1 && norm->weight[c * norm->ld + 1] == 0);
+    ck_assert(nn_norm_running(norm)[c] == 0 && nn_norm_running(norm)[norm->d_out + c] == 1);
+  }
+  model_free(&memory, &net);
+}
+END_TEST
+
+/* A kernel that fails is told of, by the sentence that it gave. */
+static curvd_status failing(void *state, int64_t rows, const float *x, const float *w, int64_t ldw, bool has_bias,
+                            float *y, cv_error *err) {
+  (void)state, (void)rows, (void)x, (void)w, (void)ldw, (void)has_bias, (void)y;
+  return cv_fail(err, CURVD_ERR_NUMERIC, "the kernel fails");
+}
+
+START_TEST(test_failing_kernels) {
+  nn_kernels broken = *kernels_of(0);
+  broken.conv_forward = failing;
+  model_spec spec = spec_of(network[0]);
+  twins t;
+  cv_error err = {0};
+  twins_new(&t, &spec, 3, &broken);
+  ck_assert_int_eq(model_check(&t.net, &err), CURVD_OK);
+  model_forward(&t.net, &training, 3);
+  ck_assert_int_eq(model_check(&t.net, &err), CURVD_ERR_NUMERIC);
+  ck_assert_str_eq(err.text, "the kernel fails");
+  twins_free(&t);
+}
+END_TEST
+
 int main(void) {
   const TTest *const tests[] = {test_gradients_of_every_kind,
                                 test_part_of_a_batch_goes_back,
@@ -309,6 +355,8 @@ int main(void) {
                                 test_dropout_depends_on_the_place_alone,
                                 test_running_statistics,
                                 test_statistics_of_all_ranks,
-                                test_examples_of_a_normalisation};
+                                test_examples_of_a_normalisation,
+                                test_initial_weights,
+                                test_failing_kernels};
   return suite_run("layers", tests, sizeof tests / sizeof tests[0], NULL);
 }

@@ -5,6 +5,7 @@
 #include "suite.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { D_IN = 20, D_OUT = 3, LD = 32, N = D_OUT * LD, STEPS = 25 };
 
@@ -135,6 +136,31 @@ START_TEST(test_all_layers_move) {
 }
 END_TEST
 
+/* Scales and shifts of a normalisation feel no decay of any kind; the convolution beside them does. */
+START_TEST(test_normalisations_do_not_decay) {
+  const char *text = "- input: 4x4x2\n- conv: 3\n  kernel: 2\n- norm: batch\n- dense: 2\n";
+  const optim_decay kinds[] = {OPTIM_DECOUPLED, OPTIM_COUPLED_BEFORE, OPTIM_COUPLED_AFTER};
+  for (int k = 0; k < 3; k++) {
+    cv_memory memory = {0};
+    cv_error err = {CURVD_OK, ""};
+    model_spec spec;
+    model net;
+    optim opt, settings = {.kind = TRAIN_SGD, .weight_decay = 0.5, .decay = kinds[k]};
+    ck_assert_int_eq(network_file_parse(text, strlen(text), "net.yaml", &spec, &err), CURVD_OK);
+    ck_assert_int_eq(model_create(&spec, &(model_settings){.rows_max = 1, .seed = 5}, &memory, &net, &err), CURVD_OK);
+    ck_assert_int_eq(optim_create(&settings, &net, &memory, &opt, &err), CURVD_OK);
+    const nn_layer *conv = &net.layer[0], *norm = &net.layer[1];
+    float before = conv->weight[0];
+    optim_couple_decay(&opt, &net, 1);
+    optim_step(&opt, &net, 0.1);
+    ck_assert_double_eq_tol(conv->weight[0], before * (1 - 0.1 * 0.5), 1e-6);
+    for (int64_t c = 0; c < norm->d_out; c++) ck_assert_float_eq(norm->weight[c * norm->ld], 1);
+    optim_free(&memory, &opt);
+    model_free(&memory, &net);
+  }
+}
+END_TEST
+
 START_TEST(test_learning_rates) {
   cv_schedule constant = cv_schedule_constant(2), stepped;
   ck_assert_double_eq(optim_lr(&constant, 0, 0, 0, 100, 10), 2);
@@ -162,6 +188,6 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {test_optimizers, test_coupled_decay_before_preconditioning, test_all_layers_move,
-                                test_learning_rates};
+                                test_normalisations_do_not_decay, test_learning_rates};
   return suite_run("optim", tests, sizeof tests / sizeof tests[0], NULL);
 }

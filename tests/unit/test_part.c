@@ -11,6 +11,7 @@
 
 #include "net/model_build.h"
 #include "train/network.h"
+#include "train/run_options.h"
 #include "train/trainer.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -344,6 +345,51 @@ START_TEST(whole_way_to_a_direction) {
 }
 END_TEST
 
+/* A step of which only the decay is seen: the library shrinks what it is handed, but no scale. */
+START_TEST(scales_do_not_shrink) {
+  static const char net[] = "- input: 3x3x2\n- conv: 4\n  kernel: 2\n- norm: batch\n- dense: 3\n";
+  static trainer t;
+  config c;
+  static char path[CV_OPTION_TEXT_MAX];
+  write_parts("net.yaml", net, strlen(net), "", 0);
+  snprintf(path, sizeof path, "%s", in_folder("net.yaml"));
+  const char *const words[] = {"--data",     "teacher",  "--teacher-samples", "144",  "--network",      path,
+                               "--batch",    "24",       "--steps",           "1",    "--lr",           "1e-6",
+                               "--lr-decay", "constant", "--method",          "kfac", "--weight-decay", "1e5"};
+  ck_assert_msg(config_load(COUNT(words), (char *const *)words, &c, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_msg(trainer_create(&c, MPI_COMM_SELF, &t, &err) == CURVD_OK, "%s", err.text);
+  const nn_layer *conv = &t.model.layer[0], *norm = &t.model.layer[1];
+  float before = conv->weight[0];
+  ck_assert_msg(trainer_step(&t, &err) == CURVD_OK, "%s", err.text);
+  ck_assert_double_eq_tol(conv->weight[0], 0.9 * before, 1e-4); /* lr times decay is 0.1, a direction has length 1 */
+  for (int64_t i = 0; i < norm->d_out; i++) ck_assert_double_eq_tol(norm->weight[i * norm->ld], 1, 1e-4);
+  ck_assert_int_eq(trainer_finish(&t, &err), CURVD_OK);
+  trainer_free(&t);
+  config_free(&c);
+}
+END_TEST
+
+/* Automatic learning rates, as the README's commands meet them. */
+START_TEST(rates_of_convolutional_networks) {
+  static const struct {
+    const char *network, *method, *lr;
+  } cases[] = {{"cnn", "nystrom-kfac", "0.0005"},
+               {"cnn", "sgd", "0.02"},
+               {"12-8-3", "nystrom-kfac", "0.001"},
+               {"12-8-3", "sgd", "0.1"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    config c;
+    model_spec spec;
+    const char *const words[] = {"--network", cases[i].network, "--method", cases[i].method};
+    ck_assert_int_eq(config_load(COUNT(words), (char *const *)words, &c, &err), CURVD_OK);
+    ck_assert_int_eq(network_parse(cases[i].network, NN_RELU, NN_LOSS_AUTO, &spec, &err), CURVD_OK);
+    ck_assert_int_eq(run_resolve(&c, &spec, 1, &err), CURVD_OK);
+    ck_assert_str_eq(config_text(&c, "lr"), cases[i].lr);
+    config_free(&c);
+  }
+}
+END_TEST
+
 static void make_folder(void) {
   ck_assert_ptr_nonnull(mkdtemp(folder));
 }
@@ -360,7 +406,9 @@ static Suite *make_suite(void) {
                                 gradients_and_weights_of_groups,
                                 captured_rows_of_groups,
                                 captured_rows_of_a_normalisation,
-                                whole_way_to_a_direction};
+                                whole_way_to_a_direction,
+                                scales_do_not_shrink,
+                                rates_of_convolutional_networks};
   Suite *suite = suite_create("part");
   TCase *tcase = tcase_create("part");
   tcase_add_unchecked_fixture(tcase, make_folder, remove_folder);
