@@ -212,6 +212,7 @@ START_TEST(test_dropout_depends_on_the_place_alone) {
   nn_pass pass = {.is_training = true, .seed = 5, .step = 3, .position = position};
   model_forward(&t.net, &pass, 2);
   ck_assert_mem_eq(straight, factor + UNITS, sizeof straight);
+  ck_assert_mem_ne(straight, factor, sizeof straight); /* another place, other units */
   pass.step = 4;
   model_forward(&t.net, &pass, 2);
   ck_assert_mem_ne(straight, factor + UNITS, sizeof straight);
