@@ -15,19 +15,12 @@
 #include <math.h>
 #include <string.h>
 
-static cv_factor_plan plan_of(const curvd_ctx *ctx, const cv_layer *layer, int f) {
-  cv_plan_run run = cv_planned_run(ctx);
-  cv_plan_layer shape = cv_planned_layer(layer);
-  return cv_factor_plan_of(cv_settings_of(ctx), &run, &shape, f);
-}
-
-static void size_factor(const curvd_ctx *ctx, cv_layer *layer, int f) {
-  cv_factor *factor = &layer->factor[f];
-  cv_plan_run run = cv_planned_run(ctx);
-  cv_plan_layer shape = cv_planned_layer(layer);
-  cv_factor_plan plan = plan_of(ctx, layer, f);
-  factor->rule = cv_plan_rule(&run, &shape, f);
-  factor->rows_room = cv_rows_room(&factor->rule, cv_settings_of(ctx)->capture_rows);
+static void size_factor(const cv_settings *s, const cv_plan_run *run, const cv_plan_layer *shape, int f,
+                        cv_factor *factor) {
+  cv_factor_plan plan = cv_factor_plan_of(s, run, shape, f);
+  factor->n = f == CV_A ? shape->n : shape->m;
+  factor->rule = cv_plan_rule(run, shape, f);
+  factor->rows_room = cv_rows_room(&factor->rule, s->capture_rows);
   factor->ld = cv_dense_ld(factor->n);
   factor->is_full = plan.is_full;
   factor->k_max = plan.k_max;
@@ -36,19 +29,20 @@ static void size_factor(const curvd_ctx *ctx, cv_layer *layer, int f) {
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
+  cv_plan_run run = cv_planned_run(ctx);
+  cv_plan_layer shape = cv_planned_layer(layer);
   layer->n_factors = CV_FACTORS;
-  for (int f = 0; f < CV_FACTORS; f++) {
-    layer->factor[f].n = f == CV_A ? layer->n : layer->m;
-    size_factor(ctx, layer, f);
-  }
+  for (int f = 0; f < CV_FACTORS; f++) size_factor(cv_settings_of(ctx), &run, &shape, f, &layer->factor[f]);
 }
 
 /* A spread factor costs every owner the same. */
 static double cost(const curvd_ctx *ctx, const cv_layer *layer) {
   const cv_settings *s = cv_settings_of(ctx);
+  cv_plan_run run = cv_planned_run(ctx);
+  cv_plan_layer shape = cv_planned_layer(layer);
   double flops = 0;
   for (int f = 0; f < CV_FACTORS; f++) {
-    cv_factor_plan plan = plan_of(ctx, layer, f);
+    cv_factor_plan plan = cv_factor_plan_of(s, &run, &shape, f);
     flops += cv_factor_plan_flops(s, layer->factor[f].n, &plan);
   }
   return flops;
