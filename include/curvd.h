@@ -24,6 +24,7 @@
 #ifndef CURVD_H
 #define CURVD_H
 
+#include "curvd_state.h"
 #include "curvd_status.h"
 
 #include <mpi.h>
@@ -150,9 +151,9 @@ CURVD_API curvd_status curvd_capture(curvd_ctx *ctx, int32_t layer, int64_t rows
  * the sum over calls of scale * g^T [a 1], plus momentum times its last value where momentum_place is caller. Lets a
  * randomized method follow the gradient at a cost linear in the layer's width, which pays when rows < m n / (m + n);
  * ignored where it does not, with several workers, and of convolutions and normalisation layers. a (rows, d_in), g
- * (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is. Do not call it when the gradient
- * is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices, logs a warning, and
- * repairs. Errors: as curvd_capture. */
+ * (rows, d_out): as for curvd_capture, but of the real loss, scaled as the gradient is. Do not call it when the
+ * gradient is changed otherwise (gradient clipping, coupled weight decay): a check every few steps notices, logs a
+ * warning, and repairs. Errors: as curvd_capture. */
 CURVD_API curvd_status curvd_capture_gradient(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
                                               const float *g, int64_t ldg, float scale);
 
@@ -219,6 +220,35 @@ CURVD_API curvd_status curvd_serve(curvd_ctx *ctx);
 
 /* [collective, workers] Ends training: curvd_serve returns on the curvature ranks. Does nothing when called twice. */
 CURVD_API curvd_status curvd_finish(curvd_ctx *ctx);
+
+/* ---- State: saving and resuming ---------------------------------------------------------------------------------- */
+
+/* [local, every rank, any time] What curvd_save and curvd_load do on this rank. hooks: copied. user: borrowed, as long
+ * as the context. Errors: ARGUMENT. */
+CURVD_API curvd_status curvd_on_state(curvd_ctx *ctx, const curvd_state_hooks *hooks, void *user);
+
+/* [collective, workers, between two steps; the curvature ranks take part through curvd_serve] Visits all that the
+ * service would need to go on from here as if nothing had happened: momentum, statistics' averages and sketches,
+ * decompositions, preconditioners in force and those under way, adaptive ranks, counts. Every number comes on one rank.
+ * A worker waits for refreshes that are under way to arrive; a curvature rank visits when it comes to it, which nobody
+ * waits for. Not visited are the parameters, and gradients that the caller averages (momentum_place caller). Errors:
+ * ARGUMENT (no hooks), STATE (captured statistics wait for their step; a curvature rank), MPI; what a hook returned on
+ * this worker, REMOTE where it did so on another one. The run can go on after all of them but MPI. */
+CURVD_API curvd_status curvd_save(curvd_ctx *ctx);
+
+/* [collective, workers, between two steps or before the first one; the curvature ranks take part through curvd_serve]
+ * Takes what was saved in front of step `step`, on any number of ranks: the run goes on with that step. The same
+ * numbers of workers and curvature ranks go on with the same bits, others to rounding. Options may differ as long as
+ * shapes do not (eig_rank, method, ...), and with at least as many refreshes under way allowed (staleness). Errors: as
+ * curvd_save; DATA from a hook when something has another shape or is not there. After an error some of the state has
+ * been taken: load another one, or end. */
+CURVD_API curvd_status curvd_load(curvd_ctx *ctx, int64_t step);
+
+/* [local, workers] Flags that all workers learn of without a message of their own: what any worker raised before
+ * curvd_step is told by curvd_flags after it, on every worker the same. flags: bits 0 .. CURVD_FLAGS - 1. */
+enum { CURVD_FLAGS = 8 };
+CURVD_API void curvd_raise(curvd_ctx *ctx, uint32_t flags);
+CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
 
 /* ---- What it is doing ------------------------------------------------------------------------------------------- */
 

@@ -7,11 +7,11 @@ dry_run=0
 
 # Debian 12 names.
 packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
-  libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev dataset-fashion-mnist
-  python3 libdnnl-dev)
+  libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev
+  dataset-fashion-mnist python3 libdnnl-dev)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
-modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib check)
+modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
 
 die() { # die STATUS TEXT
   printf 'launch: %s\n' "$2" >&2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net and train are the program, an embedder).
+# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net, save and train are the program, an embedder).
 # usage: tests/check_includes.sh [ROOT]        prints FILE:LINE: RULE and exits 1, or one line when all is well
 #        tests/check_includes.sh --self-test   breaks every rule once in a temporary tree and looks for each report
 set -euo pipefail
@@ -52,7 +52,7 @@ print_call='\b(printf|vprintf|puts|putchar|perror)[[:space:]]*\(|\b(stdout|stder
 
 check_folder_includes() { # FILE CODE FOLDER
   case $3 in
-    base) allow "$1" "$2" 'base/.*|curvd_status\.h' 'src/base includes only base/ and curvd_status.h' ;;
+    base) allow "$1" "$2" 'base/.*|curvd_(status|state)\.h' 'src/base includes only base/, curvd_status.h and curvd_state.h' ;;
     comm) allow "$1" "$2" 'base/.*|comm/.*|curvd_status\.h' 'src/comm includes only base/, comm/ and curvd_status.h' ;;
     linalg)
       if [[ $1 == *_dist.c ]]; then
@@ -64,23 +64,27 @@ check_folder_includes() { # FILE CODE FOLDER
       ;;
     plan) allow "$1" "$2" 'base/.*|plan/.*|curvd_status\.h' 'src/plan includes only base/, plan/ and curvd_status.h' ;;
     curvature)
-      allow "$1" "$2" '(base|comm|linalg|plan|curvature)/.*|curvd(_status|_experimental)?\.h' \
+      allow "$1" "$2" '(base|comm|linalg|plan|curvature)/.*|curvd(_status|_state|_experimental)?\.h' \
         'src/curvature includes only base/, comm/, linalg/, plan/, curvature/ and include/'
       ;;
     net)
       allow "$1" "$2" '(base|net)/.*|curvd_status\.h' 'src/net includes only base/, net/ and curvd_status.h'
       refuse "$1" "$2" "$include(mpi|yaml|jansson|zlib)\.h" 'src/net knows no MPI and no files'
       ;;
-    train)
-      allow "$1" "$2" '(base|net|train)/.*|curvd(_status|_experimental)?\.h' \
-        'src/train includes only base/, net/, train/ and include/'
+    save)
+      allow "$1" "$2" '(base|save)/.*|curvd_(status|state)\.h' 'src/save includes only base/, save/, curvd_status.h and curvd_state.h'
+      refuse "$1" "$2" "$include(mpi|yaml)\.h" 'src/save knows no MPI and no YAML'
       ;;
-    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net and train' ;;
+    train)
+      allow "$1" "$2" '(base|net|save|train)/.*|curvd(_status|_state|_experimental)?\.h' \
+        'src/train includes only base/, net/, save/, train/ and include/'
+      ;;
+    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net, save and train' ;;
   esac
 }
 
 check_library() { # FILE CODE FOLDER
-  refuse "$1" "$2" "$include(yaml|jansson|zlib)\.h" 'only src/train reads files and writes JSON'
+  refuse "$1" "$2" "$include(yaml|jansson|zlib)\.h" 'only the program reads files and writes JSON'
   refuse "$1" "$2" "$leave_call" 'the library never exits or aborts'
   refuse "$1" "$2" "$print_call" 'the library never prints'
   refuse "$1" "$2" '\bMPI_(Init|Init_thread|Finalize)[[:space:]]*\(' 'the library never initialises or finalises MPI'
@@ -104,7 +108,7 @@ check_tree() { # ROOT
     folder=${file#src/}
     folder=${folder%%/*}
     check_folder_includes "$file" "$code" "$folder"
-    [[ $folder == train || $folder == net ]] || check_library "$file" "$code" "$folder"
+    [[ $folder == train || $folder == net || $folder == save ]] || check_library "$file" "$code" "$folder"
   done < <(find src -name '*.[ch]' | sort)
   ((n > 0)) || report src 1 'no source files found'
   ((broken == 0)) || return 1
@@ -118,7 +122,7 @@ src/base/a.c|#include "comm/comm.h"|src/base includes only
 src/base/b.h|#include "curvd.h"|src/base includes only
 src/base/c.c|#include <mpi.h>|only src/comm includes mpi.h
 src/base/d.c|  # include <cblas.h>|only src/linalg includes cblas.h
-src/base/e.c|#include <yaml.h>|only src/train reads files
+src/base/e.c|#include <yaml.h>|only the program reads files
 src/base/f.c|if (x) exit(1);|never exits
 src/base/g.c|abort ();|never exits
 src/base/h.c|/* a */ printf("x");|never prints
@@ -146,6 +150,9 @@ src/plan/d.c|MPI_Wtime();|only src/comm calls MPI
 src/net/a.c|#include "train/config.h"|src/net includes only
 src/net/b.c|#include "curvd.h"|src/net includes only
 src/net/c.c|#include <mpi.h>|src/net knows no MPI
+src/save/a.c|#include "train/config.h"|src/save includes only
+src/save/b.c|#include "curvd.h"|src/save includes only
+src/save/c.c|#include <mpi.h>|src/save knows no MPI
 src/train/a.c|#include "curvature/step.h"|src/train includes only
 src/train/b.c|#include "comm/comm.h"|src/train includes only
 src/other/a.c|int x;|src/ has the folders
@@ -154,7 +161,7 @@ TEXT
 
 # Nothing in here breaks a rule.
 write_clean_tree() { # ROOT
-  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,train,other}
+  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,save,train,other}
   cat >"$1/src/base/clean.c" <<'TEXT'
 #include "base/status.h" /* not "comm/comm.h" */
 #include "curvd_status.h"
