@@ -67,7 +67,6 @@ static const char *missing_of_worker(int n, int workers, int rank, int owner) {
                            {"refresh", "fc2", CURVD_OPERATION_PHASE, CURVD_PEER_NONE, workers == 1 && owner < workers},
                            {"broadcast header", NULL, CURVD_OPERATION_TRANSFER, owner, owner >= workers},
                            {"wait for curvature", NULL, CURVD_OPERATION_PHASE, CURVD_PEER_NONE, true},
-                           {"wait for preconditioners", NULL, CURVD_OPERATION_WAIT, owner, owner >= workers},
                            {"broadcast preconditioners", NULL, CURVD_OPERATION_TRANSFER, owner, owner >= workers},
                            {"receive preconditioners", NULL, CURVD_OPERATION_PHASE, CURVD_PEER_NONE, true},
                            {"momentum", NULL, CURVD_OPERATION_PHASE, CURVD_PEER_NONE, true},
@@ -126,21 +125,24 @@ END_TEST
 
 /* ---- a peer that does not come ---- */
 
-/* What another thread has seen of a rank that stood still for STILL_S; number 0: it never did. */
+/* Another thread, which looks for one thing in a rank that has stood still for STILL_S. */
 typedef struct witness {
   const curvd_ctx *ctx;
+  expected wanted;
   atomic_bool is_over;
-  curvd_operation seen;
-  bool was_idle;
+  bool has_seen, was_idle; /* was_idle: then */
+  pthread_t thread;
 } witness;
 
 static void look(witness *w) {
-  curvd_operation room[CURVD_OPERATIONS];
+  curvd_operation room[CURVD_OPERATIONS], *innermost = NULL;
   int n = curvd_trace_read(w->ctx, room, CURVD_OPERATIONS);
-  w->was_idle = curvd_is_idle(w->ctx);
   for (int i = 0; i < n; i++) {
-    if (room[i].end_s == 0 && room[i].kind != CURVD_OPERATION_TRANSFER) w->seen = room[i];
+    if (room[i].end_s == 0 && room[i].kind != CURVD_OPERATION_TRANSFER) innermost = &room[i];
   }
+  if (w->has_seen || !innermost || !fits(innermost, &w->wanted, 0)) return;
+  w->has_seen = true;
+  w->was_idle = curvd_is_idle(w->ctx);
 }
 
 static void *watch(void *arg) {
@@ -151,77 +153,71 @@ static void *watch(void *arg) {
     uint64_t now = curvd_heartbeat(w->ctx);
     if (now != beats) since_s = cv_wall_s();
     beats = now;
-    if (w->seen.number == 0 && cv_wall_s() - since_s > STILL_S) look(w);
+    if (cv_wall_s() - since_s > STILL_S) look(w);
     pause_for(LOOK_S);
   }
   return NULL;
 }
 
-/* One step to which the last rank comes late. */
-static witness step_with_late(service_run *run) {
-  static witness w;
-  dense V[RUN_LAYERS];
-  pthread_t thread;
-  curvd_ctx *ctx = run_open(run);
-  w = (witness){.ctx = ctx};
-  int code = pthread_create(&thread, NULL, watch, &w);
-  if (run_rank(run->comm) == run_size(run->comm) - 1) pause_for(LATE_S);
-  if (run_is_worker(ctx)) run_step(ctx, run, 0, V);
-  if (curvd_role_get(ctx) == CURVD_ROLE_WORKER) curvd_finish(ctx);
-  atomic_store(&w.is_over, true);
-  if (code == 0) pthread_join(thread, NULL);
-  run_close(&ctx);
-  w.ctx = NULL;
-  return w;
+static bool witness_start(witness *w, const curvd_ctx *ctx, expected wanted) {
+  *w = (witness){.ctx = ctx, .wanted = wanted};
+  return pthread_create(&w->thread, NULL, watch, w) == 0;
 }
 
-static bool is_waiting(const witness *w, const char *what, int32_t peer) {
-  return w->seen.number > 0 && strcmp(w->seen.what, what) == 0 && w->seen.peer == peer &&
-         w->seen.kind == CURVD_OPERATION_WAIT && !w->was_idle;
+static void witness_stop(witness *w) {
+  atomic_store(&w->is_over, true);
+  pthread_join(w->thread, NULL);
+}
+
+/* One step to which the last rank comes late; rank 0 must be seen to wait for it. */
+static void check_late(int n_curvature, const char *what, int32_t peer) {
+  service_run run = run_of(run_kfac, n_curvature);
+  dense V[RUN_LAYERS];
+  witness w;
+  int rank = run_rank(run.comm);
+  curvd_ctx *ctx = run_open(&run);
+  mpi_assert(witness_start(&w, ctx, (expected){what, NULL, CURVD_OPERATION_WAIT, peer, true}));
+  if (rank == run_size(run.comm) - 1) pause_for(LATE_S);
+  curvd_status status = run_is_worker(ctx) ? run_step(ctx, &run, 0, V) : CURVD_OK;
+  if (curvd_role_get(ctx) == CURVD_ROLE_WORKER) curvd_finish(ctx);
+  witness_stop(&w);
+  mpi_assert(status == CURVD_OK);
+  mpi_assert(rank > 0 || (w.has_seen && !w.was_idle));
+  run_close(&ctx);
 }
 
 START_TEST(test_late_curvature_rank) {
-  service_run run = run_of(run_kfac, 1);
-  int rank = run_rank(run.comm), size = run_size(run.comm);
-  if (size == 1) return;
-  witness w = step_with_late(&run);
-  /* the first worker that waits; others may wait for it */
-  mpi_assert_msg(rank > 0 || is_waiting(&w, "wait for preconditioners", size - 1), "%s", w.seen.what);
+  int size = run_size(MPI_COMM_WORLD);
+  if (size > 1) check_late(1, "wait for preconditioners", size - 1);
 }
 END_TEST
 
 START_TEST(test_late_worker) {
-  service_run run = run_of(run_kfac, 0);
-  int rank = run_rank(run.comm), size = run_size(run.comm);
-  if (size == 1) return;
-  witness w = step_with_late(&run);
-  mpi_assert_msg(rank == size - 1 || is_waiting(&w, "agree", CURVD_PEER_WORKERS), "%s", w.seen.what);
+  if (run_size(MPI_COMM_WORLD) > 1) check_late(0, "agree", CURVD_PEER_WORKERS);
 }
 END_TEST
 
 /* A curvature rank without a command is idle, and no watchdog ends it. */
 START_TEST(test_idle) {
   static watchdog dog;
+  witness w;
   service_run run = run_of(run_kfac, 1);
   cv_error err = {0};
   if (run_size(run.comm) == 1) return;
   int rank = run_rank(run.comm);
   bool is_curvature = rank == run_size(run.comm) - 1;
-  mpi_assert(watchdog_start(&dog, rank, is_curvature ? STILL_S : 0, &err) == CURVD_OK);
   curvd_ctx *ctx = run_open(&run);
+  mpi_assert(witness_start(&w, ctx, (expected){"hear a command", NULL, CURVD_OPERATION_IDLE, 0, true}));
+  curvd_status status = watchdog_start(&dog, rank, is_curvature ? LATE_S / 2 : 0, &err);
   watchdog_look_after(&dog, ctx);
-  static witness w;
-  w = (witness){.ctx = ctx};
-  pthread_t thread;
-  int code = pthread_create(&thread, NULL, watch, &w);
-  if (run_is_worker(ctx)) pause_for(LATE_S);
-  if (run_is_worker(ctx)) curvd_finish(ctx);
-  atomic_store(&w.is_over, true);
-  if (code == 0) pthread_join(thread, NULL);
-  watchdog_look_after(&dog, NULL);
+  if (run_is_worker(ctx)) {
+    pause_for(LATE_S);
+    curvd_finish(ctx);
+  }
   watchdog_stop(&dog);
-  bool holds = !is_curvature || (w.was_idle && strcmp(w.seen.what, "hear a command") == 0 && w.seen.peer == 0);
-  mpi_assert_msg(holds && code == 0, "%s", w.seen.what ? w.seen.what : "nothing");
+  witness_stop(&w);
+  mpi_assert(status == CURVD_OK);
+  mpi_assert(!is_curvature || (w.has_seen && w.was_idle));
   run_close(&ctx);
 }
 END_TEST
