@@ -3,6 +3,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
+unset OMPI_MCA_mca_base_param_files
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bin=$work/bin
@@ -53,6 +54,7 @@ TEXT
   stand_in cmake <<<"echo \"cmake \$*\" >>'$work/cmake'"
   stand_in mpirun <<'TEXT'
 echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS in $PWD"
+echo "settings $OMPI_MCA_mca_base_param_files"
 for word; do echo "<$word>"; done
 exit 7
 TEXT
@@ -65,6 +67,16 @@ done
 for script in launch/run launch/test .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
+
+# what Open MPI itself makes of the settings: no word of them may be unknown to it
+if command -v ompi_info >/dev/null; then
+  known=$(OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf ompi_info --all --level 9 --parsable)
+  while read -r name _ value; do
+    [[ $known == *":param:$name:value:$value"$'\n'* ]] || fail "openmpi.conf: Open MPI does not take $name = $value"
+    [[ $known == *":param:$name:source:file ($root/launch/openmpi.conf:"* ]] || fail "openmpi.conf: $name comes from elsewhere"
+    n=$((n + 1))
+  done < <(grep -E '^[a-z]' "$root/launch/openmpi.conf")
+fi
 
 # arguments
 reset_bin
@@ -79,6 +91,7 @@ expect 2 'leave nothing to run' "$root/launch/test" --quick --sanitize-only
 # what would be done
 expect 0 'apt-get install -y --no-install-recommends gcc check ' "$root/launch/run" --dry-run
 expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
+expect 0 "OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf" "$root/launch/run" --dry-run
 expect 0 "mpirun -n 8 " env OMP_NUM_THREADS=3 "$root/launch/run" --dry-run
 expect 0 'mpirun -n 3 ' "$root/launch/run" --dry-run --ranks 3
 expect 0 'train --curvature-ranks 1 --lr 1e-3\ x' "$root/launch/run" --dry-run -- --lr '1e-3 x'
@@ -116,6 +129,7 @@ for package; do echo "installed $package"; done
 TEXT
 expect 7 $'<train>\n<--curvature-ranks>\n<1>\n<--lr>\n<1e-3 x>\n<>' "$root/launch/run" -- --lr '1e-3 x' ''
 expect 7 "threads 1 1 in $work" "$root/launch/run"
+expect 7 "settings $root/launch/openmpi.conf" "$root/launch/run"
 [[ ! -e $work/apt ]] || fail 'apt-get started although nothing is missing'
 grep -q -- "-B $root/build -DCMAKE_BUILD_TYPE=Release" "$work/cmake" || fail 'not configured in Release'
 expect 0 '100% tests passed, 0 tests failed out of 3' "$root/.ci/run"
