@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double TIMEOUT_S = 0.5;
+static const double SHORT_S = 0.5;
 static watchdog dog;
 static char folder[64], said[4096], written[65536];
 
@@ -56,7 +56,7 @@ static void pause_for(double seconds) {
 }
 
 /* Exit code of a child that is watched while it runs `body`; seconds: how long that took. */
-static int run(int (*body)(void), bool has_folder, double *seconds) {
+static int run(int (*body)(void), double timeout_s, bool has_folder, double *seconds) {
   int status = 0;
   char path[128];
   make_folder();
@@ -68,7 +68,7 @@ static int run(int (*body)(void), bool has_folder, double *seconds) {
   if (child == 0) {
     cv_error err = {0};
     alarm(20);
-    if (!freopen(path, "w", stderr) || watchdog_start(&dog, 3, TIMEOUT_S, &err) != CURVD_OK) _exit(100);
+    if (!freopen(path, "w", stderr) || watchdog_start(&dog, 3, timeout_s, &err) != CURVD_OK) _exit(100);
     if (has_folder) watchdog_folder(&dog, folder);
     int code = body();
     watchdog_stop(&dog);
@@ -102,9 +102,9 @@ static int body_hang(void) {
 START_TEST(test_hang) {
   double seconds;
   char host[256] = "", expected[512];
-  ck_assert_int_eq(run(body_hang, true, &seconds), EXIT_CODE_HANG);
+  ck_assert_int_eq(run(body_hang, SHORT_S, true, &seconds), EXIT_CODE_HANG);
   /* the time-out, a look, two seconds for the others; the rest is a busy machine's */
-  ck_assert_msg(seconds >= TIMEOUT_S + 2 && seconds < 4, "%g s", seconds);
+  ck_assert_msg(seconds >= SHORT_S + 2 && seconds < 4, "%g s", seconds);
   gethostname(host, sizeof host - 1);
   snprintf(expected, sizeof expected, "rank 3 on %s stands still since 0.", host);
   ck_assert_msg(strncmp(written, expected, strlen(expected)) == 0, "%s", written);
@@ -127,7 +127,7 @@ END_TEST
 
 START_TEST(test_without_folder) {
   double seconds;
-  ck_assert_int_eq(run(body_hang, false, &seconds), EXIT_CODE_HANG);
+  ck_assert_int_eq(run(body_hang, SHORT_S, false, &seconds), EXIT_CODE_HANG);
   ck_assert_ptr_nonnull(strstr(said, "operation 1004, peer rank 4)\n"));
   ck_assert_str_eq(written, "");
   ck_assert_int_ne(access("hang-rank-3.txt", F_OK), 0);
@@ -141,7 +141,7 @@ static int body_lost_folder(void) {
 
 START_TEST(test_folder_cannot_be_written) {
   double seconds;
-  ck_assert_int_eq(run(body_lost_folder, true, &seconds), EXIT_CODE_HANG);
+  ck_assert_int_eq(run(body_lost_folder, SHORT_S, true, &seconds), EXIT_CODE_HANG);
   ck_assert_ptr_nonnull(strstr(said, "/nowhere/at/all/hang-rank-3.txt cannot be written: No such file"));
 }
 END_TEST
@@ -157,27 +157,23 @@ static int body_gets_on(void) {
 }
 
 static int body_off(void) {
-  cv_error err = {0};
-  watchdog_stop(&dog);
-  if (watchdog_start(&dog, 3, 0, &err) != CURVD_OK) return 101;
   pause_for(1.5);
   return 0;
 }
 
 START_TEST(test_gets_on) {
   double seconds;
-  ck_assert_int_eq(run(body_gets_on, true, &seconds), 0);
+  ck_assert_int_eq(run(body_gets_on, SHORT_S, true, &seconds), 0);
   ck_assert_str_eq(said, "");
   ck_assert_str_eq(written, "");
-  ck_assert_int_eq(run(body_off, true, &seconds), 0);
+  ck_assert_int_eq(run(body_off, 0, true, &seconds), 0);
 }
 END_TEST
 
-/* Time in which a process is stopped does not count: only what the watchdog sees. */
+/* Three seconds in which a process is stopped count as one, which is less than the time-out. */
 static int body_stopped(void) {
   pid_t me = getpid();
   watchdog_note(&dog, "batch", NULL);
-  dog.timeout_s = 1.5; /* a stop counts as a second */
   if (fork() == 0) {
     kill(me, SIGSTOP);
     pause_for(3);
@@ -194,7 +190,7 @@ static int body_stopped(void) {
 
 START_TEST(test_stopped) {
   double seconds;
-  ck_assert_int_eq(run(body_stopped, true, &seconds), 0);
+  ck_assert_int_eq(run(body_stopped, 1.5, true, &seconds), 0);
   ck_assert_double_gt(seconds, 3);
   ck_assert_str_eq(said, "");
 }
@@ -205,7 +201,6 @@ END_TEST
 /* Half the time-out has passed: it writes, and goes on. Once. */
 static int body_told(void) {
   signals_install();
-  dog.timeout_s = 2;
   watchdog_note(&dog, "waiting", NULL);
   raise(SIGTERM);
   pause_for(0.6);
@@ -219,7 +214,7 @@ static int body_told(void) {
 
 START_TEST(test_told_to_end) {
   double seconds;
-  ck_assert_int_eq(run(body_told, true, &seconds), 0);
+  ck_assert_int_eq(run(body_told, 2, true, &seconds), 0);
   ck_assert_ptr_nonnull(strstr(written, "in \"waiting\" (operation 1)"));
   ck_assert_ptr_eq(strchr(said, '\n'), said + strlen(said) - 1);
 }
