@@ -180,7 +180,8 @@ static int body_stopped(void) {
     kill(me, SIGCONT);
     _exit(0);
   }
-  pause_for(0.2);
+  pause_for(0.2); /* ends with the stop: the watchdog looks before there is anything new */
+  pause_for(0.4);
   for (int i = 0; i < 10; i++) {
     watchdog_note(&dog, "batch", NULL);
     pause_for(0.1);
@@ -190,7 +191,7 @@ static int body_stopped(void) {
 
 START_TEST(test_stopped) {
   double seconds;
-  ck_assert_int_eq(run(body_stopped, 1.5, true, &seconds), 0);
+  ck_assert_int_eq(run(body_stopped, 2.5, true, &seconds), 0);
   ck_assert_double_gt(seconds, 3);
   ck_assert_str_eq(said, "");
 }
