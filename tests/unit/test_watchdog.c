@@ -174,6 +174,7 @@ END_TEST
 static int body_stopped(void) {
   pid_t me = getpid();
   watchdog_note(&dog, "batch", NULL);
+  pause_for(0.3); /* the watchdog has seen that */
   if (fork() == 0) {
     kill(me, SIGSTOP);
     pause_for(3);
