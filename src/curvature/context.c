@@ -4,12 +4,15 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/overlap.h"
+#include "curvature/state.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+_Static_assert((int)CURVD_FLAGS == (int)CV_FLAGS, "comm.h carries the flags of curvd.h");
 
 static curvd_status fail(curvd_ctx *ctx, curvd_status code, const char *why) {
   ctx->error = (cv_error){0};
@@ -331,7 +334,8 @@ curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradien
   CV_TRY(check_running(ctx, true));
   if (ctx->is_finished) return fail(ctx, CURVD_ERR_STATE, "curvd_step after curvd_finish");
   curvd_status status = check_step(ctx, lr, gradients, n_layers);
-  if (ctx->comm.n_workers > 1) status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error);
+  status = cv_comm_agree_flags(&ctx->comm, status, ctx->flags_mine, &ctx->flags, &ctx->error);
+  ctx->flags_mine = 0;
   return status == CURVD_OK ? cv_step_run(ctx, lr, gradients) : status;
 }
 
@@ -348,6 +352,56 @@ curvd_status curvd_finish(curvd_ctx *ctx) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, true));
   return finish(ctx);
+}
+
+/* ---- state ---- */
+
+curvd_status curvd_on_state(curvd_ctx *ctx, const curvd_state_hooks *hooks, void *user) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  if (!hooks || !hooks->begin || !hooks->array || !hooks->end)
+    return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_on_state needs the hooks begin, array and end");
+  ctx->hooks = *hooks;
+  ctx->hooks_user = user;
+  return CURVD_OK;
+}
+
+static curvd_status check_between_steps(const curvd_ctx *ctx, cv_error *err) {
+  if (ctx->is_finished) return cv_fail(err, CURVD_ERR_STATE, "the state is saved and loaded before curvd_finish");
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) {
+      if (ctx->layer[i].factor[f].captured.rows == 0) continue;
+      return cv_fail(err, CURVD_ERR_STATE, "layer %s, rank %d: captured statistics wait for curvd_step: call it first",
+                     ctx->layer[i].name, ctx->comm.rank);
+    }
+  }
+  return CURVD_OK;
+}
+
+static curvd_status begin_state(curvd_ctx *ctx) {
+  CV_TRY(check_running(ctx, true));
+  return cv_comm_agree(&ctx->comm, CV_WORKERS, check_between_steps(ctx, &ctx->error), &ctx->error);
+}
+
+curvd_status curvd_save(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(begin_state(ctx));
+  return cv_state_save(ctx);
+}
+
+curvd_status curvd_load(curvd_ctx *ctx, int64_t step) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(begin_state(ctx));
+  if (step < 0) return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no step %lld", (long long)step);
+  return cv_state_load(ctx, step);
+}
+
+void curvd_raise(curvd_ctx *ctx, uint32_t flags) {
+  if (ctx) ctx->flags_mine |= flags & ((1u << CURVD_FLAGS) - 1);
+}
+
+uint32_t curvd_flags(const curvd_ctx *ctx) {
+  return ctx ? ctx->flags : 0;
 }
 
 /* ---- errors and version ---- */

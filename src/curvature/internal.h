@@ -267,6 +267,10 @@ struct curvd_ctx {
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
+  int64_t events_before[CURVD_EVENTS]; /* of the run that this one goes on with */
+  curvd_state_hooks hooks;             /* of the caller; array NULL: none */
+  void *hooks_user;
+  uint32_t flags_mine, flags; /* raised here for the coming step, and by anybody for the last one */
   cv_stage stage[CURVD_STAGES];
   int64_t sent_bytes[CURVD_TRAFFICS];
   double clip_scale;

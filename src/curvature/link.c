@@ -206,9 +206,7 @@ static curvd_status wait_for_slots(curvd_ctx *ctx) {
 curvd_status cv_links_settle(curvd_ctx *ctx) {
   CV_TRY(wait_for_slots(ctx));
   CV_TRY(cv_down_wait_all(ctx));
-  if (cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
-  int me = cv_comm_my_owner(&ctx->comm);
-  while (ctx->route[me].down.n_under_way > 0) cv_down_skip(ctx, me);
+  if (!cv_comm_is_worker(&ctx->comm)) cv_down_forget(ctx);
   return CURVD_OK;
 }
 

@@ -116,7 +116,7 @@ static void size(const curvd_ctx *ctx, cv_factor *factor) {
 
 static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
   (void)ctx;
-  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "a running average"};
+  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "average", CV_ARRAY_SYMMETRIC};
   return 1 + cv_pairs_arrays(factor, list + 1);
 }
 

@@ -13,6 +13,7 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/rebalance.h"
+#include "curvature/state.h"
 
 static const int64_t FINISH = -1; /* in place of a step's number */
 
@@ -197,6 +198,7 @@ static curvd_status serve_one(curvd_ctx *ctx, int64_t *word) {
   cv_stage_end(&ctx->stage[CURVD_STAGE_IDLE]);
   if (status != CURVD_OK || *word == FINISH) return status;
   if (*word == CV_WORD_MOVE) return cv_rebalance(ctx);
+  if (*word == CV_WORD_SAVE || *word == CV_WORD_LOAD) return cv_state_serve(ctx, *word);
   ctx->step = *word;
   return run_service(ctx);
 }
