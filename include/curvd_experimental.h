@@ -41,7 +41,7 @@ typedef struct curvd_layer_shape {
   int64_t d_in, d_out;
   bool has_bias;
   curvd_layer_kind kind; /* CURVD_LAYER_NORM: d_in 1, d_out channels, with a bias */
-  int64_t positions; /* output pixels of a convolution, whose d_in is kh kw c_in; 0: fully connected */
+  int64_t positions;     /* output pixels of a convolution, whose d_in is kh kw c_in; 0: fully connected */
 } curvd_layer_shape;
 
 typedef struct curvd_option_value {
@@ -158,6 +158,48 @@ typedef struct curvd_trial {
  * by rising step_s; *n of them, at most room. *n_tried: of all that were simulated. Errors: as curvd_predict. */
 CURVD_API curvd_status curvd_tune(const curvd_run_shape *shape, int64_t age_max, int32_t room, curvd_trial *trial,
                                   int32_t *n, int32_t *n_tried, char *message, size_t size);
+
+/* ---- The flight recorder ---------------------------------------------------------------------------------------- */
+
+/* What a rank does inside the library, for watchdogs and post-mortems: its last operations, always recorded, some tens
+ * of nanoseconds each. The functions below are [any thread], while another one is inside any call of the same context
+ * but curvd_create and curvd_destroy: a thread that looks now and then finds out what the rank hangs in. */
+#define CURVD_OPERATIONS 256 /* that are kept */
+
+typedef enum curvd_operation_kind {
+  CURVD_OPERATION_PHASE = 0,   /* the rank's own work, and what is nested in it */
+  CURVD_OPERATION_WAIT = 1,    /* for peer, in a call that returns afterwards */
+  CURVD_OPERATION_IDLE = 2,    /* a curvature rank's wait for its next command */
+  CURVD_OPERATION_TRANSFER = 3 /* to or from peer, behind the rank's back; ends when that is noticed */
+} curvd_operation_kind;
+
+/* peer: a rank of the context's communicator, or one of these. */
+#define CURVD_PEER_WORKERS (-1)
+#define CURVD_PEER_ALL (-2)
+#define CURVD_PEER_OWNERS (-3)
+#define CURVD_PEER_NONE (-4)
+
+typedef struct curvd_operation {
+  uint64_t number;   /* 1, 2, 3, ... on this rank */
+  const char *what;  /* "reduce gradients", "wait for preconditioners"; static */
+  const char *layer; /* NULL: of none, or of several; borrowed, as long as the context */
+  curvd_operation_kind kind;
+  int32_t peer;
+  int64_t bytes;         /* 0: not a transfer of its own */
+  int64_t step;          /* in which it began */
+  double begin_s, end_s; /* CLOCK_MONOTONIC, seconds; end_s 0: it has not ended */
+} curvd_operation;
+
+/* [any thread] The last operations, oldest first, n at most; older ones that have not ended, transfers apart, take the
+ * first places. Returns how many they are; 0 without a context. */
+CURVD_API int curvd_trace_read(const curvd_ctx *ctx, curvd_operation *last, int n);
+
+/* [any thread] A number that grows whenever this rank begins or ends an operation. It stands still while the rank waits
+ * for something that does not come, however busily it looks for it; and while it is outside of the library. */
+CURVD_API uint64_t curvd_heartbeat(const curvd_ctx *ctx);
+
+/* [any thread] Is this a curvature rank that waits for its next command? Then it is not what holds others up. */
+CURVD_API bool curvd_is_idle(const curvd_ctx *ctx);
 
 #ifdef __cplusplus
 }

@@ -18,9 +18,51 @@ void cv_coll_pause(cv_wait how, int64_t n) {
   nanosleep(&(struct timespec){.tv_nsec = (long)(sleep_ns < most ? sleep_ns : most)}, NULL);
 }
 
+/* ---- the record ---- */
+
+static uint64_t call_begin(const cv_comm *comm, const char *what, int32_t peer, int64_t bytes) {
+  return cv_trace_begin(comm->trace, CV_TRACE_WAIT, what, NULL, peer, bytes);
+}
+
+/* Ends the record of a blocking call. */
+static curvd_status call_end(const cv_comm *comm, uint64_t operation, int code, const char *call, cv_error *err) {
+  cv_trace_end(comm->trace, operation);
+  return cv_comm_check(code, call, err);
+}
+
+void cv_coll_wait_begin(cv_transfer *transfer) {
+  transfer->wait =
+      cv_trace_begin(transfer->trace, CV_TRACE_WAIT, transfer->what, NULL, transfer->peer, transfer->bytes);
+}
+
+void cv_coll_wait_end(cv_transfer *transfer) {
+  cv_trace_end(transfer->trace, transfer->wait);
+  transfer->wait = 0;
+}
+
+/* A transfer of no bytes is none. Who waits for what came before waits for this one now. */
+static void announce(const cv_comm *comm, const char *what, int32_t peer, int64_t bytes, cv_transfer *transfer) {
+  bool is_awaited = transfer->wait > 0;
+  if (is_awaited) cv_coll_wait_end(transfer);
+  transfer->trace = comm->trace;
+  transfer->what = what;
+  transfer->peer = peer;
+  transfer->bytes = bytes;
+  transfer->operation = bytes > 0 ? cv_trace_begin(comm->trace, CV_TRACE_TRANSFER, what, NULL, peer, bytes) : 0;
+  if (is_awaited) cv_coll_wait_begin(transfer);
+}
+
+/* Of a group: its owner, or on the owner all workers. */
+static int32_t other_end(const cv_comm *comm, int owner) {
+  return cv_comm_my_owner(comm) == owner ? CV_PEER_WORKERS : cv_comm_owner_rank(comm, owner);
+}
+
+/* ---- transfers ---- */
+
 static void expect_one(cv_transfer *transfer) {
   transfer->n = 1;
   transfer->count = 0;
+  transfer->wait = 0;
 }
 
 typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
@@ -30,6 +72,7 @@ static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count
                           cv_transfer *transfer, cv_error *err) {
   transfer->n = 0;
   transfer->count = 0;
+  transfer->wait = 0;
   if (count * size > CV_TRANSFER_MAX_BYTES) {
     return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld",
                    (long long)(count * size), (long long)CV_TRANSFER_MAX_BYTES);
@@ -71,8 +114,9 @@ curvd_status cv_coll_sum(const cv_comm *comm, float *x, int64_t count, cv_error 
   const int64_t most = PIECE_BYTES / (int64_t)sizeof *x;
   for (int64_t done = 0; done < count && comm->n_workers > 1; done += most) {
     int now = (int)(count - done < most ? count - done : most);
+    uint64_t operation = call_begin(comm, "sum gradients", CV_PEER_WORKERS, now * (int64_t)sizeof *x);
     int code = MPI_Allreduce(MPI_IN_PLACE, x + done, now, MPI_FLOAT, MPI_SUM, comm->workers);
-    CV_TRY(cv_comm_check(code, "MPI_Allreduce of gradients", err));
+    CV_TRY(call_end(comm, operation, code, "MPI_Allreduce of gradients", err));
   }
   return CURVD_OK;
 }
@@ -86,6 +130,7 @@ bool cv_coll_sums_parts(const cv_comm *comm) {
 static curvd_status begin_part(cv_transfer *t, cv_error *err) {
   float *to = t->worker == 0 ? t->x : t->inbox;
   int64_t most = PIECE_BYTES / (int64_t)sizeof *to;
+  announce(t->comm, "receive statistics", t->worker, t->count * (int64_t)sizeof *to, t);
   t->n = 0;
   for (int64_t done = 0; done < t->count; done += most) {
     int now = (int)(t->count - done < most ? t->count - done : most);
@@ -113,42 +158,58 @@ static curvd_status take_parts(const cv_comm *comm, int owner, float *x, float *
   transfer->x = x;
   transfer->inbox = inbox;
   transfer->count = count;
+  transfer->wait = 0;
   return begin_part(transfer, err);
 }
 
 curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
                                   cv_transfer *transfer, cv_error *err) {
   if (comm->n_ranks == 1) count = 0;
-  if (!cv_coll_sums_parts(comm)) return begin(comm, owner, x, count, sizeof *x, reduce_piece, transfer, err);
-  if (cv_comm_is_worker(comm)) return begin(comm, owner, x, count, sizeof *x, part_out, transfer, err);
-  CV_TRY(begin(comm, owner, x, 0, sizeof *x, part_out, transfer, err));
-  return take_parts(comm, owner, x, inbox, count, transfer, err);
+  bool sums_parts = cv_coll_sums_parts(comm), is_worker = cv_comm_is_worker(comm);
+  if (sums_parts && !is_worker) return take_parts(comm, owner, x, inbox, count, transfer, err);
+  CV_TRY(begin(comm, owner, x, count, sizeof *x, sums_parts ? part_out : reduce_piece, transfer, err));
+  announce(comm, sums_parts ? "send statistics" : "sum statistics", other_end(comm, owner), count * (int64_t)sizeof *x,
+           transfer);
+  return CURVD_OK;
 }
 
-curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
-                                     cv_error *err) {
+curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, const char *what, void *x, int64_t bytes,
+                                     cv_transfer *transfer, cv_error *err) {
   if (comm->n_ranks == 1) bytes = 0;
-  return begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err);
+  CV_TRY(begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err));
+  announce(comm, what, other_end(comm, owner), bytes, transfer);
+  return CURVD_OK;
+}
+
+/* Floats of every worker. */
+static int64_t bytes_of(const cv_comm *comm, const int *count) {
+  int64_t sum = 0;
+  for (int w = 0; w < comm->n_workers; w++) sum += count[w];
+  return sum * (int64_t)sizeof(float);
 }
 
 curvd_status cv_coll_scatter_sum(const cv_comm *comm, const float *x, float *mine, const int *count, cv_error *err) {
+  uint64_t operation = call_begin(comm, "scatter gradients", CV_PEER_WORKERS, bytes_of(comm, count));
   int code = MPI_Reduce_scatter(x, mine, count, MPI_FLOAT, MPI_SUM, comm->workers);
-  return cv_comm_check(code, "MPI_Reduce_scatter of gradients", err);
+  return call_end(comm, operation, code, "MPI_Reduce_scatter of gradients", err);
 }
 
 curvd_status cv_coll_gather(const cv_comm *comm, float *x, const int *count, const int *begin, cv_error *err) {
+  uint64_t operation = call_begin(comm, "gather directions", CV_PEER_WORKERS, bytes_of(comm, count));
   int code = MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, count, begin, MPI_FLOAT, comm->workers);
-  return cv_comm_check(code, "MPI_Allgatherv of directions", err);
+  return call_end(comm, operation, code, "MPI_Allgatherv of directions", err);
 }
 
 curvd_status cv_coll_sum_doubles(const cv_comm *comm, double *x, int count, cv_error *err) {
+  uint64_t operation = call_begin(comm, "add up sums", CV_PEER_WORKERS, count * (int64_t)sizeof *x);
   int code = MPI_Allreduce(MPI_IN_PLACE, x, count, MPI_DOUBLE, MPI_SUM, comm->workers);
-  return cv_comm_check(code, "MPI_Allreduce of sums", err);
+  return call_end(comm, operation, code, "MPI_Allreduce of sums", err);
 }
 
 curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_transfer *transfer,
                                 cv_error *err) {
   expect_one(transfer);
+  announce(comm, "send statistics", cv_comm_owner_rank(comm, owner), bytes, transfer);
   int code = MPI_Isend(x, (int)bytes, MPI_BYTE, root_of(comm, owner), TAG_ROWS, comm->up[owner], transfer->request);
   return cv_comm_check(code, "MPI_Isend of captured rows", err);
 }
@@ -156,6 +217,7 @@ curvd_status cv_coll_begin_send(const cv_comm *comm, int owner, const void *x, i
 curvd_status cv_coll_begin_receive(const cv_comm *comm, int owner, int worker, void *x, int64_t bytes,
                                    cv_transfer *transfer, cv_error *err) {
   expect_one(transfer);
+  announce(comm, "receive statistics", worker, bytes, transfer);
   int code = MPI_Irecv(x, (int)bytes, MPI_BYTE, worker, TAG_ROWS, comm->up[owner], transfer->request);
   return cv_comm_check(code, "MPI_Irecv of captured rows", err);
 }
@@ -165,33 +227,43 @@ curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err) {
   *is_done = transfer->n == 0;
   if (*is_done) return CURVD_OK;
   CV_TRY(cv_comm_check(MPI_Testall(transfer->n, transfer->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", err));
-  if (done) transfer->n = 0;
-  *is_done = done;
-  return done && transfer->count > 0 ? add_part(transfer, is_done, err) : CURVD_OK;
+  if (!done) *is_done = false;
+  if (!done) return CURVD_OK;
+  transfer->n = 0;
+  cv_trace_end(transfer->trace, transfer->operation);
+  *is_done = true;
+  return transfer->count > 0 ? add_part(transfer, is_done, err) : CURVD_OK;
 }
 
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
   bool is_done = false;
-  for (int64_t n = 0; !is_done; n++) {
-    CV_TRY(cv_coll_test(transfer, &is_done, err));
-    if (!is_done) cv_coll_pause(how, n);
+  curvd_status status = cv_coll_test(transfer, &is_done, err);
+  if (is_done || status != CURVD_OK) return status;
+  cv_coll_wait_begin(transfer);
+  for (int64_t n = 0; !is_done && status == CURVD_OK; n++) {
+    cv_coll_pause(how, n);
+    status = cv_coll_test(transfer, &is_done, err);
   }
-  return CURVD_OK;
+  cv_coll_wait_end(transfer);
+  return status;
 }
 
 curvd_status cv_coll_told(cv_comm *comm, cv_error *err) {
   if (!comm->commands) return CURVD_OK;
+  int64_t bytes = comm->n_curvature * (int64_t)sizeof *comm->words;
+  uint64_t operation = call_begin(comm, "wait until a command has left", CV_PEER_OWNERS, bytes);
   int code = MPI_Waitall(comm->n_curvature, comm->commands, MPI_STATUSES_IGNORE);
-  return cv_comm_check(code, "MPI_Waitall of commands", err);
+  return call_end(comm, operation, code, "MPI_Waitall of commands", err);
 }
 
 curvd_status cv_coll_tell(cv_comm *comm, int64_t word, cv_error *err) {
   CV_TRY(cv_coll_told(comm, err));
   for (int c = 0; c < comm->n_curvature && comm->commands; c++) {
     comm->words[c] = word;
+    uint64_t operation = call_begin(comm, "tell a command", comm->n_workers + c, sizeof word);
     int code =
         MPI_Isend(&comm->words[c], 1, MPI_INT64_T, comm->n_workers + c, TAG_COMMAND, comm->world, &comm->commands[c]);
-    CV_TRY(cv_comm_check(code, "MPI_Isend of a command", err));
+    CV_TRY(call_end(comm, operation, code, "MPI_Isend of a command", err));
   }
   return CURVD_OK;
 }
@@ -200,15 +272,22 @@ curvd_status cv_coll_hear(const cv_comm *comm, int64_t *word, cv_error *err) {
   cv_transfer transfer = {.n = 1};
   int code = MPI_Irecv(word, 1, MPI_INT64_T, 0, TAG_COMMAND, comm->world, &transfer.request[0]);
   CV_TRY(cv_comm_check(code, "MPI_Irecv of a command", err));
-  return cv_coll_end(&transfer, CV_WAIT_IDLE, err);
+  uint64_t operation = cv_trace_begin(comm->trace, CV_TRACE_IDLE, "hear a command", NULL, 0, sizeof *word);
+  curvd_status status = cv_coll_end(&transfer, CV_WAIT_IDLE, err);
+  cv_trace_end(comm->trace, operation);
+  return status;
 }
 
 curvd_status cv_coll_min(const cv_comm *comm, int64_t x, int64_t *least, cv_error *err) {
-  return cv_comm_check(MPI_Allreduce(&x, least, 1, MPI_INT64_T, MPI_MIN, comm->workers), "MPI_Allreduce", err);
+  uint64_t operation = call_begin(comm, "find the least", CV_PEER_WORKERS, sizeof x);
+  int code = MPI_Allreduce(&x, least, 1, MPI_INT64_T, MPI_MIN, comm->workers);
+  return call_end(comm, operation, code, "MPI_Allreduce", err);
 }
 
 curvd_status cv_coll_share(const cv_comm *comm, int32_t *x, int count, cv_error *err) {
-  return cv_comm_check(MPI_Bcast(x, count, MPI_INT32_T, 0, comm->world), "MPI_Bcast of a plan", err);
+  uint64_t operation = call_begin(comm, "share a plan", comm->rank == 0 ? CV_PEER_ALL : 0, count * (int64_t)sizeof *x);
+  int code = MPI_Bcast(x, count, MPI_INT32_T, 0, comm->world);
+  return call_end(comm, operation, code, "MPI_Bcast of a plan", err);
 }
 
 static curvd_status move_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
@@ -225,11 +304,13 @@ curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x
   cv_transfer transfer;
   void *from = (void *)(uintptr_t)x; /* MPI writes nothing there */
   CV_TRY(begin(comm, owner, from, bytes, 1, move_out, &transfer, err));
+  announce(comm, "send a factor", cv_comm_owner_rank(comm, owner), bytes, &transfer);
   return cv_coll_end(&transfer, CV_WAIT_ACTIVE, err);
 }
 
 curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err) {
   cv_transfer transfer;
   CV_TRY(begin(comm, owner, x, bytes, 1, move_in, &transfer, err));
+  announce(comm, "receive a factor", cv_comm_owner_rank(comm, owner), bytes, &transfer);
   return cv_coll_end(&transfer, CV_WAIT_GENTLY, err);
 }

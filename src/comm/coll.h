@@ -12,6 +12,12 @@ enum { CV_TRANSFER_PIECES = 64 }; /* x 512 MiB = 32 GiB */
 typedef struct cv_transfer {
   MPI_Request request[CV_TRANSFER_PIECES];
   int n;
+  /* as it is recorded: what it is, with whom, and its numbers there and of a wait for it (0: nobody waits) */
+  cv_trace *trace;
+  const char *what;
+  int32_t peer;
+  int64_t bytes;
+  uint64_t operation, wait;
   /* at the owner of a sum that comes as one message from each worker (cv_coll_begin_reduce); count 0: elsewhere */
   const cv_comm *comm;
   int owner, worker; /* worker: whose is under way */
@@ -37,9 +43,9 @@ bool cv_coll_sums_parts(const cv_comm *comm);
 curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
                                   cv_transfer *transfer, cv_error *err);
 
-/* [collective over the group of owner] bytes of the owner's x come to every worker. */
-curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_transfer *transfer,
-                                     cv_error *err);
+/* [collective over the group of owner] bytes of the owner's x come to every worker. what: for the record. */
+curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, const char *what, void *x, int64_t bytes,
+                                     cv_transfer *transfer, cv_error *err);
 
 /* [collective over the workers] x: count[0] + count[1] + ... floats of every worker. scatter_sum: mine (count of this
  * worker) becomes the sum over workers of its part of x. gather: worker w's part, at begin[w], comes to all. */
@@ -66,6 +72,10 @@ curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err);
  * transfers that all ranks have come to. */
 typedef enum cv_wait { CV_WAIT_ACTIVE, CV_WAIT_GENTLY, CV_WAIT_IDLE } cv_wait;
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err);
+
+/* For a wait of the caller's own making: records whom it waits for. */
+void cv_coll_wait_begin(cv_transfer *transfer);
+void cv_coll_wait_end(cv_transfer *transfer);
 
 /* What a waiting rank does between two looks; n: looks since it began to wait. */
 void cv_coll_pause(cv_wait how, int64_t n);

@@ -44,7 +44,7 @@ static curvd_status links_new(cv_comm *comm, cv_memory *memory, cv_error *err) {
   return CURVD_OK;
 }
 
-curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err) {
+static curvd_status split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err) {
   if (n_curvature < 0 || n_curvature >= comm->n_ranks) {
     return cv_fail(err, CURVD_ERR_LAYOUT,
                    "%lld curvature ranks leave no worker among %d ranks: start more ranks or lower curvature_ranks",
@@ -65,7 +65,14 @@ curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory
   return links_new(comm, memory, err);
 }
 
-curvd_status cv_comm_connect(cv_comm *comm, int owner, cv_error *err) {
+curvd_status cv_comm_split(cv_comm *comm, int64_t n_curvature, cv_memory *memory, cv_error *err) {
+  uint64_t operation = cv_trace_begin(comm->trace, CV_TRACE_WAIT, "split the ranks", NULL, CV_PEER_ALL, 0);
+  curvd_status status = split(comm, n_curvature, memory, err);
+  cv_trace_end(comm->trace, operation);
+  return status;
+}
+
+static curvd_status connect(cv_comm *comm, int owner, cv_error *err) {
   if (comm->n_curvature == 0) { /* sums are in one order over all owners, broadcasts are not */
     comm->up[owner] = comm->workers;
     return cv_comm_check(MPI_Comm_dup(comm->workers, &comm->down[owner]), "MPI_Comm_dup of the workers", err);
@@ -75,6 +82,13 @@ curvd_status cv_comm_connect(cv_comm *comm, int owner, cv_error *err) {
   CV_TRY(cv_comm_check(code, "MPI_Comm_split of an owner's group", err));
   if (!is_member) return CURVD_OK;
   return cv_comm_check(MPI_Comm_dup(comm->up[owner], &comm->down[owner]), "MPI_Comm_dup of an owner's group", err);
+}
+
+curvd_status cv_comm_connect(cv_comm *comm, int owner, cv_error *err) {
+  uint64_t operation = cv_trace_begin(comm->trace, CV_TRACE_WAIT, "connect an owner", NULL, CV_PEER_ALL, 0);
+  curvd_status status = connect(comm, owner, err);
+  cv_trace_end(comm->trace, operation);
+  return status;
 }
 
 static void free_comm(MPI_Comm *comm) {
@@ -110,7 +124,9 @@ int cv_comm_my_owner(const cv_comm *comm) {
 curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_error *err) {
   int64_t half[2] = {(int64_t)(x >> 32), (int64_t)(x & 0xffffffffu)};
   int64_t pair[4] = {half[0], -half[0], half[1], -half[1]}, most[4];
+  uint64_t operation = cv_trace_begin(comm->trace, CV_TRACE_WAIT, "compare", NULL, CV_PEER_ALL, sizeof pair);
   int code = MPI_Allreduce(pair, most, 4, MPI_INT64_T, MPI_MAX, comm->world);
+  cv_trace_end(comm->trace, operation);
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
   if (most[0] == -most[1] && most[2] == -most[3]) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_MISMATCH, "rank %d: the ranks differ in %s: every rank must make the same calls",
@@ -125,7 +141,10 @@ curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status min
   struct {
     int failed, rank;
   } in = {mine == CURVD_OK ? 0 : 1, comm->rank}, out = {0, 0};
+  int32_t peer = scope == CV_WORKERS ? CV_PEER_WORKERS : CV_PEER_ALL;
+  uint64_t operation = cv_trace_begin(comm->trace, CV_TRACE_WAIT, "agree", NULL, peer, sizeof in);
   int code = MPI_Allreduce(&in, &out, 1, MPI_2INT, MPI_MAXLOC, scope == CV_WORKERS ? comm->workers : comm->world);
+  cv_trace_end(comm->trace, operation);
   if (mine != CURVD_OK) return mine;
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
   return out.failed ? remote(out.rank, err) : CURVD_OK;

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "base/trace.h"
 
 #include <mpi.h>
 #include <stdbool.h>
@@ -24,7 +25,8 @@ typedef struct cv_comm {
   int64_t *words;        /* [n_curvature] and its word */
   int rank, n_ranks;
   int n_workers, n_curvature;
-  int n_owners; /* n_curvature, or n_workers when there is none */
+  int n_owners;    /* n_curvature, or n_workers when there is none */
+  cv_trace *trace; /* borrowed; NULL: nothing is recorded */
 } cv_comm;
 
 /* [collective over user] STATE: MPI is not initialised or already finalised. */

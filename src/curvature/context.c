@@ -33,6 +33,7 @@ curvd_status curvd_create(MPI_Comm comm, curvd_ctx **out) {
     free(ctx);
     return status;
   }
+  cv_record(ctx);
   *out = ctx;
   return CURVD_OK;
 }

@@ -70,13 +70,14 @@ static void receive(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, ch
 
 static curvd_status begin_header(curvd_ctx *ctx, int owner, cv_parcel *parcel) {
   parcel->state = CV_PARCEL_HEADER;
-  return cv_coll_begin_broadcast(&ctx->comm, owner, parcel->header, ctx->route[owner].down.header_bytes,
-                                 &parcel->header_way, &ctx->error);
+  return cv_coll_begin_broadcast(&ctx->comm, owner, "broadcast header", parcel->header,
+                                 ctx->route[owner].down.header_bytes, &parcel->header_way, &ctx->error);
 }
 
 static curvd_status begin_payload(curvd_ctx *ctx, int owner, cv_parcel *parcel, int64_t bytes) {
   parcel->state = CV_PARCEL_PAYLOAD;
-  return cv_coll_begin_broadcast(&ctx->comm, owner, parcel->payload, bytes, &parcel->payload_way, &ctx->error);
+  return cv_coll_begin_broadcast(&ctx->comm, owner, "broadcast preconditioners", parcel->payload, bytes,
+                                 &parcel->payload_way, &ctx->error);
 }
 
 static void arrive(curvd_ctx *ctx, cv_parcel *parcel) {
@@ -173,14 +174,30 @@ static cv_wait way_to_wait(const curvd_ctx *ctx) {
   return cv_up_is_sending(ctx) ? CV_WAIT_GENTLY : CV_WAIT_IDLE;
 }
 
+/* The first owner of which something has not come. */
+static int32_t late_owner(const curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    if (cv_down_is_awaited(&ctx->route[o].down)) return cv_comm_owner_rank(&ctx->comm, o);
+  }
+  return CV_PEER_NONE;
+}
+
 static curvd_status wait_until(curvd_ctx *ctx, bool (*is_done)(const curvd_ctx *ctx)) {
+  int32_t peer = CV_PEER_NONE;
+  uint64_t operation = 0;
   if (is_done(ctx)) return CURVD_OK;
   cv_links_wait_begin(ctx);
   curvd_status status = CURVD_OK;
   for (int64_t n = 0; status == CURVD_OK && !is_done(ctx); n++) {
+    if (n == 0 || late_owner(ctx) != peer) {
+      cv_trace_end(&ctx->trace, operation);
+      peer = late_owner(ctx);
+      operation = cv_trace_begin(&ctx->trace, CV_TRACE_WAIT, "wait for preconditioners", NULL, peer, 0);
+    }
     status = cv_links_advance(ctx);
     cv_coll_pause(way_to_wait(ctx), n);
   }
+  cv_trace_end(&ctx->trace, operation);
   cv_links_wait_end(ctx);
   return status;
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/trace.h"
 #include "comm/coll.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
@@ -232,6 +233,7 @@ typedef struct cv_flight {
 struct curvd_ctx {
   cv_error error;
   cv_log log;
+  cv_trace trace;
   cv_memory memory;
   cv_comm comm;
   cv_settings_book book;
@@ -304,6 +306,9 @@ cv_plan_layer cv_planned_layer(const cv_layer *layer);
 curvd_status cv_plan_make(curvd_ctx *ctx);
 curvd_status cv_plan_solver_room(curvd_ctx *ctx);
 void cv_plan_free(curvd_ctx *ctx);
+
+/* operations.c: stages and transfers are recorded from now on. */
+void cv_record(curvd_ctx *ctx);
 
 /* step.c: the algorithm. */
 bool cv_step_wants_statistics(const curvd_ctx *ctx);

@@ -77,8 +77,8 @@ static curvd_status begin(curvd_ctx *ctx, cv_trial *trial) {
         cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, NULL, trial->up_floats, &trial->way[0], err));
   if (trial->row_bytes > 0)
     CV_TRY(cv_coll_begin_send(&ctx->comm, trial->owner, route->up.rows, trial->row_bytes, &trial->way[1], err));
-  return cv_coll_begin_broadcast(&ctx->comm, trial->owner, route->down.payloads, trial->down_bytes, &trial->way[2],
-                                 err);
+  return cv_coll_begin_broadcast(&ctx->comm, trial->owner, "try the overlap", route->down.payloads, trial->down_bytes,
+                                 &trial->way[2], err);
 }
 
 static curvd_status look(curvd_ctx *ctx, cv_trial *trial, bool *is_done) {
@@ -105,7 +105,8 @@ static curvd_status serve(curvd_ctx *ctx, cv_trial *trial) {
     CV_TRY(cv_coll_begin_receive(&ctx->comm, trial->owner, w, route->up.inbox, trial->row_bytes, way, err));
     CV_TRY(cv_coll_end(way, CV_WAIT_GENTLY, err));
   }
-  CV_TRY(cv_coll_begin_broadcast(&ctx->comm, trial->owner, route->down.payloads, trial->down_bytes, way, err));
+  CV_TRY(cv_coll_begin_broadcast(&ctx->comm, trial->owner, "try the overlap", route->down.payloads, trial->down_bytes,
+                                 way, err));
   return cv_coll_end(way, CV_WAIT_GENTLY, err);
 }
 

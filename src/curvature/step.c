@@ -42,7 +42,9 @@ static void average(curvd_ctx *ctx, const float *wire) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, me)) continue;
     double begin_s = cv_wall_s();
+    uint64_t operation = cv_trace_begin(&ctx->trace, CV_TRACE_PHASE, "average", layer->name, CV_PEER_NONE, 0);
     wire = layer->method->absorb(ctx, layer, wire);
+    cv_trace_end(&ctx->trace, operation);
     cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
   cv_stage_end(&ctx->stage[CURVD_STAGE_AVERAGE]);
@@ -64,7 +66,9 @@ static curvd_status refresh(curvd_ctx *ctx) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, me)) continue;
     double begin_s = cv_wall_s();
+    uint64_t operation = cv_trace_begin(&ctx->trace, CV_TRACE_PHASE, "refresh", layer->name, CV_PEER_NONE, 0);
     layer->method->refresh(ctx, layer, i);
+    cv_trace_end(&ctx->trace, operation);
     cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
   return CURVD_OK;

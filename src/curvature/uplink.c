@@ -23,12 +23,14 @@ curvd_status cv_up_wait(curvd_ctx *ctx, cv_transfer *transfer, cv_wait how) {
   CV_TRY(cv_coll_test(transfer, &is_done, &ctx->error));
   if (is_done) return CURVD_OK;
   cv_links_wait_begin(ctx);
+  cv_coll_wait_begin(transfer);
   curvd_status status = CURVD_OK;
   for (int64_t n = 0; status == CURVD_OK && !is_done; n++) {
     status = cv_links_advance(ctx);
     cv_coll_pause(how, n);
     if (status == CURVD_OK) status = cv_coll_test(transfer, &is_done, &ctx->error);
   }
+  cv_coll_wait_end(transfer);
   cv_links_wait_end(ctx);
   return status;
 }
@@ -182,7 +184,9 @@ static void absorb_rows(curvd_ctx *ctx, const char *message) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, me) || !layer->method->absorb_rows) continue;
     double begin_s = cv_wall_s();
+    uint64_t operation = cv_trace_begin(&ctx->trace, CV_TRACE_PHASE, "average", layer->name, CV_PEER_NONE, 0);
     message = layer->method->absorb_rows(ctx, layer, message);
+    cv_trace_end(&ctx->trace, operation);
     cv_rebalance_note(layer, cv_wall_s() - begin_s);
   }
 }

@@ -3,10 +3,12 @@
 #include "train/report.h"
 #include "train/run.h"
 #include "train/trainer.h"
+#include "train/watchdog.h"
 
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { STEP_TIMES = 32 };
 
@@ -14,6 +16,7 @@ enum { STEP_TIMES = 32 };
 typedef struct loop {
   trainer trainer;
   run run;
+  watchdog watchdog;
   double step_s[STEP_TIMES]; /* the last ones */
   int64_t next_eval;
   trainer_score score;
@@ -98,26 +101,48 @@ static curvd_status train_roles(loop *l, cv_error *err) {
   return status;
 }
 
+/* Every rank's watchdog writes into the run folder, which rank 0 has chosen. */
+static void share_folder(loop *l) {
+  char folder[CV_OPTION_TEXT_MAX];
+  memcpy(folder, l->run.folder, sizeof folder);
+  MPI_Bcast(folder, (int)sizeof folder, MPI_CHAR, 0, l->trainer.world);
+  watchdog_folder(&l->watchdog, folder);
+}
+
 static curvd_status train(loop *l, config *c, cv_error *err) {
   trainer *t = &l->trainer;
   openblas_set_num_threads((int)c->values.blas_threads);
   CV_TRY(trainer_create(c, MPI_COMM_WORLD, t, err));
+  trainer_record(t, &l->watchdog.trace);
+  watchdog_look_after(&l->watchdog, t->ctx);
   curvd_status status = t->rank == 0 ? run_open(c, c->method, c->values.seed, &l->run, err) : CURVD_OK;
   status = trainer_agree(t->world, status, err);
   if (status == CURVD_OK) {
     curvd_log_to(t->ctx, log_line, l, 2);
+    share_folder(l);
     report_begin(t, &l->run);
-    status = trainer_agree(t->world, train_roles(l, err), err);
+    watchdog_note(&l->watchdog, "train", NULL);
+    status = train_roles(l, err);
+    watchdog_note(&l->watchdog, "end the run", NULL);
+    status = trainer_agree(t->world, status, err);
     if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal);
   }
   run_close(&l->run, status != CURVD_OK && t->step == 0);
+  watchdog_look_after(&l->watchdog, NULL);
   trainer_free(t);
   return status;
 }
 
 static curvd_status train_once(config *c, cv_error *err) {
   static loop l;
-  return train(&l, c, err);
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  curvd_status status = watchdog_start(&l.watchdog, rank, c->values.hang_timeout, err);
+  watchdog_note(&l.watchdog, "set up", NULL);
+  status = trainer_agree(MPI_COMM_WORLD, status, err);
+  if (status == CURVD_OK) status = train(&l, c, err);
+  watchdog_stop(&l.watchdog);
+  return status;
 }
 
 int cmd_train(int argc, char **argv) {

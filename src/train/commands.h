@@ -16,7 +16,8 @@
   X(EXIT_CODE_LAYOUT, 4, "impossible split of the ranks")                                                              \
   X(EXIT_CODE_NUMERIC, 5, "numbers that are not finite")                                                               \
   X(EXIT_CODE_MEMORY, 6, "out of memory")                                                                              \
-  X(EXIT_CODE_MPI, 7, "MPI failed")
+  X(EXIT_CODE_MPI, 7, "MPI failed")                                                                                    \
+  X(EXIT_CODE_HANG, 8, "a rank stood still longer than hang_timeout")
 
 #define EXIT_CODE_ENUM(name, code, text) name = code,
 typedef enum exit_code { EXIT_CODE_LIST(EXIT_CODE_ENUM) } exit_code;

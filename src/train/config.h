@@ -59,6 +59,7 @@ typedef struct train_config {
   char run_dir[CV_OPTION_TEXT_MAX]; /* "auto": runs/<date>-<method>-s<seed> */
   int64_t seed;
   int64_t blas_threads; /* per rank */
+  double hang_timeout;  /* seconds; 0: no watchdog */
 } train_config;
 
 /* One option, of the program or of the library. */

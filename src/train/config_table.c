@@ -87,6 +87,10 @@ static const cv_option table[] = {
      "ranks that only own and refresh curvature factors; 0: the workers do it themselves", AT(curvature_ranks)},
     {"blas_threads", CV_OPTION_INTEGER, "ranks", "threads", 1, 4096, NULL, "1", "BLAS threads of each rank",
      AT(blas_threads)},
+    {"hang_timeout", CV_OPTION_REAL, "ranks", "s", 0, 1e9, NULL, "600",
+     "end the run with exit code 8 when a rank has stood still for so long, and write what it was in into the run "
+     "folder; 0: wait for ever",
+     AT(hang_timeout)},
 
     {"run_dir", CV_OPTION_TEXT, "output", "", 0, 0, NULL, "auto",
      "folder for config.yaml and metrics.jsonl; auto: runs/<date>-<method>-s<seed>", AT(run_dir)},

@@ -12,6 +12,15 @@ const char *trainer_stage_name(int stage) {
   return stage >= 0 && stage < TRAINER_STAGES ? stage_name[stage] : "?";
 }
 
+void trainer_record(trainer *t, cv_trace *trace) {
+  t->trace = trace;
+  trace->step = &t->step;
+  for (int i = 0; i < TRAINER_STAGES; i++) {
+    t->stage[i].trace = trace;
+    t->stage[i].name = stage_name[i];
+  }
+}
+
 bool trainer_is_worker(const trainer *t) {
   return t->worker >= 0;
 }
@@ -217,7 +226,9 @@ curvd_status trainer_finish(trainer *t, cv_error *err) {
 
 double trainer_loss(trainer *t) {
   double in[2] = {t->loss_sum, (double)t->loss_rows}, out[2];
+  uint64_t operation = cv_trace_begin(t->trace, CV_TRACE_WAIT, "sum losses", NULL, CV_PEER_WORKERS, sizeof in);
   MPI_Allreduce(in, out, 2, MPI_DOUBLE, MPI_SUM, t->workers);
+  cv_trace_end(t->trace, operation);
   t->loss_sum = 0;
   t->loss_rows = 0;
   return out[0] / out[1];

@@ -57,6 +57,7 @@ typedef struct trainer {
   double lr;                        /* of the last step */
   double cpu_begin_s, wall_begin_s; /* start of training */
   cv_stage stage[TRAINER_STAGES];
+  cv_trace *trace; /* borrowed; NULL: nothing is recorded */
 } trainer;
 
 /* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model,
@@ -66,6 +67,9 @@ curvd_status trainer_create(config *c, MPI_Comm world, trainer *run, cv_error *e
 /* [collective over world] Only the service's plan, without memory and data: nothing can be run. */
 curvd_status trainer_plan(config *c, MPI_Comm world, trainer *run, cv_error *err);
 void trainer_free(trainer *run);
+
+/* [local] Stages, and waits of its own, are recorded from now on. trace: borrowed, as long as the trainer. */
+void trainer_record(trainer *run, cv_trace *trace);
 
 /* [local] Is this rank a worker? A curvature rank calls trainer_serve instead of trainer_step. */
 bool trainer_is_worker(const trainer *run);
