@@ -3,9 +3,9 @@
  *   curvature.run                       step, refreshes under way, counts of events
  *   curvature.under_way                 their steps, oldest first
  *   curvature.LAYER.run, .momentum, .P, .R
- *   curvature.LAYER.A.owner             numbers of cv_owned; then the arrays of its store (store.h)
- *   curvature.LAYER.A.applied           cv_factor_state in force; then .D, .U, or .inverse, or .units; .seed
- *   curvature.LAYER.A.parcel0           the same of a refresh under way; then .parcel0.D, ...
+ *   curvature.LAYER.A.owner, .owner_state   numbers of cv_owned; then the arrays of its store (store.h)
+ *   curvature.LAYER.A.applied           cv_factor_state in force (its seconds apart: .applied_seconds); then .D, .U, or
+ * .inverse, or .units; .seed curvature.LAYER.A.parcel0           the same of a refresh under way; then .parcel0.D, ...
  *
  * Factors are A, G, or the "blocks" of a unit layer. Saved, every number comes on one rank: what all workers hold alike
  * on the worker that applies the layer, or else on one of them after the other; what owners hold on them. Loaded, every

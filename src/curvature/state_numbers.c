@@ -4,9 +4,10 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { NUMBERS_MAX = 64 };
+enum { NUMBERS_MAX = 32 };
 
 typedef enum number_kind { WHOLE, REAL, FLAG } number_kind;
 
@@ -24,8 +25,13 @@ static const number of_state[] = {
     {offsetof(cv_factor_state, tau), REAL},         {offsetof(cv_factor_state, missing_trace), REAL},
     {offsetof(cv_factor_state, error_bound), REAL}, {offsetof(cv_factor_state, error_norm), REAL},
     {offsetof(cv_factor_state, residual), REAL},    {offsetof(cv_factor_state, orthogonality), REAL},
-    {offsetof(cv_factor_state, drift), REAL},       {offsetof(cv_factor_state, seconds), REAL},
-    {offsetof(cv_factor_state, work_s), REAL},      {offsetof(cv_factor_state, extra_damping), REAL},
+    {offsetof(cv_factor_state, drift), REAL},       {offsetof(cv_factor_state, extra_damping), REAL},
+};
+
+/* Apart: two runs that are the same have other ones. */
+static const number of_clock[] = {
+    {offsetof(cv_factor_state, seconds), REAL},
+    {offsetof(cv_factor_state, work_s), REAL},
 };
 
 static const number of_owned[] = {
@@ -56,11 +62,14 @@ static const number of_owned[] = {
     {offsetof(cv_owned, last.drift), REAL},
     {offsetof(cv_owned, last.products), WHOLE},
     {offsetof(cv_owned, last.replaced), WHOLE},
-    {offsetof(cv_owned, last.seconds), REAL},
 };
 
-enum { STATE_NUMBERS = sizeof of_state / sizeof of_state[0], OWNED_NUMBERS = sizeof of_owned / sizeof of_owned[0] };
-_Static_assert((int)STATE_NUMBERS + (int)OWNED_NUMBERS <= (int)NUMBERS_MAX, "room for all numbers of a factor");
+enum {
+  STATE_NUMBERS = sizeof of_state / sizeof of_state[0],
+  CLOCK_NUMBERS = sizeof of_clock / sizeof of_clock[0],
+  OWNED_NUMBERS = sizeof of_owned / sizeof of_owned[0]
+};
+_Static_assert((int)STATE_NUMBERS <= (int)NUMBERS_MAX && (int)OWNED_NUMBERS <= (int)NUMBERS_MAX, "room for a table");
 
 static void get(const void *from, const number *table, int n, double *x) {
   for (int i = 0; i < n; i++) {
@@ -144,32 +153,35 @@ static bool owned_fits(const cv_factor *factor, const cv_owned *own) {
          own->eig_rank <= k && own->window.rows >= 0 && own->window.rows <= own->window.room;
 }
 
+/* A struct's numbers of one table, both ways. */
+static curvd_status walk_table(const cv_walk *walk, const char *name, const number *table, int n, void *of) {
+  double x[NUMBERS_MAX];
+  get(of, table, n, x);
+  CV_TRY(cv_walk_numbers(walk, name, x, n));
+  if (!walk->is_load) return CURVD_OK;
+  if (!is_sound(table, n, x)) return refuse(walk, name);
+  set(of, table, n, x);
+  return CURVD_OK;
+}
+
 curvd_status cv_walk_factor_state(const cv_walk *walk, const char *name, const cv_factor *factor,
                                   cv_factor_state *state) {
-  double x[STATE_NUMBERS];
   cv_factor_state loaded = *state;
-  get(state, of_state, STATE_NUMBERS, x);
-  CV_TRY(cv_walk_numbers(walk, name, x, STATE_NUMBERS));
-  if (!walk->is_load) return CURVD_OK;
-  if (!is_sound(of_state, STATE_NUMBERS, x)) return refuse(walk, name);
-  set(&loaded, of_state, STATE_NUMBERS, x);
-  if (!fits(walk, factor, &loaded)) return refuse(walk, name);
+  char seconds[48];
+  snprintf(seconds, sizeof seconds, "%s_seconds", name);
+  CV_TRY(walk_table(walk, name, of_state, STATE_NUMBERS, &loaded));
+  CV_TRY(walk_table(walk, seconds, of_clock, CLOCK_NUMBERS, &loaded));
+  if (walk->is_load && !fits(walk, factor, &loaded)) return refuse(walk, name);
   *state = loaded;
   return CURVD_OK;
 }
 
 curvd_status cv_walk_owned(const cv_walk *walk, cv_factor *factor) {
   static const char name[] = "owner";
-  double x[OWNED_NUMBERS + STATE_NUMBERS], *fresh = x + OWNED_NUMBERS;
   cv_owned loaded = factor->own;
-  get(&factor->own, of_owned, OWNED_NUMBERS, x);
-  get(&factor->own.fresh, of_state, STATE_NUMBERS, fresh);
-  CV_TRY(cv_walk_numbers(walk, name, x, OWNED_NUMBERS + STATE_NUMBERS));
-  if (!walk->is_load) return CURVD_OK;
-  if (!is_sound(of_owned, OWNED_NUMBERS, x) || !is_sound(of_state, STATE_NUMBERS, fresh)) return refuse(walk, name);
-  set(&loaded, of_owned, OWNED_NUMBERS, x);
-  set(&loaded.fresh, of_state, STATE_NUMBERS, fresh);
-  if (!owned_fits(factor, &loaded) || !fits(walk, factor, &loaded.fresh)) return refuse(walk, name);
+  CV_TRY(walk_table(walk, name, of_owned, OWNED_NUMBERS, &loaded));
+  CV_TRY(cv_walk_factor_state(walk, "owner_state", factor, &loaded.fresh));
+  if (walk->is_load && !owned_fits(factor, &loaded)) return refuse(walk, name);
   factor->own = loaded;
   return CURVD_OK;
 }

@@ -13,6 +13,8 @@
 typedef enum train_optimizer { TRAIN_OPTIMIZER_AUTO, TRAIN_SGD, TRAIN_ADAMW } train_optimizer;
 typedef enum train_norm { TRAIN_NORM_LOCAL, TRAIN_NORM_ALL } train_norm;
 typedef enum train_augment { TRAIN_AUGMENT_NONE, TRAIN_AUGMENT_CROP_FLIP } train_augment;
+typedef enum train_failure { TRAIN_FAILURE_GO_ON, TRAIN_FAILURE_STOP } train_failure;
+typedef enum train_nan { TRAIN_NAN_STOP, TRAIN_NAN_SKIP, TRAIN_NAN_ROLLBACK } train_nan;
 typedef enum train_method {
   TRAIN_METHOD_SGD,
   TRAIN_METHOD_ADAMW,
@@ -56,6 +58,13 @@ typedef struct train_config {
   double eval_every;         /* epochs */
   double target_accuracy;    /* percent; 0: none */
   int64_t log_every;         /* steps */
+  int64_t checkpoint_steps;  /* 0: not by steps */
+  double checkpoint_minutes; /* 0: not by time */
+  int64_t checkpoint_keep;
+  int32_t checkpoint_failure;       /* train_failure */
+  char resume[CV_OPTION_TEXT_MAX];  /* "no", "auto", or a folder */
+  double time_budget;               /* seconds; 0: none */
+  int32_t nan;                      /* train_nan */
   char run_dir[CV_OPTION_TEXT_MAX]; /* "auto": runs/<date>-<method>-s<seed> */
   int64_t seed;
   int64_t blas_threads; /* per rank */

@@ -21,6 +21,14 @@ void trainer_record(trainer *t, cv_trace *trace) {
   }
 }
 
+double trainer_wall_s(const trainer *t) {
+  return cv_wall_s() - t->wall_begin_s - t->stage[TRAINER_EVALUATE].wall_s;
+}
+
+double trainer_cpu_s(const trainer *t) {
+  return cv_cpu_s() - t->cpu_begin_s - t->stage[TRAINER_EVALUATE].cpu_s;
+}
+
 bool trainer_is_worker(const trainer *t) {
   return t->worker >= 0;
 }
@@ -212,6 +220,15 @@ curvd_status trainer_step(trainer *t, cv_error *err) {
   cv_stage_end(&t->stage[TRAINER_UPDATE]);
   t->step++;
   return CURVD_OK;
+}
+
+void trainer_leave_out(trainer *t) {
+  for (int i = 0; i < t->model.spec.n_layers; i++) {
+    nn_layer *layer = &t->model.layer[i];
+    if (layer->gradient) memset(layer->gradient, 0, (size_t)(layer->d_out * layer->ld) * sizeof(float));
+  }
+  if (!isfinite(t->loss_sum)) t->loss_sum = 0, t->loss_rows = 0;
+  t->step++;
 }
 
 curvd_status trainer_serve(trainer *t, cv_error *err) {

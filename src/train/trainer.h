@@ -50,15 +50,21 @@ typedef struct trainer {
   int32_t *labels; /* (rows_max) */
   float *targets;  /* (rows_max, nn_ld(d_out)) */
   int64_t steps_per_epoch, total_steps, step;
-  double loss_sum; /* of this rank's examples since trainer_loss */
+  int64_t first_step; /* of this process: more than 0 in a run that was resumed */
+  double loss_sum;    /* of this rank's examples since trainer_loss */
   int64_t loss_rows;
-  int64_t rows_now;                 /* of the piece in the model */
-  int64_t rows_fisher;              /* the first so many of them serve the statistics */
-  double lr;                        /* of the last step */
-  double cpu_begin_s, wall_begin_s; /* start of training */
+  int64_t rows_now;                   /* of the piece in the model */
+  int64_t rows_fisher;                /* the first so many of them serve the statistics */
+  double lr;                          /* of the last step */
+  double cpu_begin_s, wall_begin_s;   /* start of training */
+  double cpu_before_s, wall_before_s; /* of training before this process, in a run that was resumed */
   cv_stage stage[TRAINER_STAGES];
   cv_trace *trace; /* borrowed; NULL: nothing is recorded */
 } trainer;
+
+/* [local] Seconds of training of this process on this rank, evaluation left out. */
+double trainer_wall_s(const trainer *run);
+double trainer_cpu_s(const trainer *run);
 
 /* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model,
  * optimizer and plan. On failure every rank returns the code of the first rank that failed, with its sentence. */
@@ -76,6 +82,9 @@ bool trainer_is_worker(const trainer *run);
 
 /* [collective over the workers] One step on the next batch. */
 curvd_status trainer_step(trainer *run, cv_error *err);
+
+/* [local] The step that failed is left out: averages of gradients begin anew. */
+void trainer_leave_out(trainer *run);
 
 /* [collective: curvature ranks and workers] Curvature ranks serve until the workers call trainer_finish. */
 curvd_status trainer_serve(trainer *run, cv_error *err);
