@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -146,6 +147,8 @@ static curvd_status put(config *to, const source *from, const char *name, const 
 
 static curvd_status take_pair(void *user, const config_pair *pair, cv_error *err) {
   config *to = user;
+  bool is_run_file = to->file[0] == '\0'; /* whose places are those of --resume now */
+  if (is_run_file && (strcmp(pair->key, "run_dir") == 0 || strcmp(pair->key, "resume") == 0)) return CURVD_OK;
   char name_place[240], value_place[240], origin[240];
   snprintf(name_place, sizeof name_place, "%.180s:%ld:%ld: ", pair->file, pair->key_line, pair->key_column);
   snprintf(value_place, sizeof value_place, "%.180s:%ld:%ld: ", pair->file, pair->value_line, pair->value_column);
@@ -230,13 +233,24 @@ static curvd_status file_name(config *to, const flag *given, cv_error *err) {
   return CURVD_OK;
 }
 
-/* Goes through all flags: only --config (for_file), or all the others. */
+/* The configuration of the run that --resume goes on with: of a run folder, or of the one around a checkpoint. */
+static void file_of_run(config *to, const flag *given) {
+  static const char *const places[] = {"config.yaml", "../../config.yaml"};
+  if (given->text == NULL || strcmp(given->text, "no") == 0 || strcmp(given->text, "auto") == 0) return;
+  for (size_t i = 0; i < sizeof places / sizeof places[0] && to->run_file[0] == '\0'; i++) {
+    snprintf(to->run_file, sizeof to->run_file, "%.480s/%s", given->text, places[i]);
+    if (access(to->run_file, R_OK) != 0) to->run_file[0] = '\0';
+  }
+}
+
+/* Goes through all flags: only those that name a file (for_file), or all but --config. */
 static curvd_status flags_read(int argc, char *const *argv, bool for_file, config *to, cv_error *err) {
   flag given;
   for (int i = 0; i < argc; i += given.n_words) {
     CV_TRY(flag_read(argc - i, argv + i, to, &given, err));
     bool is_file = strcmp(given.name, "config") == 0;
     if (is_file && for_file) CV_TRY(file_name(to, &given, err));
+    if (for_file && strcmp(given.name, "resume") == 0) file_of_run(to, &given);
     if (!is_file && !for_file) CV_TRY(put_flag(to, &given, err));
   }
   return CURVD_OK;
@@ -279,7 +293,8 @@ static curvd_status defaults_set(config *to, cv_error *err) {
 
 static curvd_status sources_read(int argc, char *const *argv, config *to, cv_error *err) {
   CV_TRY(flags_read(argc, argv, true, to, err));
-  if (to->file[0] != '\0') CV_TRY(config_yaml_read(to->file, CONFIG_MAPPING, take_pair, to, err));
+  const char *file = to->file[0] != '\0' ? to->file : to->run_file;
+  if (file[0] != '\0') CV_TRY(config_yaml_read(file, CONFIG_MAPPING, take_pair, to, err));
   for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
     CV_TRY(put_variable(to, *variable, err));
   return flags_read(argc, argv, false, to, err);

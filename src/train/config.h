@@ -90,7 +90,8 @@ typedef struct config {
   config_entry *entry; /* n of them, in the order of help: group by group */
   int n;
   char method[32];               /* the option's word */
-  char file[CV_OPTION_TEXT_MAX]; /* of --config, "" without */
+  char file[CV_OPTION_TEXT_MAX];     /* of --config, "" without */
+  char run_file[CV_OPTION_TEXT_MAX]; /* of the run that --resume names; counts without --config */
 } config;
 
 /* Every option at its default, whatever file, environment and flags say. */
