@@ -16,7 +16,8 @@
   X(EXIT_CODE_LAYOUT, 4, "impossible split of the ranks")                                                              \
   X(EXIT_CODE_NUMERIC, 5, "numbers that are not finite")                                                               \
   X(EXIT_CODE_MEMORY, 6, "out of memory")                                                                              \
-  X(EXIT_CODE_MPI, 7, "MPI failed")
+  X(EXIT_CODE_MPI, 7, "MPI failed")                                                                                    \
+  X(EXIT_CODE_DIFFERENT, 8, "two checkpoints differ")
 
 #define EXIT_CODE_ENUM(name, code, text) name = code,
 typedef enum exit_code { EXIT_CODE_LIST(EXIT_CODE_ENUM) } exit_code;
@@ -39,6 +40,7 @@ int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run
 int cmd_tune(int argc, char **argv);    /* measures, and names the best split of the ranks; MPI only under mpirun */
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
+int cmd_checkpoint(int argc, char **argv); /* lists, verifies, compares and exports checkpoints without MPI */
 
 /* Writes every option with type, default, range and meaning, for help. */
 curvd_status options_print(FILE *out, cv_error *err);
