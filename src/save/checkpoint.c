@@ -162,6 +162,16 @@ int64_t checkpoint_step(const checkpoint *cp) {
   return cp->manifest.step;
 }
 
+int64_t checkpoint_ranks(const checkpoint *cp) {
+  return cp->manifest.n_shards;
+}
+
+int64_t checkpoint_bytes(const checkpoint *cp) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < cp->manifest.n_shards; i++) bytes += cp->manifest.shard[i].bytes;
+  return bytes;
+}
+
 const json_t *checkpoint_about(const checkpoint *cp) {
   return cp->manifest.about;
 }

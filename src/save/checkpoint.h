@@ -19,6 +19,8 @@ curvd_status checkpoint_open(const char *folder, checkpoint **made, cv_error *er
 void checkpoint_close(checkpoint **cp);
 
 int64_t checkpoint_step(const checkpoint *cp);
+int64_t checkpoint_ranks(const checkpoint *cp);       /* that wrote it: its shards */
+int64_t checkpoint_bytes(const checkpoint *cp);       /* of all shards */
 const json_t *checkpoint_about(const checkpoint *cp); /* what saver_settings.about was; borrowed */
 
 /* Its arrays, sorted by name: parts of one name are one. rows, columns of the whole; a triangle's are equal. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers go to files as they lie in memory");
+
 void shard_clear(shard *s) {
   s->bytes = 0;
   s->n_tensors = 0;

@@ -59,7 +59,8 @@ static inline int count_unfinished(void) {
   DIR *list = opendir(save_folder);
   int n = 0;
   ck_assert_ptr_nonnull(list);
-  for (const struct dirent *entry; (entry = readdir(list)) != NULL;) n += strrchr(entry->d_name + 1, '.') != NULL;
+  for (const struct dirent *entry; (entry = readdir(list)) != NULL;)
+    n += entry->d_name[0] != '.' && strchr(entry->d_name, '.') != NULL;
   closedir(list);
   return n;
 }
