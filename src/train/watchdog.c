@@ -132,20 +132,20 @@ static bool write_file(const watchdog *w, const report *r, const char *path) {
   return fclose(file) == 0 && is_written;
 }
 
+/* The process may end without flushing. */
 static void tell(const watchdog *w) {
   static report r;
   char path[CV_OPTION_TEXT_MAX + 32];
   make_report(w, &r);
+  snprintf(path, sizeof path, "%s/hang-rank-%d.txt", w->folder, w->rank);
   if (w->folder[0] == '\0') {
     fprintf(stderr, "curvd: %s\n", r.sentence);
-    return;
-  }
-  snprintf(path, sizeof path, "%s/hang-rank-%d.txt", w->folder, w->rank);
-  if (write_file(w, &r, path)) {
+  } else if (write_file(w, &r, path)) {
     fprintf(stderr, "curvd: %s: see %s\n", r.sentence, path);
   } else {
     fprintf(stderr, "curvd: %s; %s cannot be written: %s\n", r.sentence, path, strerror(errno));
   }
+  fflush(stderr);
 }
 
 /* ---- the thread ---- */
