@@ -67,8 +67,9 @@ cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
 /* Each layer's choice, and in number[] its flops. */
 static void choose(prediction *p) {
   int32_t n = p->out->n_layers;
-  cv_plan_draft draft = {n,         p->out->layer, p->out->choice,    p->out->shard,
-                         p->number, p->number + n, p->number + 2 * n, p->which};
+  cv_plan_draft draft = {
+      n,       p->out->layer, p->out->choice, p->out->shard, p->number, p->number + n, p->number + (ptrdiff_t)2 * n,
+      p->which};
   p->given->choose(p->given->user, &p->out->run, &draft);
 }
 
@@ -156,7 +157,7 @@ static void time_owners(prediction *p) {
 /* The worker with the most to do for sharded layers; -1: there are none. */
 static int32_t busiest_worker(prediction *p) {
   cv_prediction *out = p->out;
-  double *load = p->number + 2 * out->n_layers;
+  double *load = p->number + (ptrdiff_t)2 * out->n_layers;
   int32_t busiest = -1;
   for (int32_t w = 0; w < out->run.n_workers; w++) load[w] = 0;
   for (int32_t i = 0; i < out->n_layers; i++) {
