@@ -32,7 +32,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env find grep mkdir mktemp realpath rm sort tail xargs)
+tools=(bash cat dirname env find grep mkdir mktemp realpath rm sed sort tail xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
