@@ -21,6 +21,7 @@ void fuzz_idx(const uint8_t *bytes, size_t n_bytes);
 void fuzz_network(const uint8_t *bytes, size_t n_bytes);
 void fuzz_npy(const uint8_t *bytes, size_t n_bytes);
 void fuzz_options(const uint8_t *bytes, size_t n_bytes);
+void fuzz_plan(const uint8_t *bytes, size_t n_bytes);
 
 /* A finding, as a sanitizer's are. */
 static inline void fuzz_require(bool holds, const char *what) {
