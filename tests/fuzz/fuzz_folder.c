@@ -74,6 +74,7 @@ void fuzz_folder(const uint8_t *bytes, size_t n_bytes) {
   remove_folder(folder);
   fuzz_outcome(status, &err);
   if (status == CURVD_OK) {
+    fuzz_require(pair.train.d_in == pair.test.d_in && pair.train.d_out == pair.test.d_out, "both halves are as wide");
     look(&pair.train, request.augments ? &augment : NULL);
     look(&pair.test, NULL);
   }

@@ -214,7 +214,7 @@ END_TEST
 
 START_TEST(arguments_out_of_range) {
   const cv_plan_layer layer = {10, 10, false}, empty = {0, 10, false};
-  /* n (n + k) numbers are more than 2^63 bytes; 2^50 bytes of gradients in each of 6e6 steps, too */
+  /* n (n + k) numbers are more than 2^63 bytes; 2^50 bytes of gradients in each of 1.2e7 steps, too */
   const cv_plan_layer wide = {1 << 30, 1 << 30, false}, large = {1 << 24, 1 << 24, false};
   cv_plan_machine slow = endless, odd = endless;
   enum { CASES = 13 };
