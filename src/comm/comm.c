@@ -29,7 +29,8 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
 static curvd_status links_new(cv_comm *comm, cv_memory *memory, cv_error *err) {
   int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
   void *links = NULL, *requests = NULL, *words = NULL;
-  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, 2 * n_owners, sizeof *comm->up, "communicators", &links, err));
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, (int64_t)2 * n_owners, sizeof *comm->up, "communicators", &links,
+                       err));
   comm->up = links;
   comm->down = comm->up + n_owners;
   for (int o = 0; o < 2 * n_owners; o++) comm->up[o] = MPI_COMM_NULL;

@@ -124,7 +124,7 @@ static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRA
 static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
   cv_eig_scratch need =
       cv_solver_of(ctx, factor)->scratch(factor->n, factor->k_max, factor->is_spread ? &ctx->grid : NULL);
-  if (factor->is_spread) need.floats = cv_larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  if (factor->is_spread) need.floats = cv_larger(need.floats, factor->n * 2 * CV_GRID_BLOCK);
   return need;
 }
 

@@ -60,7 +60,8 @@ static curvd_status entries_make(config *made, cv_error *err) {
   made->entry = calloc(n_max, sizeof *entry);
   if (entry == NULL || made->entry == NULL) {
     free(entry);
-    return cv_fail(err, CURVD_ERR_MEMORY, "no memory for %zu options", n_max);
+    cv_fail(err, CURVD_ERR_MEMORY, "no memory for %zu options", n_max);
+    return CURVD_ERR_MEMORY;
   }
   for (int i = 0; i < n_rows; i++) entry[n++] = entry_of_row(&table[i]);
   for (int i = 0; i < n_library; i++) {
@@ -229,6 +230,8 @@ static curvd_status file_name(config *to, const flag *given, cv_error *err) {
   if (to->file[0] != '\0') return cv_fail(err, CURVD_ERR_OPTION, "--config is given twice; write one file");
   if (strlen(given->text) >= sizeof to->file)
     return cv_fail(err, CURVD_ERR_OPTION, "--config: the path is longer than %zu characters", sizeof to->file - 1);
+  if (!cv_text_is_printable(given->text)) /* it is written beside the values */
+    return cv_fail(err, CURVD_ERR_OPTION, "--config: the path has bytes that are no printable UTF-8");
   snprintf(to->file, sizeof to->file, "%s", given->text);
   return CURVD_OK;
 }
@@ -245,7 +248,7 @@ static void file_of_run(config *to, const flag *given) {
 
 /* Goes through all flags: only those that name a file (for_file), or all but --config. */
 static curvd_status flags_read(int argc, char *const *argv, bool for_file, config *to, cv_error *err) {
-  flag given;
+  flag given = {.n_words = 1};
   for (int i = 0; i < argc; i += given.n_words) {
     CV_TRY(flag_read(argc - i, argv + i, to, &given, err));
     bool is_file = strcmp(given.name, "config") == 0;
@@ -300,6 +303,13 @@ static curvd_status sources_read(int argc, char *const *argv, config *to, cv_err
   return flags_read(argc, argv, false, to, err);
 }
 
+/* Without environment and files. */
+static curvd_status bytes_read(const char *bytes, size_t n_bytes, int argc, char *const *argv, config *to,
+                               cv_error *err) {
+  CV_TRY(config_yaml_parse(bytes, n_bytes, to->file, CONFIG_MAPPING, take_pair, to, err));
+  return flags_read(argc, argv, false, to, err);
+}
+
 static void method_copy(config *to) {
   snprintf(to->method, sizeof to->method, "%.31s", config_text(to, "method"));
 }
@@ -316,13 +326,24 @@ curvd_status config_defaults(config *made, cv_error *err) {
   return CURVD_OK;
 }
 
-curvd_status config_load(int argc, char *const *argv, config *loaded, cv_error *err) {
-  CV_TRY(config_defaults(loaded, err));
-  curvd_status status = sources_read(argc, argv, loaded, err);
+/* What follows the reading of all sources. */
+static curvd_status finish(config *loaded, curvd_status status, cv_error *err) {
   method_copy(loaded);
   if (status == CURVD_OK) status = config_check(loaded, err);
   if (status != CURVD_OK) config_free(loaded);
   return status;
+}
+
+curvd_status config_load(int argc, char *const *argv, config *loaded, cv_error *err) {
+  CV_TRY(config_defaults(loaded, err));
+  return finish(loaded, sources_read(argc, argv, loaded, err), err);
+}
+
+curvd_status config_parse(const char *bytes, size_t n_bytes, const char *file, int argc, char *const *argv,
+                          config *loaded, cv_error *err) {
+  CV_TRY(config_defaults(loaded, err));
+  snprintf(loaded->file, sizeof loaded->file, "%s", file);
+  return finish(loaded, bytes_read(bytes, n_bytes, argc, argv, loaded, err), err);
 }
 
 void config_free(config *freed) {

@@ -101,6 +101,10 @@ curvd_status config_defaults(config *config, cv_error *err);
  * CURVD_ERR_OPTION (also for a malformed file), CURVD_ERR_IO: one sentence with file:line:column or flag and the
  * nearest known name. *config is empty then and needs no config_free. */
 curvd_status config_load(int argc, char *const *argv, config *config, cv_error *err);
+
+/* The same from the bytes of a file of this name and flags, without the environment; --config is passed over. */
+curvd_status config_parse(const char *bytes, size_t n_bytes, const char *file, int argc, char *const *argv,
+                          config *config, cv_error *err);
 void config_free(config *config);
 
 /* Text of a value in force; NULL for an unknown name. */
