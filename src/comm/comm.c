@@ -156,7 +156,10 @@ curvd_status cv_comm_agree_flags(const cv_comm *comm, curvd_status mine, uint32_
   *all = flags;
   if (comm->n_workers == 1) return mine;
   for (int i = 0; i < CV_FLAGS; i++) in[1 + i] = (int)(flags >> i & 1);
+  uint64_t operation =
+      cv_trace_begin(comm->trace, CV_TRACE_WAIT, "agree on the step", NULL, CV_PEER_WORKERS, sizeof in);
   int code = MPI_Allreduce(in, out, 1 + CV_FLAGS, MPI_INT, MPI_MAX, comm->workers);
+  cv_trace_end(comm->trace, operation);
   for (int i = 0; i < CV_FLAGS && code == MPI_SUCCESS; i++) *all |= (uint32_t)out[1 + i] << i;
   if (mine != CURVD_OK) return mine;
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));

@@ -4,6 +4,8 @@
 #include "curvature/link.h"
 
 #include "base/order.h"
+#include "curvature/guard.h"
+#include "curvature/inject.h"
 #include "curvature/method.h"
 
 #include <string.h>
@@ -95,6 +97,11 @@ static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel)
   if (parcel->state == CV_PARCEL_AWAITED) CV_TRY(begin_header(ctx, owner, parcel));
   CV_TRY(cv_coll_test(&parcel->header_way, &is_done, &ctx->error));
   if (!is_done) return CURVD_OK;
+  if (parcel->state == CV_PARCEL_HEADER && !cv_guard_header_is_sound(ctx, &ctx->route[owner].down, parcel))
+    return cv_fail(&ctx->error, CURVD_ERR_MPI,
+                   "rank %d: the header of the refresh of step %lld from rank %d changed on its way, so its payload "
+                   "cannot be received: start again from a checkpoint",
+                   ctx->comm.rank, (long long)parcel->step, cv_comm_owner_rank(&ctx->comm, owner));
   if (parcel->state == CV_PARCEL_HEADER) CV_TRY(begin_payload(ctx, owner, parcel, visit(ctx, owner, parcel, measure)));
   CV_TRY(cv_coll_test(&parcel->payload_way, &is_done, &ctx->error));
   if (is_done) arrive(ctx, parcel);
@@ -222,7 +229,7 @@ curvd_status cv_down_wait_all(curvd_ctx *ctx) {
 }
 
 static const char *events_in(const cv_downlink *down, const cv_parcel *parcel) {
-  return parcel->header + down->header_bytes - sizeof down->events;
+  return parcel->header + down->header_bytes - sizeof(cv_seal) - sizeof down->events;
 }
 
 /* What an owner sent itself is older than its own counts. */
@@ -248,8 +255,29 @@ void cv_down_forget(curvd_ctx *ctx) {
 }
 
 static void open_first(curvd_ctx *ctx, int owner) {
-  visit(ctx, owner, cv_down_parcel(&ctx->route[owner].down, 0), receive);
+  cv_downlink *down = &ctx->route[owner].down;
+  cv_parcel *parcel = cv_down_parcel(down, 0);
+  int64_t bytes = visit(ctx, owner, parcel, measure);
+  cv_inject_transfer(ctx, owner, parcel->payload, bytes);
+  cv_guard_check_parcel(ctx, owner, down, parcel, bytes);
+  visit(ctx, owner, parcel, receive);
   cv_down_skip(ctx, owner);
+}
+
+/* Of a spread factor pieces have come in several parcels. */
+static void look_at_fresh(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    bool is_any = false;
+    for (int f = 0; f < layer->n_factors; f++) {
+      cv_factor *factor = &layer->factor[f];
+      if (!factor->applied.is_fresh) continue;
+      factor->applied.is_fresh = false;
+      is_any = true;
+      cv_guard_check_pairs(ctx, layer, factor);
+    }
+    if (is_any) cv_guard_note_applied(ctx, layer);
+  }
 }
 
 curvd_status cv_down_land(curvd_ctx *ctx) {
@@ -258,9 +286,11 @@ curvd_status cv_down_land(curvd_ctx *ctx) {
   cv_stage_end(&ctx->stage[CURVD_STAGE_WAIT]);
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_BROADCAST]);
+  cv_guard_check_applied(ctx); /* it has been used until now */
   for (int o = 0; o < ctx->comm.n_owners; o++) {
     if (ctx->route[o].down.n_under_way > 0) open_first(ctx, o);
   }
+  look_at_fresh(ctx);
   cv_stage_end(&ctx->stage[CURVD_STAGE_BROADCAST]);
   return CURVD_OK;
 }
@@ -309,9 +339,12 @@ void cv_down_repack(curvd_ctx *ctx, const cv_route *old, const int32_t *owner, c
       to[o] = (cv_cursor){copy->header, copy->payload};
     }
     repack_layers(ctx, owner, from, to);
-    for (int o = 0; o < n; o++) { /* behind the layers: the owner's counts */
-      size_t bytes = sizeof old[o].down.events;
-      if (old[o].down.n_under_way > 0) memcpy(to[o].header, from[o].header, bytes);
+    for (int o = 0; o < n; o++) { /* behind the layers: the owner's counts, and a seal */
+      cv_downlink *down = &ctx->route[o].down;
+      if (old[o].down.n_under_way == 0) continue;
+      cv_parcel *copy = cv_down_parcel(down, down->n_under_way - 1);
+      memcpy(to[o].header, from[o].header, sizeof down->events);
+      cv_guard_seal(ctx, down, copy, to[o].payload - copy->payload);
     }
   }
 }
@@ -335,7 +368,9 @@ curvd_status cv_down_publish(curvd_ctx *ctx) {
   cv_parcel *parcel = append(ctx, down);
   visit(ctx, me, parcel, write_header);
   int64_t bytes = visit(ctx, me, parcel, write_payload);
-  memcpy(parcel->header + down->header_bytes - sizeof down->events, ctx->my_events, sizeof down->events);
+  memcpy(parcel->header + down->header_bytes - sizeof(cv_seal) - sizeof down->events, ctx->my_events,
+         sizeof down->events);
+  cv_guard_seal(ctx, down, parcel, bytes);
   memcpy(down->events, ctx->my_events, sizeof down->events);
   CV_TRY(begin_header(ctx, me, parcel));
   CV_TRY(begin_payload(ctx, me, parcel, bytes));

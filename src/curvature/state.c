@@ -1,6 +1,7 @@
 #include "curvature/state.h"
 
 #include "curvature/carrier.h"
+#include "curvature/guard.h"
 #include "curvature/link.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
@@ -253,6 +254,9 @@ static curvd_status forget(curvd_ctx *ctx) {
   CV_TRY(cv_links_settle(ctx));
   cv_down_forget(ctx);
   ctx->here_everywhere = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) cv_factor_forget(&ctx->layer[i].factor[f]);
+  }
   memset(ctx->my_events, 0, sizeof ctx->my_events);
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++)
     memset(ctx->route[o].down.events, 0, sizeof ctx->route[o].down.events);
@@ -262,7 +266,9 @@ static curvd_status forget(curvd_ctx *ctx) {
 static curvd_status load(curvd_ctx *ctx, int64_t step) {
   curvd_status status = forget(ctx);
   ctx->step = step;
+  cv_guard_forget(ctx);
   if (status == CURVD_OK) status = visit(ctx, true);
+  cv_guard_note_all(ctx);
   return cv_comm_agree(&ctx->comm, CV_ALL_RANKS, status, &ctx->error);
 }
 

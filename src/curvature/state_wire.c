@@ -1,4 +1,5 @@
 /* Refreshes under way, as they lie in their parcels (wire.h): of every owner the headers and payloads of its layers. */
+#include "curvature/guard.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/state.h"
@@ -86,7 +87,9 @@ static curvd_status walk_parcel(cv_walk *walk, int owner, int64_t number, cv_par
     payload += layer->method->payload_bytes(ctx, layer, owner, header);
     header += layer->method->header_bytes;
   }
-  if (walk->is_load) memset(header, 0, sizeof ctx->route[owner].down.events); /* counted in events_before */
+  if (!walk->is_load) return CURVD_OK;
+  memset(header, 0, sizeof ctx->route[owner].down.events); /* counted in events_before */
+  cv_guard_seal(ctx, &ctx->route[owner].down, parcel, payload - parcel->payload);
   return CURVD_OK;
 }
 

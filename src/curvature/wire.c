@@ -112,6 +112,7 @@ static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int 
                                    const float *from) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
   factor->applied.state = state;
+  factor->applied.is_fresh = true;
   if (state.kind == CV_KIND_INVERSE) return receive_inverse(factor, from);
   if (state.kind == CV_KIND_UNITS) return receive_units(factor, from);
   factor->applied.side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;

@@ -91,21 +91,23 @@ static void find_next_eval(loop *l) {
   while (l->next_eval <= l->trainer.step);
 }
 
+static curvd_status after_failure(loop *l, cv_error *err) {
+  CV_TRY(session_after_failure(&l->session, err));
+  find_next_eval(l);
+  return CURVD_OK;
+}
+
 /* Checkpoints come behind evaluations, so that a run that goes on has had all of them. */
 static curvd_status train_step(loop *l, cv_error *err) {
   trainer *t = &l->trainer;
   double begin = cv_wall_s();
   session_raise(&l->session, median_step(l));
-  if (trainer_step(t, err) != CURVD_OK) {
-    CV_TRY(session_after_failure(&l->session, err));
-    find_next_eval(l);
-    return CURVD_OK;
-  }
+  if (trainer_step(t, err) != CURVD_OK) return after_failure(l, err);
   l->step_s[l->n_steps++ % STEP_TIMES] = cv_wall_s() - begin;
   CV_TRY(log_step(l, err));
   if (t->step >= l->next_eval || t->step == t->total_steps) evaluate(l);
   find_next_eval(l);
-  return session_after_step(&l->session, err);
+  return session_after_step(&l->session, err) == CURVD_OK ? CURVD_OK : after_failure(l, err);
 }
 
 static curvd_status train_worker(loop *l, cv_error *err) {

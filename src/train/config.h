@@ -15,6 +15,7 @@ typedef enum train_norm { TRAIN_NORM_LOCAL, TRAIN_NORM_ALL } train_norm;
 typedef enum train_augment { TRAIN_AUGMENT_NONE, TRAIN_AUGMENT_CROP_FLIP } train_augment;
 typedef enum train_failure { TRAIN_FAILURE_GO_ON, TRAIN_FAILURE_STOP } train_failure;
 typedef enum train_nan { TRAIN_NAN_STOP, TRAIN_NAN_SKIP, TRAIN_NAN_ROLLBACK } train_nan;
+typedef enum train_damage { TRAIN_DAMAGE_STOP, TRAIN_DAMAGE_ROLLBACK } train_damage;
 typedef enum train_method {
   TRAIN_METHOD_SGD,
   TRAIN_METHOD_ADAMW,
@@ -65,6 +66,9 @@ typedef struct train_config {
   char resume[CV_OPTION_TEXT_MAX];  /* "no", "auto", or a folder */
   double time_budget;               /* seconds; 0: none */
   int32_t nan;                      /* train_nan */
+  int32_t damage;                   /* train_damage */
+  int64_t check_steps;              /* 0: never */
+  char inject[CV_OPTION_TEXT_MAX];  /* faults (inject.h) */
   char run_dir[CV_OPTION_TEXT_MAX]; /* "auto": runs/<date>-<method>-s<seed> */
   int64_t seed;
   int64_t blas_threads; /* per rank */
@@ -89,7 +93,7 @@ typedef struct config {
   train_config values;
   config_entry *entry; /* n of them, in the order of help: group by group */
   int n;
-  char method[32];               /* the option's word */
+  char method[32];                   /* the option's word */
   char file[CV_OPTION_TEXT_MAX];     /* of --config, "" without */
   char run_file[CV_OPTION_TEXT_MAX]; /* of the run that --resume names; counts without --config */
 } config;

@@ -113,6 +113,15 @@ static const cv_option table[] = {
      "a step whose gradient is not finite, on any worker: stop; leave the step out; or go back to the last checkpoint, "
      "and leave the step out when it fails again",
      AT(nan)},
+    {"check_steps", CV_OPTION_INTEGER, "checkpoints", "steps", 0, COUNT_MAX, NULL, "100",
+     "steps between comparisons of what all workers hold alike, and one before every checkpoint; 0: never",
+     AT(check_steps)},
+    {"damage", CV_OPTION_CHOICE, "checkpoints", "", 0, 0, "stop|rollback", "rollback",
+     "numbers that changed in memory or on their way: stop, or go back to the last checkpoint", AT(damage)},
+    {"inject", CV_OPTION_TEXT, "checkpoints", "", 0, 0, NULL, "",
+     "faults to try: KIND@STEP:rank=R:layer=NAME:factor=A:bit=N:seconds=S, commas between; kinds: kill, hang, delay, "
+     "nan, weight, factor, preconditioner, transfer, solver, disk, sync, shard",
+     AT(inject)},
 
     {"run_dir", CV_OPTION_TEXT, "output", "", 0, 0, NULL, "auto",
      "folder for config.yaml and metrics.jsonl; auto: runs/<date>-<method>-s<seed>", AT(run_dir)},

@@ -1,4 +1,4 @@
-#include "train/session.h"
+#include "train/session_parts.h"
 
 #include "train/signals.h"
 
@@ -14,12 +14,8 @@ enum {
   FLAG_FAILED = 16 /* worker 0: one could not be written, and the run shall stop */
 };
 
-enum { SKIPS_MAX = 10, TRIES_MAX = 64 };
+enum { TRIES_MAX = 64 };
 static const double PATIENCE_S = 600;
-
-static const train_config *values_of(const session *s) {
-  return &s->trainer->config->values;
-}
 
 static bool is_first(const session *s) {
   return s->trainer->worker == 0;
@@ -44,7 +40,7 @@ curvd_status session_open(session *s, run *r, cv_error *err) {
   trainer *t = s->trainer;
   s->run = r;
   s->saved_s = cv_wall_s();
-  s->saved_step = s->skipped_step = -1;
+  s->saved_step = s->skipped_step = s->checked_step = -1;
   char folder[CV_OPTION_TEXT_MAX];
   memcpy(folder, r->folder, sizeof folder);
   MPI_Bcast(folder, (int)sizeof folder, MPI_CHAR, 0, t->world);
@@ -53,16 +49,26 @@ curvd_status session_open(session *s, run *r, cv_error *err) {
   const saver_settings settings = {.folder = s->state.own,
                                    .rank = t->rank,
                                    .n_ranks = t->n_ranks,
-                                   .keep = values_of(s)->checkpoint_keep,
+                                   .keep = session_values(s)->checkpoint_keep,
                                    .patience_s = PATIENCE_S,
-                                   .about = t->rank == 0 ? about(s) : NULL};
-  curvd_status status = trainer_state_hook(&s->state, t, err);
+                                   .about = t->rank == 0 ? about(s) : NULL,
+                                   .faults = inject_saver(&s->inject)};
+  void *hashes = NULL;
+  curvd_status status =
+      cv_memory_new(&t->memory, CV_MEMORY_WORKSPACE, t->n_workers, sizeof *s->hashes, "checksums", &hashes, err);
+  s->hashes = hashes;
+  if (status == CURVD_OK) status = trainer_state_hook(&s->state, t, err);
+  if (status == CURVD_OK) status = inject_begin(&s->inject, t, err);
   if (status == CURVD_OK) status = saver_create(&settings, &s->saver, err);
   s->state.saver = s->saver;
   return trainer_agree(t->world, status, err);
 }
 
 void session_close(session *s) {
+  void *hashes = s->hashes;
+  cv_memory_free(&s->trainer->memory, &hashes);
+  s->hashes = NULL;
+  inject_end(&s->inject);
   saver_free(&s->saver);
   s->state.saver = NULL;
 }
@@ -103,12 +109,12 @@ static curvd_status try_step(session *s, int64_t step, cv_error *err) {
   return trainer_state_load(&s->state, step, err);
 }
 
-static bool is_damage(curvd_status status) {
+static bool is_file_damage(curvd_status status) {
   return status == CURVD_ERR_DATA || status == CURVD_ERR_IO;
 }
 
 /* The newest sound one in front of a step. */
-static curvd_status load_newest(session *s, int64_t before, cv_error *err) {
+curvd_status session_load_newest(session *s, int64_t before, cv_error *err) {
   int64_t step[TRIES_MAX], n = 0;
   curvd_status status = is_first(s) ? checkpoint_list(s->state.folder, TRIES_MAX, step, &n, err) : CURVD_OK;
   CV_TRY(trainer_agree(s->trainer->workers, status, err));
@@ -119,7 +125,7 @@ static curvd_status load_newest(session *s, int64_t before, cv_error *err) {
     *err = (cv_error){0};
     status = try_step(s, step[i], err);
     if (status == CURVD_OK) return status;
-    if (!is_damage(status)) return status;
+    if (!is_file_damage(status)) return status;
     run_line(s->run, "warning: the checkpoint of step %lld is not used: %s", (long long)step[i], err->text);
   }
   *err = (cv_error){0};
@@ -128,7 +134,7 @@ static curvd_status load_newest(session *s, int64_t before, cv_error *err) {
 
 curvd_status session_resume(session *s, cv_error *err) {
   if (s->resume_from[0] == '\0') return CURVD_OK;
-  CV_TRY(load_newest(s, INT64_MAX, err));
+  CV_TRY(session_load_newest(s, INT64_MAX, err));
   s->saved_step = strcmp(s->resume_from, s->state.own) == 0 ? s->trainer->step : -1;
   run_line(s->run, "resumed from %s, step %lld", s->state.folder, (long long)s->trainer->step);
   return run_trim(s->run, s->trainer->step, err);
@@ -137,7 +143,7 @@ curvd_status session_resume(session *s, cv_error *err) {
 /* ---- saves ---- */
 
 /* What the thread has done meanwhile. */
-static void take_outcomes(session *s) {
+void session_take_outcomes(session *s) {
   saver_outcome o;
   while (saver_outcome_take(s->saver, &o)) {
     if (o.error.code == CURVD_OK && o.seconds > s->save_cost_s) s->save_cost_s = o.seconds;
@@ -151,11 +157,12 @@ static void take_outcomes(session *s) {
     }
     run_line(s->run, "warning: the checkpoint of step %lld was not written: %s; those before it are as they were",
              (long long)o.step, o.error.text);
-    if (values_of(s)->checkpoint_failure == TRAIN_FAILURE_STOP) s->failure = o.error;
+    if (session_values(s)->checkpoint_failure == TRAIN_FAILURE_STOP) s->failure = o.error;
   }
 }
 
 static curvd_status save(session *s, cv_error *err) {
+  CV_TRY(session_check_replicas(s, err));
   s->saved_s = cv_wall_s();
   curvd_status status = trainer_state_save(&s->state, err);
   if (status == CURVD_OK) s->saved_step = s->trainer->step;
@@ -163,7 +170,7 @@ static curvd_status save(session *s, cv_error *err) {
   s->n_saves++;
   if (status == CURVD_OK || status == CURVD_ERR_MPI) return status;
   run_line(s->run, "warning: no checkpoint of step %lld: %s", (long long)s->trainer->step, err->text);
-  if (values_of(s)->checkpoint_failure == TRAIN_FAILURE_STOP) return status;
+  if (session_values(s)->checkpoint_failure == TRAIN_FAILURE_STOP) return status;
   *err = (cv_error){0};
   return CURVD_OK;
 }
@@ -173,17 +180,18 @@ static curvd_status save_and_wait(session *s, cv_error *err) {
   saver_wait(s->saver);
   if (s->saved_step != s->trainer->step) CV_TRY(save(s, err));
   saver_wait(s->saver);
-  take_outcomes(s);
+  session_take_outcomes(s);
   curvd_status status = s->failure.code;
   if (status != CURVD_OK) cv_fail(err, status, "%s", s->failure.text);
   return trainer_agree(s->trainer->workers, status, err);
 }
 
 void session_raise(session *s, double step_s) {
-  const train_config *v = values_of(s);
+  const train_config *v = session_values(s);
   double now = cv_wall_s(), left = s->begin_s + v->time_budget - now;
   uint32_t flags = 0;
-  take_outcomes(s);
+  session_take_outcomes(s);
+  inject_before_step(&s->inject, s->trainer, s->state.own);
   if (signals_asked() != 0) flags |= FLAG_SIGNAL;
   if (v->time_budget > 0 && left < 2 * step_s + 2 * s->save_cost_s + 1) flags |= FLAG_BUDGET;
   if (is_first(s)) {
@@ -196,9 +204,10 @@ void session_raise(session *s, double step_s) {
 
 curvd_status session_after_step(session *s, cv_error *err) {
   const trainer *t = s->trainer;
-  const train_config *v = values_of(s);
+  const train_config *v = session_values(s);
   uint32_t flags = curvd_flags(t->ctx);
   s->bad_steps = 0;
+  if (v->check_steps > 0 && t->step % v->check_steps == 0) CV_TRY(session_check_replicas(s, err));
   if (flags & FLAG_FAILED) {
     bool knows = s->failure.code != CURVD_OK;
     return cv_fail(err, knows ? s->failure.code : CURVD_ERR_REMOTE, "%s", knows ? s->failure.text : "worker 0 stops");
@@ -211,42 +220,5 @@ curvd_status session_after_step(session *s, cv_error *err) {
 }
 
 curvd_status session_finish(session *s, cv_error *err) {
-  return s->n_saves > 0 || values_of(s)->checkpoint_steps > 0 ? save_and_wait(s, err) : CURVD_OK;
-}
-
-/* ---- numbers that are not finite ---- */
-
-static curvd_status skip(session *s, cv_error *err) {
-  trainer *t = s->trainer;
-  if (++s->bad_steps > SKIPS_MAX)
-    return cv_fail(err, CURVD_ERR_NUMERIC, "%d steps one behind the other were not finite: lower lr (%g now)",
-                   (int)SKIPS_MAX, t->lr);
-  trainer_leave_out(t);
-  return CURVD_OK;
-}
-
-static curvd_status go_back(session *s, cv_error *err) {
-  trainer *t = s->trainer;
-  int64_t bad = t->step;
-  saver_wait(s->saver);
-  take_outcomes(s);
-  CV_TRY(load_newest(s, bad, err));
-  s->skipped_step = bad;
-  s->saved_step = t->step;
-  run_line(s->run, "step %lld was not finite: back to step %lld", (long long)bad, (long long)t->step);
-  return run_trim(s->run, t->step, err);
-}
-
-curvd_status session_after_failure(session *s, cv_error *err) {
-  const trainer *t = s->trainer;
-  curvd_metrics metrics = {0};
-  curvd_metrics_read(t->ctx, &metrics);
-  bool is_counted = metrics.step == t->step + 1; /* the same on all workers: the step has run, on all of them */
-  int32_t policy = values_of(s)->nan;
-  if (err->code != CURVD_ERR_NUMERIC || !is_counted || policy == TRAIN_NAN_STOP) return err->code;
-  cv_error why = *err;
-  *err = (cv_error){0};
-  if (policy == TRAIN_NAN_ROLLBACK && s->skipped_step != t->step) return go_back(s, err);
-  run_line(s->run, "warning: step %lld is left out: %s", (long long)t->step, why.text);
-  return skip(s, err);
+  return s->n_saves > 0 || session_values(s)->checkpoint_steps > 0 ? save_and_wait(s, err) : CURVD_OK;
 }

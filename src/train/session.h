@@ -4,6 +4,7 @@
 #ifndef TRAIN_SESSION_H
 #define TRAIN_SESSION_H
 
+#include "train/inject.h"
 #include "train/run.h"
 #include "train/trainer_state.h"
 
@@ -15,6 +16,7 @@ typedef struct session {
   run *run;
   trainer_state state;
   saver *saver;
+  inject inject;
   char resume_from[CV_OPTION_TEXT_MAX]; /* folder of checkpoints; "": from the beginning */
   int64_t resume_step;                  /* of one checkpoint only; -1: the newest */
   double begin_s;                       /* wall clock at the start of the process */
@@ -22,9 +24,12 @@ typedef struct session {
   double save_cost_s;                   /* longest save so far, until it was there */
   int64_t saved_step, skipped_step;     /* of the last save; of a step that is left out (nan rollback); -1: none */
   int64_t n_saves;
-  bool is_late;      /* one is due, and waits for the last one to be written */
-  bool goes_on;      /* rank 0: in a run folder that is there */
-  int64_t bad_steps; /* skipped, one behind the other */
+  bool is_late;         /* one is due, and waits for the last one to be written */
+  bool goes_on;         /* rank 0: in a run folder that is there */
+  int64_t bad_steps;    /* skipped, one behind the other */
+  int64_t n_returns;    /* to an earlier step */
+  int64_t checked_step; /* of the last comparison of replicas */
+  uint64_t *hashes;     /* (n_workers) of the replicas */
   session_stop stop;
   cv_error failure; /* of a save, where the run shall stop for it */
 } session;

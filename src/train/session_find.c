@@ -78,6 +78,7 @@ static curvd_status find(session *s, cv_error *err) {
 
 curvd_status session_find(session *s, trainer *t, double begin_s, cv_error *err) {
   *s = (session){.trainer = t, .begin_s = begin_s, .resume_step = -1};
+  CV_TRY(inject_parse(t->config->values.inject, &s->inject, err)); /* the same text everywhere */
   curvd_status status = trainer_agree(t->world, t->rank == 0 ? find(s, err) : CURVD_OK, err);
   MPI_Bcast(s->resume_from, (int)sizeof s->resume_from, MPI_CHAR, 0, t->world);
   MPI_Bcast(&s->resume_step, 1, MPI_INT64_T, 0, t->world);

@@ -39,6 +39,7 @@ typedef struct trainer {
   part part[PARTS_MAX];            /* what the library calls layers */
   int first[MODEL_LAYERS_MAX + 1]; /* part of each layer of the model; the last is their number */
   curvd_gradient *gradient;        /* of each part */
+  nn_layer *poisoned;              /* whose gradient an injected fault spoils in the coming step; NULL: none */
   cv_error precondition;           /* first failure of a kernel or of curvd_precondition in this step */
   float gradient_keep;             /* what the coming gradients keep of what their buffers hold */
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
@@ -82,6 +83,9 @@ bool trainer_is_worker(const trainer *run);
 
 /* [collective over the workers] One step on the next batch. */
 curvd_status trainer_step(trainer *run, cv_error *err);
+
+/* The flag of curvd_raise by which a worker that cannot take a step tells the others. */
+enum { TRAINER_FLAG_BROKEN = 128 };
 
 /* [local] The step that failed is left out: averages of gradients begin anew. */
 void trainer_leave_out(trainer *run);

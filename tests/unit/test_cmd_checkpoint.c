@@ -97,7 +97,7 @@ START_TEST(test_diff) {
   strcpy(first, in_folder("step-000000100"));
   ck_assert_int_eq(RUN("checkpoint", "diff", first, first), 0);
   ck_assert_str_eq(out, "6 of 6 arrays are equal in bits\n");
-  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000200")), 8);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000200")), EXIT_CODE_DIFFERENT);
   double later = number_at("bias", 200, 0, 0);
   snprintf(words, sizeof words, "bias: 13 numbers differ, by at most 1.7e+03, relative %.3g\n", 1700 / later);
   assert_has(out, words);
@@ -108,7 +108,7 @@ START_TEST(test_diff) {
   curvd_array arrays[] = {{"weights", CURVD_F32, false, 5, 17, 0, 5, 17, 1, w},
                           {"new", CURVD_F32, false, 1, 1, 0, 1, 1, 1, nan}};
   save_arrays(arrays, 2);
-  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), 8);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), EXIT_CODE_DIFFERENT);
   assert_has(out, "weights: F32 (17, 5) in the first, F32 (5, 17) in the second\n");
   assert_has(out, "gram: only in the first\n");
   assert_has(out, "new: only in the second\n");
@@ -132,11 +132,11 @@ START_TEST(test_diff_of_odd_numbers) {
   strcpy(first, in_folder("x"));
   b.data = y;
   save_arrays(&b, 1);
-  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), 8);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), EXIT_CODE_DIFFERENT);
   assert_has(out, "a: 1 numbers differ, by at most 0, relative 0\n");
   y[1] = 0.0 / 0.0, y[2] = 2.5;
   save_arrays(&b, 1);
-  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), 8);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), EXIT_CODE_DIFFERENT);
   assert_has(out, "a: 3 numbers differ, by at most inf, relative inf\n");
 }
 END_TEST
