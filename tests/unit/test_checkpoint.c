@@ -351,7 +351,7 @@ START_TEST(test_what_is_no_array) {
   make_folder();
   snprintf(json, sizeof json,
            "{\"__metadata__\":{\"xxh3:i\":\"%s\",\"xxh3:cube\":\"%s\",\"xxh3:a[1:3]\":\"%s\",\"n_rows:a[1:3]\":\"4\"},"
-           "\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
+           "\"i\":{\"dtype\":\"I64\",\"shape\":[1,1],\"data_offsets\":[0,8]},"
            "\"cube\":{\"dtype\":\"F32\",\"shape\":[1,1,1],\"data_offsets\":[8,12]},"
            "\"a[1:3]\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[12,20]}}",
            sum8, sum4, sum8);
