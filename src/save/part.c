@@ -56,7 +56,6 @@ static curvd_status describe_rows(const safetensors_tensor *t, const char *n_row
   int64_t end = 0;
   p->n_rows = p->rows = t->shape[0];
   p->n_columns = t->shape[1];
-
   if (n_rows == NULL) return CURVD_OK;
   if (!cv_integer_parse(n_rows, &p->n_rows) || p->n_rows < 0) return refuse(place, p, "n_rows is no size", err);
   bool is_part = take_rows(p->name, &p->begin, &end);

@@ -269,14 +269,15 @@ END_TEST
 
 /* ---- forged ---- */
 
-/* A checkpoint of one shard with this header, all checksums right but those of tensors, which texts give. */
-static void write_forged(const char *json, int64_t data_bytes) {
+/* A checkpoint of one shard with this header, all checksums right but those of tensors, which texts give; listed:
+ * bytes that the manifest gives the file beyond what it has. */
+static void write_forged(const char *json, int64_t data_bytes, int64_t listed) {
   cv_error err = {.code = CURVD_OK};
   int64_t length = (int64_t)strlen(json), n = 8 + length + data_bytes, n_text = 0;
   char *bytes = calloc((size_t)n, 1), *text = NULL;
   for (int i = 0; i < 8; i++) bytes[i] = (char)(length >> (8 * i));
   memcpy(bytes + 8, json, (size_t)length);
-  manifest_shard shard = {n, ""};
+  manifest_shard shard = {n + listed, ""};
   checksum(bytes, 8 + length, shard.header_xxh3);
   manifest m = {100, 1, &shard, json_object()};
   ck_assert_int_eq(manifest_build(&m, &text, &n_text, &err), CURVD_OK);
@@ -318,9 +319,23 @@ START_TEST(test_forged_headers) {
     snprintf(json, sizeof json,
              "{\"__metadata__\":{%s},\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[0,%d]}}", forged[i].texts,
              forged[i].name, forged[i].dtype, forged[i].shape, forged[i].bytes);
-    write_forged(json, forged[i].bytes);
+    write_forged(json, forged[i].bytes, 0);
     assert_heard(forged[i].said);
   }
+}
+END_TEST
+
+/* The size of a file by itself, by its header, by the manifest. */
+START_TEST(test_forged_sizes) {
+  static const char json[] = "{\"__metadata__\":{\"xxh3:a\":" SUM "},"
+                             "\"a\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}";
+  make_folder();
+  write_forged(json, 5, 0);
+  assert_heard("shard-00000.safetensors has 5 bytes of numbers, but 4 by its header");
+  write_forged(json, 3, 0);
+  assert_heard("shard-00000.safetensors has 3 bytes of numbers, but 4 by its header");
+  write_forged(json, 4, 1);
+  assert_heard("by the manifest");
 }
 END_TEST
 
@@ -336,11 +351,11 @@ START_TEST(test_what_is_no_array) {
   make_folder();
   snprintf(json, sizeof json,
            "{\"__metadata__\":{\"xxh3:i\":\"%s\",\"xxh3:cube\":\"%s\",\"xxh3:a[1:3]\":\"%s\",\"n_rows:a[1:3]\":\"4\"},"
-           "\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
+           "\"i\":{\"dtype\":\"I64\",\"shape\":[1,1],\"data_offsets\":[0,8]},"
            "\"cube\":{\"dtype\":\"F32\",\"shape\":[1,1,1],\"data_offsets\":[8,12]},"
            "\"a[1:3]\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[12,20]}}",
            sum8, sum4, sum8);
-  write_forged(json, 20);
+  write_forged(json, 20, 0);
   ck_assert_int_eq(examine().n, 0);
   ck_assert_int_eq(checkpoint_open(in_folder("step-000000100"), &cp, &err), CURVD_OK);
   ck_assert(checkpoint_count(cp) == 1 && !checkpoint_find(cp, "i", &found) && !checkpoint_find(cp, "cube", &found));
@@ -387,6 +402,7 @@ int main(void) {
       test_files_that_do_not_belong,
       test_shard_of_another_checkpoint,
       test_forged_headers,
+      test_forged_sizes,
       test_what_is_no_array,
       test_lists,
   };

@@ -121,6 +121,21 @@ START_TEST(test_diff) {
 }
 END_TEST
 
+/* One that has all that the other has, and more. */
+START_TEST(test_diff_of_more) {
+  char first[80];
+  float w[1] = {1};
+  curvd_array arrays[] = {{"a", CURVD_F32, false, 1, 1, 0, 1, 1, 1, w}, {"b", CURVD_F32, false, 1, 1, 0, 1, 1, 1, w}};
+  make_folder();
+  save_arrays(arrays, 1);
+  ck_assert_int_eq(rename(in_folder("step-000000300"), in_folder("x")), 0);
+  strcpy(first, in_folder("x"));
+  save_arrays(arrays, 2);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), 8);
+  ck_assert_str_eq(out, "b: only in the second\n1 of 2 arrays are equal in bits\n");
+}
+END_TEST
+
 /* Signs of zeros and numbers that are none. */
 START_TEST(test_diff_of_odd_numbers) {
   char first[80];
@@ -221,15 +236,9 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {
-      test_list,
-      test_list_of_nothing,
-      test_verify,
-      test_diff,
-      test_diff_of_odd_numbers,
-      test_export,
-      test_export_of_wild_names,
-      test_words,
-      test_none_of_this_used_mpi,
+      test_list,         test_list_of_nothing,       test_verify, test_diff,
+      test_diff_of_more, test_diff_of_odd_numbers,   test_export, test_export_of_wild_names,
+      test_words,        test_none_of_this_used_mpi,
   };
   return suite_run("cmd_checkpoint", tests, sizeof tests / sizeof tests[0], remove_folder);
 }

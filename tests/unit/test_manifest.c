@@ -120,6 +120,7 @@ START_TEST(test_forged) {
   assert_forgery_refused("shards", json_array(), "list of shards");
   assert_forgery_refused("shards", NULL, "list of shards");
   assert_forgery_refused("n_shards", json_integer(3), "list of shards");
+  assert_forgery_refused("n_shards", json_integer(1), "list of shards");
   assert_forgery_refused("n_shards", json_integer(0), "n_shards");
   assert_forgery_refused("n_shards", json_integer(INT64_MAX), "n_shards");
   assert_forgery_refused("step", json_integer(-1), "step");
