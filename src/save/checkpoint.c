@@ -186,6 +186,22 @@ checkpoint_array checkpoint_at(const checkpoint *cp, int64_t i) {
 
 /* ---- folders of checkpoints ---- */
 
+curvd_status checkpoint_set_aside(const char *folder, int64_t after, int64_t *n, cv_error *err) {
+  int64_t *step = NULL, n_steps = 0;
+  int parent;
+  *n = 0;
+  CV_TRY(folder_open(folder, &parent, err));
+  curvd_status status = folder_steps(parent, false, &step, &n_steps, err);
+  for (int64_t i = 0; i < n_steps && status == CURVD_OK; i++) {
+    if (step[i] <= after) continue;
+    status = folder_set_aside(parent, step[i], err);
+    *n += status == CURVD_OK;
+  }
+  free(step);
+  close(parent);
+  return status;
+}
+
 bool checkpoint_path(const char *folder, int64_t step, char *path, int64_t size) {
   char name[FOLDER_NAME_MAX];
   folder_name(step, "", name);

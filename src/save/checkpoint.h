@@ -46,6 +46,10 @@ curvd_status checkpoint_verify(const checkpoint *cp, void (*tell)(void *user, co
  * folder that is not there holds none). */
 curvd_status checkpoint_list(const char *folder, int64_t most, int64_t *step, int64_t *n, cv_error *err);
 
+/* Checkpoints of later steps are of a future that will be another one: they become step-N.aside, which nobody takes for
+ * a checkpoint. *n: how many. IO. */
+curvd_status checkpoint_set_aside(const char *folder, int64_t after, int64_t *n, cv_error *err);
+
 /* "FOLDER/step-000000100"; false: too long. */
 bool checkpoint_path(const char *folder, int64_t step, char *path, int64_t size);
 

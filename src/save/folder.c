@@ -43,6 +43,20 @@ static bool step_of(const char *name, const char *suffix, int64_t *step) {
   return strcmp(name, again) == 0;
 }
 
+curvd_status folder_set_aside(int parent, int64_t step, cv_error *err) {
+  enum { TRIES = 100 };
+  char from[FOLDER_NAME_MAX], to[FOLDER_NAME_MAX + 16];
+  struct stat about;
+  folder_name(step, "", from);
+  for (int i = 1; i <= TRIES; i++) {
+    snprintf(to, sizeof to, i == 1 ? "%s.aside" : "%s.aside%d", from, i);
+    if (fstatat(parent, to, &about, AT_SYMLINK_NOFOLLOW) == 0) continue;
+    if (renameat(parent, from, parent, to) == 0) return CURVD_OK;
+    break;
+  }
+  return cv_fail(err, CURVD_ERR_IO, "%s cannot be renamed to %s: %s", from, to, strerror(errno));
+}
+
 /* ---- which are there ---- */
 
 static bool is_checkpoint(int parent, const char *name, bool needs_manifest) {

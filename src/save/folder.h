@@ -26,6 +26,9 @@ void folder_remove(int parent, const char *name);
 /* Removes a checkpoint, which from the first moment on is none. */
 void folder_trash(int parent, int64_t step);
 
+/* A checkpoint is none any more, but stays: step-N.aside, or with a number behind it. IO. */
+curvd_status folder_set_aside(int parent, int64_t step, cv_error *err);
+
 /* What a process that was killed has left: *.tmp and *.trash go; a checkpoint that was to be replaced comes back. */
 void folder_tidy(int parent);
 

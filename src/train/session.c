@@ -132,12 +132,28 @@ curvd_status session_load_newest(session *s, int64_t before, cv_error *err) {
   return cv_fail(err, CURVD_ERR_DATA, "%s holds no sound checkpoint to go on from", s->state.folder);
 }
 
+/* Later checkpoints are damaged, or of a run that went on from here before. */
+static curvd_status set_aside(session *s, cv_error *err) {
+  int64_t n = 0;
+  bool is_own = strcmp(s->state.folder, s->state.own) == 0;
+  curvd_status status =
+      is_first(s) && is_own ? checkpoint_set_aside(s->state.own, s->trainer->step, &n, err) : CURVD_OK;
+  if (n > 0)
+    run_line(s->run, "note: %lld checkpoint%s of later steps set aside (step-*.aside)", (long long)n, n > 1 ? "s" : "");
+  return trainer_agree(s->trainer->workers, status, err);
+}
+
+curvd_status session_go_on(session *s, cv_error *err) {
+  CV_TRY(set_aside(s, err));
+  return run_trim(s->run, s->trainer->step, err);
+}
+
 curvd_status session_resume(session *s, cv_error *err) {
   if (s->resume_from[0] == '\0') return CURVD_OK;
   CV_TRY(session_load_newest(s, INT64_MAX, err));
   s->saved_step = strcmp(s->resume_from, s->state.own) == 0 ? s->trainer->step : -1;
   run_line(s->run, "resumed from %s, step %lld", s->state.folder, (long long)s->trainer->step);
-  return run_trim(s->run, s->trainer->step, err);
+  return session_go_on(s, err);
 }
 
 /* ---- saves ---- */

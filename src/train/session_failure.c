@@ -25,7 +25,7 @@ static curvd_status go_back(session *s, const cv_error *why, cv_error *err) {
   s->saved_step = t->step;
   s->checked_step = -1;
   run_line(s->run, "warning: back from step %lld to step %lld: %s", (long long)bad, (long long)t->step, why->text);
-  return run_trim(s->run, t->step, err);
+  return session_go_on(s, err);
 }
 
 /* Without a checkpoint the failure itself is told. */
