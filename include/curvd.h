@@ -208,10 +208,11 @@ CURVD_API curvd_status curvd_precondition(curvd_ctx *ctx, int32_t layer, int64_t
  * gradients[i].parameter. lr: the learning rate of this step, >= 0 (the KL clip and the norm constraint need it)
  *   gradients: n_layers of them, in layer order; borrowed until return.
  * Errors: ARGUMENT, STATE (also: no curvd_precondition of a factored layer in this step), NUMERIC (a gradient is not
- * finite: names layer and rank; method none, which only combines, does not look), MPI, REMOTE. After ARGUMENT, STATE
- * and REMOTE nothing has happened: captures stay, so the step can be repeated without them. After the others the step
- * has been counted, gradients hold anything, parameters are unchanged, preconditioners and averages are those of before
- * or after it. */
+ * finite: names layer and rank; method none, which only combines, does not look), MPI, REMOTE, DAMAGE (option
+ * integrity: something has changed in memory or on its way; only curvd_load and curvd_finish help). After ARGUMENT,
+ * STATE, DAMAGE and REMOTE nothing has happened: captures stay, so the step can be repeated without them. After the
+ * others the step has been counted, gradients hold anything, parameters are unchanged, preconditioners and averages are
+ * those of before or after it. */
 CURVD_API curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers);
 
 /* [collective, curvature ranks] Serves the workers until they call curvd_finish; waits without spinning.
@@ -243,6 +244,12 @@ CURVD_API curvd_status curvd_save(curvd_ctx *ctx);
  * curvd_save; DATA from a hook when something has another shape or is not there. After an error some of the state has
  * been taken: load another one, or end. */
 CURVD_API curvd_status curvd_load(curvd_ctx *ctx, int64_t step);
+
+/* [local, workers, between two steps] Compares what is in force with checksums from when it came (option integrity
+ * all), and tells the checksum of all that every worker holds alike (preconditioners in force, averaged gradients):
+ * replicas that differ in it have parted. replica may be NULL. Errors: STATE, DAMAGE (layer and factor; the next
+ * curvd_step fails on all workers). */
+CURVD_API curvd_status curvd_check(curvd_ctx *ctx, uint64_t *replica);
 
 /* [local, workers] Flags that all workers learn of without a message of their own: what any worker raised before
  * curvd_step is told by curvd_flags after it, on every worker the same. flags: bits 0 .. CURVD_FLAGS - 1. */
@@ -295,7 +302,8 @@ CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
-  X(CURVD_EVENT_MOVED, "layers moved to another owner")
+  X(CURVD_EVENT_MOVED, "layers moved to another owner")                                                                \
+  X(CURVD_EVENT_DAMAGED, "numbers found changed in memory or on their way")
 
 #define CURVD_LIST_ENUM(name, text) name,
 typedef enum curvd_stage { CURVD_STAGE_LIST(CURVD_LIST_ENUM) CURVD_STAGES } curvd_stage;

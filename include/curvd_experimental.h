@@ -159,6 +159,29 @@ typedef struct curvd_trial {
 CURVD_API curvd_status curvd_tune(const curvd_run_shape *shape, int64_t age_max, int32_t room, curvd_trial *trial,
                                   int32_t *n, int32_t *n_tried, char *message, size_t size);
 
+/* ---- Injected faults --------------------------------------------------------------------------------------------- */
+
+/* What curvd does when hardware or a solver fails can be tried: each fault happens once, on the rank that ordered it.
+ */
+typedef enum curvd_fault_kind {
+  CURVD_FAULT_SOLVER = 0,   /* owner: the first rung of the solvers' ladder fails in the refresh of step */
+  CURVD_FAULT_FACTOR = 1,   /* owner: a bit of what it keeps changes, between uses, before step */
+  CURVD_FAULT_TRANSFER = 2, /* worker: a bit of the payload with the layer changes, of what lands in step or next */
+  CURVD_FAULT_PRECONDITIONER = 3, /* worker: a bit of what is in force changes, before step */
+} curvd_fault_kind;
+
+typedef struct curvd_fault {
+  curvd_fault_kind kind;
+  int64_t step;
+  int32_t layer;
+  int factor;  /* 0: A, 1: G */
+  int64_t bit; /* number in the array, modulo its bits */
+} curvd_fault;
+
+/* [local, any rank, after curvd_plan] Errors: ARGUMENT (no such layer or factor), STATE, SIZE (more than 16). A fault
+ * of something that the rank does not hold never happens. */
+CURVD_API curvd_status curvd_inject(curvd_ctx *ctx, const curvd_fault *fault);
+
 /* ---- The flight recorder ---------------------------------------------------------------------------------------- */
 
 /* What a rank does inside the library, for watchdogs and post-mortems: its last operations, always recorded, some tens

@@ -20,7 +20,8 @@ extern "C" {
   X(CURVD_ERR_DATA, -9, "a file's contents are malformed")                                                             \
   X(CURVD_ERR_MISMATCH, -10, "ranks passed different arguments to a collective call")                                  \
   X(CURVD_ERR_SIZE, -11, "a size does not fit (32-bit border of MPI, BLAS or LAPACK)")                                 \
-  X(CURVD_ERR_REMOTE, -12, "another rank failed in the same collective call")
+  X(CURVD_ERR_REMOTE, -12, "another rank failed in the same collective call")                                          \
+  X(CURVD_ERR_DAMAGE, -13, "numbers changed in memory or on their way")
 
 #define CURVD_STATUS_ENUM(name, value, text) name = value,
 typedef enum curvd_status { CURVD_STATUS_LIST(CURVD_STATUS_ENUM) } curvd_status;

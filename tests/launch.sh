@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# launch/run and launch/test with stand-ins for what they start: nothing is installed, built or trained.
+# The scripts of launch/ with stand-ins for what they start: nothing is installed, built or trained.
 set -euo pipefail
 
-root=$(cd "$(dirname "$0")/.." && pwd)
 unset OMPI_MCA_mca_base_param_files
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bin=$work/bin
+# a copy, so that nothing is written into or removed from this tree's own build folders
+root=$work/tree
+mkdir -p "$root/src/base" "$root/build-coverage"
+cp -R "$(dirname "$0")"/../{launch,.ci,tests} "$root"
+touch "$root/src/base/array.c"
 n=0
 
 fail() {
@@ -29,7 +33,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env grep mktemp rm tail)
+tools=(bash cat dirname env find grep mkdir mktemp realpath rm sed sort tail xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
@@ -59,12 +63,19 @@ for word; do echo "<$word>"; done
 exit 7
 TEXT
   stand_in ctest <<<'echo "ctest $*"; echo "100% tests passed, 0 tests failed out of 3"'
+  # in place of a fuzzer: says how often it ran
+  stand_in timeout <<'TEXT'
+echo "stat::number_of_executed_units: 1234"
+echo "stat::average_exec_per_sec:     56"
+TEXT
+  stand_in clang-tidy <<<'exit 0'
+  stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-for script in launch/run launch/test launch/setup.sh .ci/run tests/check_includes.sh tests/launch.sh; do
+for script in launch/run launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh .ci/run tests/check_includes.sh tests/launch.sh; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
-for script in launch/run launch/test .ci/run; do
+for script in launch/run launch/test launch/fuzz launch/coverage launch/lint .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
 
@@ -82,6 +93,15 @@ fi
 reset_bin
 expect 0 'usage: launch/run' "$root/launch/run" --help
 expect 0 'usage: launch/test' "$root/launch/test" --help
+expect 0 'usage: launch/fuzz' "$root/launch/fuzz" --help
+expect 0 'usage: launch/coverage' "$root/launch/coverage" --help
+expect 0 'usage: launch/lint' "$root/launch/lint" --help
+expect 2 "unknown argument '--all'" "$root/launch/fuzz" --all
+expect 2 "no harness 'main': there are cifar config" "$root/launch/fuzz" main
+expect 2 "--seconds needs a number from 1, not '1h'" "$root/launch/fuzz" --seconds 1h
+expect 2 "unknown argument 'quick'" "$root/launch/coverage" quick
+expect 2 "--ranks needs a count from 1, not '0'" "$root/launch/coverage" --ranks 0
+expect 2 "unknown argument '--fix'" "$root/launch/lint" --fix
 expect 2 "unknown argument '--lr'" "$root/launch/run" --lr 1
 expect 2 "--ranks needs a count from 1, not '0'" "$root/launch/run" --ranks 0
 expect 2 "--ranks needs a count from 1, not ''" "$root/launch/run" --ranks
@@ -103,6 +123,11 @@ expect 0 'train --curvature-ranks 2' "$root/launch/run" --dry-run -- --curvature
 expect 0 'train --curvature-ranks 1 --method kfac --sgd-momentum 0' \
   "$root/launch/run" --dry-run -- --method kfac --sgd-momentum 0
 expect 0 'build-asan --output-on-failure' "$root/launch/test" --dry-run
+expect 0 'fuzz_npy -max_total_time=5 ' "$root/launch/test" --dry-run
+expect 0 'fuzz_idx -max_total_time=3600 ' "$root/launch/fuzz" --dry-run --seconds 3600 npy idx
+expect 0 '-DCURVD_RANKS_MAX=2 ' "$root/launch/coverage" --dry-run --ranks 2
+expect 0 '--fail-under-line 90 ' "$root/launch/coverage" --dry-run
+expect 0 "clang-tidy --quiet -p $root/build-lint $root/src/base/array.c" "$root/launch/lint" --dry-run
 [[ ! -e $work/apt && ! -e $work/cmake ]] || fail '--dry-run started something'
 stand_in nproc <<<'echo 1'
 expect 0 'mpirun -n 2 ' "$root/launch/run" --dry-run
@@ -133,7 +158,24 @@ expect 7 "settings $root/launch/openmpi.conf" "$root/launch/run"
 [[ ! -e $work/apt ]] || fail 'apt-get started although nothing is missing'
 grep -q -- "-B $root/build -DCMAKE_BUILD_TYPE=Release" "$work/cmake" || fail 'not configured in Release'
 expect 0 '100% tests passed, 0 tests failed out of 3' "$root/.ci/run"
+expect 0 'npy: 1234 runs, 56 a second, nothing found' "$root/.ci/run"
 grep -q -- "-B $root/build-asan .*-DCURVD_SANITIZE=address,undefined" "$work/cmake" || fail '.ci/run left the sanitizers out'
+grep -q -- "-B $root/build-fuzz .*-DCURVD_FUZZ=ON" "$work/cmake" || fail '.ci/run left fuzzing out'
+expect 0 'nothing found in 1 files' "$root/launch/lint" "$root/src/base/array.c"
+
+# what is found makes them fail, and does not keep the other harnesses from running
+stand_in clang-tidy <<<'echo "a.c:1: error: x"; exit 1'
+expect 1 'a.c:1: error: x' "$root/launch/lint" "$root/src/base/array.c"
+stand_in gcovr <<<'echo "lines: 89.9%"; exit 2'
+expect 2 'lines: 89.9%' "$root/launch/coverage"
+stand_in timeout <<'TEXT'
+echo "stat::number_of_executed_units: 9"
+case $2 in *_idx) echo 'fuzz: not so: two and two is five' && exit 77 ;; esac
+TEXT
+expect 1 'idx: 9 runs, ' "$root/launch/fuzz" idx npy
+expect 1 'not so: two and two is five' "$root/launch/fuzz" idx npy
+expect 1 'npy: 9 runs, ' "$root/launch/fuzz" idx npy
+expect 0 'nothing found' "$root/launch/fuzz" npy
 stand_in ctest <<<'echo "1 tests failed"; exit 8'
 expect 8 '1 tests failed' "$root/.ci/run"
 stand_in cmake <<<'echo "error: x.c:1"; exit 1'

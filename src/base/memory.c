@@ -25,7 +25,7 @@ static int64_t live_bytes(const cv_memory *memory) {
 
 curvd_status cv_memory_new(cv_memory *memory, cv_memory_kind kind, int64_t count, int64_t size, const char *what,
                            void **block, cv_error *err) {
-  const int64_t bytes_max = INT64_MAX - 2 * BORDER;
+  const int64_t bytes_max = INT64_MAX - BORDER - BORDER;
   bool fits = count >= 0 && size >= 1 && count <= bytes_max / size;
   int64_t bytes = !fits ? 0 : count == 0 ? 1 : count * size;
   size_t padded = ((size_t)bytes + BORDER - 1) / BORDER * BORDER;

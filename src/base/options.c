@@ -59,9 +59,32 @@ static bool switch_parse(const char *text, bool *value) {
   return false;
 }
 
-static bool text_is_printable(const char *text) {
-  for (; *text != '\0'; text++)
-    if ((unsigned char)*text < ' ' || *text == 127) return false;
+/* Bytes of the UTF-8 character at text, and its number; 0: there is none, it is cut, or longer than it need be. */
+static int character_at(const unsigned char *text, uint32_t *number) {
+  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  int n = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : text[0] >> 3 == 30 ? 4 : 0;
+  *number = n < 2 ? text[0] : text[0] & (0x7Fu >> n);
+  for (int i = 1; i < n; i++) {
+    if (text[i] >> 6 != 2) return 0;
+    *number = *number << 6 | (text[i] & 0x3F);
+  }
+  return n > 0 && *number >= least[n] ? n : 0;
+}
+
+/* Neither controls nor what YAML takes for a line's end or for no text: a file must give back what was written. */
+static bool is_printable(uint32_t c) {
+  if (c < 0x7F) return c >= ' ';
+  return c >= 0xA0 && c != 0x2028 && c != 0x2029 && (c < 0xD800 || c >= 0xE000) && c != 0xFEFF && c != 0xFFFE &&
+         c != 0xFFFF && c <= 0x10FFFF;
+}
+
+bool cv_text_is_printable(const char *text) {
+  const unsigned char *at = (const unsigned char *)text;
+  uint32_t number;
+  for (int n; *at != '\0'; at += n) {
+    n = character_at(at, &number);
+    if (n == 0 || !is_printable(number)) return false;
+  }
   return true;
 }
 
@@ -114,8 +137,8 @@ static curvd_status set_schedule(const cv_option *option, void *settings, const 
 static curvd_status set_text(const cv_option *option, void *settings, const char *text, cv_error *err) {
   char value[CV_OPTION_TEXT_MAX] = "";
   size_t n = strlen(text);
-  if (n >= sizeof value || !text_is_printable(text)) return refuse(option, text, "", err);
-  memcpy(value, text, n);
+  if (n >= sizeof value || !cv_text_is_printable(text)) return refuse(option, text, "", err);
+  memcpy(value, text, n + 1);
   store(option, settings, value, sizeof value);
   return CURVD_OK;
 }
@@ -230,7 +253,7 @@ void cv_option_range(const cv_option *option, char *text, size_t size) {
     snprintf(text, size, "%s", option->choices);
     return;
   case CV_OPTION_TEXT:
-    snprintf(text, size, "at most %d printable characters", CV_OPTION_TEXT_MAX - 1);
+    snprintf(text, size, "at most %d bytes of printable UTF-8", CV_OPTION_TEXT_MAX - 1);
     return;
   default:
     break;

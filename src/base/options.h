@@ -47,6 +47,9 @@ curvd_status cv_option_set(const cv_option *option, void *settings, const char *
 /* Stores every row's default. */
 curvd_status cv_options_defaults(const cv_option *table, int n, void *settings, cv_error *err);
 
+/* UTF-8 without control characters and ends of lines. */
+bool cv_text_is_printable(const char *text);
+
 /* The nearest of n names (edit distance at most 2 and less than half of the length), NULL when none is near. */
 const char *cv_nearest_name(const char *word, const char *const *names, int n);
 

@@ -21,6 +21,9 @@ curvd_status cv_fail(cv_error *err, curvd_status code, const char *format, ...) 
   va_start(arguments, format);
   vsnprintf(err->text, sizeof err->text, format, arguments);
   va_end(arguments);
+  /* a word of a hostile file may be quoted, but not obeyed by a terminal or taken for a further line of a log */
+  for (char *c = err->text; *c != '\0'; c++)
+    if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
   err->code = code;
   return code;
 }

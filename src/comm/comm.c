@@ -29,7 +29,8 @@ curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
 static curvd_status links_new(cv_comm *comm, cv_memory *memory, cv_error *err) {
   int n_owners = comm->n_curvature > 0 ? comm->n_curvature : comm->n_workers;
   void *links = NULL, *requests = NULL, *words = NULL;
-  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, 2 * n_owners, sizeof *comm->up, "communicators", &links, err));
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, (int64_t)2 * n_owners, sizeof *comm->up, "communicators", &links,
+                       err));
   comm->up = links;
   comm->down = comm->up + n_owners;
   for (int o = 0; o < 2 * n_owners; o++) comm->up[o] = MPI_COMM_NULL;
@@ -133,6 +134,10 @@ curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_
                  comm->rank, what);
 }
 
+static curvd_status remote(int rank, cv_error *err) {
+  return cv_fail(err, CURVD_ERR_REMOTE, "rank %d failed in the same call: its curvd_last_error has the reason", rank);
+}
+
 curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status mine, cv_error *err) {
   struct {
     int failed, rank;
@@ -143,9 +148,22 @@ curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status min
   cv_trace_end(comm->trace, operation);
   if (mine != CURVD_OK) return mine;
   CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
-  if (!out.failed) return CURVD_OK;
-  return cv_fail(err, CURVD_ERR_REMOTE, "rank %d failed in the same call: its curvd_last_error has the reason",
-                 out.rank);
+  return out.failed ? remote(out.rank, err) : CURVD_OK;
+}
+
+curvd_status cv_comm_agree_flags(const cv_comm *comm, curvd_status mine, uint32_t flags, uint32_t *all, cv_error *err) {
+  int in[1 + CV_FLAGS] = {mine == CURVD_OK ? 0 : comm->n_ranks - comm->rank}, out[1 + CV_FLAGS] = {0}; /* lowest rank */
+  *all = flags;
+  if (comm->n_workers == 1) return mine;
+  for (int i = 0; i < CV_FLAGS; i++) in[1 + i] = (int)(flags >> i & 1);
+  uint64_t operation =
+      cv_trace_begin(comm->trace, CV_TRACE_WAIT, "agree on the step", NULL, CV_PEER_WORKERS, sizeof in);
+  int code = MPI_Allreduce(in, out, 1 + CV_FLAGS, MPI_INT, MPI_MAX, comm->workers);
+  cv_trace_end(comm->trace, operation);
+  for (int i = 0; i < CV_FLAGS && code == MPI_SUCCESS; i++) *all |= (uint32_t)out[1 + i] << i;
+  if (mine != CURVD_OK) return mine;
+  CV_TRY(cv_comm_check(code, "MPI_Allreduce", err));
+  return out[0] == 0 ? CURVD_OK : remote(comm->n_ranks - out[0], err);
 }
 
 const char *cv_comm_library(void) {

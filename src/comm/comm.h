@@ -54,6 +54,10 @@ curvd_status cv_comm_same(const cv_comm *comm, uint64_t x, const char *what, cv_
 typedef enum cv_scope { CV_ALL_RANKS, CV_WORKERS } cv_scope;
 curvd_status cv_comm_agree(const cv_comm *comm, cv_scope scope, curvd_status mine, cv_error *err);
 
+/* [collective over the workers] The same, and flags that any of them has raised come to all. */
+enum { CV_FLAGS = 9 };
+curvd_status cv_comm_agree_flags(const cv_comm *comm, curvd_status mine, uint32_t flags, uint32_t *all, cv_error *err);
+
 /* Translates an MPI return code. */
 curvd_status cv_comm_check(int code, const char *what, cv_error *err);
 

@@ -76,7 +76,7 @@ static void add_sums(curvd_ctx *ctx, cv_factor *factor, const cv_source *x) {
 static cv_rng key_of(const curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor) {
   const cv_settings *s = cv_settings_of(ctx);
   int64_t worker = ctx->comm.rank, which = 2 * (layer - ctx->layer) + (factor == &layer->factor[CV_G]);
-  uint32_t number = (uint32_t)(which + 2 * ctx->n_layers * factor->captured.examples);
+  uint32_t number = (uint32_t)(which + factor->captured.examples * 2 * ctx->n_layers);
   return (cv_rng){(uint64_t)s->seed + ((uint64_t)worker << 53), CV_RNG_ROWS, number, (uint32_t)ctx->step};
 }
 

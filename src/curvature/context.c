@@ -1,15 +1,21 @@
 /* The public functions: check the arguments, then one call. */
 #include "curvature/conv.h"
+#include "curvature/guard.h"
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/overlap.h"
+#include "curvature/state.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Behind those of curvd.h. */
+enum { FLAG_DAMAGE = 1 << CURVD_FLAGS };
+_Static_assert((int)CURVD_FLAGS < (int)CV_FLAGS, "comm.h carries the flags of curvd.h, and one more");
 
 static curvd_status fail(curvd_ctx *ctx, curvd_status code, const char *why) {
   ctx->error = (cv_error){0};
@@ -168,6 +174,7 @@ static curvd_status plan(curvd_ctx *ctx) {
   CV_TRY(cv_settings_resolve(&ctx->book, &ctx->error));
   CV_TRY(cv_comm_split(&ctx->comm, cv_settings_of(ctx)->curvature_ranks, &ctx->memory, &ctx->error));
   CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, cv_plan_make(ctx), &ctx->error));
+  if (!cv_settings_of(ctx)->dry_run) cv_guard_note_all(ctx);
   return cv_overlap_choose(ctx);
 }
 
@@ -327,12 +334,25 @@ static curvd_status check_step(curvd_ctx *ctx, double lr, const curvd_gradient *
   return CURVD_OK;
 }
 
+/* All workers take the step, or none; what each of them has to tell comes to all. */
+static curvd_status agree_on_step(curvd_ctx *ctx, curvd_status mine) {
+  bool is_damaged = ctx->damage.code != CURVD_OK;
+  uint32_t raised = ctx->flags_mine | (is_damaged ? FLAG_DAMAGE : 0), all = 0;
+  curvd_status status = cv_comm_agree_flags(&ctx->comm, mine, raised, &all, &ctx->error);
+  ctx->flags = all & (FLAG_DAMAGE - 1);
+  ctx->flags_mine = 0;
+  if (status != CURVD_OK || !(all & FLAG_DAMAGE)) return status;
+  if (is_damaged) return cv_fail(&ctx->error, CURVD_ERR_DAMAGE, "%s", ctx->damage.text);
+  return cv_fail(&ctx->error, CURVD_ERR_REMOTE,
+                 "another worker has found changed numbers: its curvd_last_error names them");
+}
+
 curvd_status curvd_step(curvd_ctx *ctx, double lr, const curvd_gradient *gradients, int32_t n_layers) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, true));
   if (ctx->is_finished) return fail(ctx, CURVD_ERR_STATE, "curvd_step after curvd_finish");
   curvd_status status = check_step(ctx, lr, gradients, n_layers);
-  if (ctx->comm.n_workers > 1) status = cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error);
+  status = agree_on_step(ctx, status);
   return status == CURVD_OK ? cv_step_run(ctx, lr, gradients) : status;
 }
 
@@ -349,6 +369,67 @@ curvd_status curvd_finish(curvd_ctx *ctx) {
   if (!ctx) return CURVD_ERR_ARGUMENT;
   CV_TRY(check_running(ctx, true));
   return finish(ctx);
+}
+
+/* ---- state ---- */
+
+curvd_status curvd_on_state(curvd_ctx *ctx, const curvd_state_hooks *hooks, void *user) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  ctx->error = (cv_error){0};
+  if (!hooks || !hooks->begin || !hooks->array || !hooks->end)
+    return fail(ctx, CURVD_ERR_ARGUMENT, "curvd_on_state needs the hooks begin, array and end");
+  ctx->hooks = *hooks;
+  ctx->hooks_user = user;
+  return CURVD_OK;
+}
+
+/* Captures are part of no state. */
+static curvd_status check_captures(const curvd_ctx *ctx, cv_error *err) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < ctx->layer[i].n_factors; f++) {
+      if (ctx->layer[i].factor[f].captured.rows == 0) continue;
+      return cv_fail(err, CURVD_ERR_STATE, "layer %s, rank %d: captured statistics wait for curvd_step: call it first",
+                     ctx->layer[i].name, ctx->comm.rank);
+    }
+  }
+  return CURVD_OK;
+}
+
+static curvd_status begin_state(curvd_ctx *ctx, bool is_load) {
+  CV_TRY(check_running(ctx, true));
+  if (ctx->is_finished) return fail(ctx, CURVD_ERR_STATE, "the state is saved and loaded before curvd_finish");
+  curvd_status status = is_load ? CURVD_OK : check_captures(ctx, &ctx->error);
+  return cv_comm_agree(&ctx->comm, CV_WORKERS, status, &ctx->error);
+}
+
+curvd_status curvd_save(curvd_ctx *ctx) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(begin_state(ctx, false));
+  return cv_state_save(ctx);
+}
+
+curvd_status curvd_load(curvd_ctx *ctx, int64_t step) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(begin_state(ctx, true));
+  if (step < 0) return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no step %lld", (long long)step);
+  return cv_state_load(ctx, step);
+}
+
+curvd_status curvd_check(curvd_ctx *ctx, uint64_t *replica) {
+  if (!ctx) return CURVD_ERR_ARGUMENT;
+  CV_TRY(check_running(ctx, true));
+  cv_guard_check_applied(ctx);
+  if (replica) *replica = cv_guard_replica(ctx);
+  if (ctx->damage.code == CURVD_OK) return CURVD_OK;
+  return cv_fail(&ctx->error, CURVD_ERR_DAMAGE, "%s", ctx->damage.text);
+}
+
+void curvd_raise(curvd_ctx *ctx, uint32_t flags) {
+  if (ctx) ctx->flags_mine |= flags & ((1u << CURVD_FLAGS) - 1);
+}
+
+uint32_t curvd_flags(const curvd_ctx *ctx) {
+  return ctx ? ctx->flags : 0;
 }
 
 /* ---- errors and version ---- */

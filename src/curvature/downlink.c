@@ -4,21 +4,30 @@
 #include "curvature/link.h"
 
 #include "base/order.h"
+#include "curvature/guard.h"
+#include "curvature/inject.h"
 #include "curvature/method.h"
 
 #include <string.h>
 
-static cv_parcel *parcel_at(const cv_downlink *down, int64_t i) {
+cv_parcel *cv_down_parcel(const cv_downlink *down, int64_t i) {
   return &down->parcel[(down->first + i) % down->n_slots];
 }
 
 /* A parcel behind those under way. */
 static cv_parcel *append(curvd_ctx *ctx, cv_downlink *down) {
-  cv_parcel *parcel = parcel_at(down, down->n_under_way++);
+  cv_parcel *parcel = cv_down_parcel(down, down->n_under_way++);
   parcel->state = CV_PARCEL_AWAITED;
   parcel->step = ctx->step;
   parcel->begin_s = cv_wall_s();
   parcel->header_way.n = parcel->payload_way.n = 0;
+  return parcel;
+}
+
+cv_parcel *cv_down_put(curvd_ctx *ctx, cv_downlink *down, int64_t step) {
+  cv_parcel *parcel = append(ctx, down);
+  parcel->state = CV_PARCEL_HERE;
+  parcel->step = step;
   return parcel;
 }
 
@@ -88,6 +97,11 @@ static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel)
   if (parcel->state == CV_PARCEL_AWAITED) CV_TRY(begin_header(ctx, owner, parcel));
   CV_TRY(cv_coll_test(&parcel->header_way, &is_done, &ctx->error));
   if (!is_done) return CURVD_OK;
+  if (parcel->state == CV_PARCEL_HEADER && !cv_guard_header_is_sound(ctx, &ctx->route[owner].down, parcel))
+    return cv_fail(&ctx->error, CURVD_ERR_MPI,
+                   "rank %d: the header of the refresh of step %lld from rank %d changed on its way, so its payload "
+                   "cannot be received: start again from a checkpoint",
+                   ctx->comm.rank, (long long)parcel->step, cv_comm_owner_rank(&ctx->comm, owner));
   if (parcel->state == CV_PARCEL_HEADER) CV_TRY(begin_payload(ctx, owner, parcel, visit(ctx, owner, parcel, measure)));
   CV_TRY(cv_coll_test(&parcel->payload_way, &is_done, &ctx->error));
   if (is_done) arrive(ctx, parcel);
@@ -98,7 +112,7 @@ static curvd_status advance_parcel(curvd_ctx *ctx, int owner, cv_parcel *parcel)
 curvd_status cv_down_advance(curvd_ctx *ctx, int owner) {
   cv_downlink *down = &ctx->route[owner].down;
   for (int64_t i = 0; i < down->n_under_way; i++) {
-    cv_parcel *parcel = parcel_at(down, i);
+    cv_parcel *parcel = cv_down_parcel(down, i);
     CV_TRY(advance_parcel(ctx, owner, parcel));
     if (parcel->state < CV_PARCEL_PAYLOAD) break;
   }
@@ -120,7 +134,7 @@ curvd_status cv_down_expect(curvd_ctx *ctx) {
 int64_t cv_down_oldest(const curvd_ctx *ctx) {
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     const cv_downlink *down = &ctx->route[o].down;
-    if (down->n_under_way > 0) return parcel_at(down, 0)->step;
+    if (down->n_under_way > 0) return cv_down_parcel(down, 0)->step;
   }
   return -1;
 }
@@ -131,7 +145,7 @@ static bool is_here(const curvd_ctx *ctx, int64_t i) {
   for (int o = 0; o < ctx->comm.n_owners; o++) {
     const cv_downlink *down = &ctx->route[o].down;
     if (i >= down->n_under_way) continue;
-    if (parcel_at(down, i)->state != CV_PARCEL_HERE) return false;
+    if (cv_down_parcel(down, i)->state != CV_PARCEL_HERE) return false;
     is_any = true;
   }
   return is_any;
@@ -152,7 +166,7 @@ int64_t cv_down_votes(const curvd_ctx *ctx) {
 
 bool cv_down_is_awaited(const cv_downlink *down) {
   for (int64_t i = 0; i < down->n_under_way; i++) {
-    if (parcel_at(down, i)->state != CV_PARCEL_HERE) return true;
+    if (cv_down_parcel(down, i)->state != CV_PARCEL_HERE) return true;
   }
   return false;
 }
@@ -162,7 +176,7 @@ bool cv_down_is_awaited(const cv_downlink *down) {
 static cv_wait way_to_wait(const curvd_ctx *ctx) {
   for (int o = 0; o < ctx->comm.n_owners; o++) {
     const cv_downlink *down = &ctx->route[o].down;
-    if (down->n_under_way > 0 && parcel_at(down, 0)->state == CV_PARCEL_PAYLOAD) return CV_WAIT_ACTIVE;
+    if (down->n_under_way > 0 && cv_down_parcel(down, 0)->state == CV_PARCEL_PAYLOAD) return CV_WAIT_ACTIVE;
   }
   return cv_up_is_sending(ctx) ? CV_WAIT_GENTLY : CV_WAIT_IDLE;
 }
@@ -214,17 +228,56 @@ curvd_status cv_down_wait_all(curvd_ctx *ctx) {
   return wait_until(ctx, is_all_here);
 }
 
+static const char *events_in(const cv_downlink *down, const cv_parcel *parcel) {
+  return parcel->header + down->header_bytes - sizeof(cv_seal) - sizeof down->events;
+}
+
 /* What an owner sent itself is older than its own counts. */
 void cv_down_skip(curvd_ctx *ctx, int owner) {
   cv_downlink *down = &ctx->route[owner].down;
   if (cv_comm_my_owner(&ctx->comm) != owner)
-    memcpy(down->events, parcel_at(down, 0)->header + down->header_bytes - sizeof down->events, sizeof down->events);
+    memcpy(down->events, events_in(down, cv_down_parcel(down, 0)), sizeof down->events);
   drop(down);
 }
 
+void cv_down_events(const curvd_ctx *ctx, int owner, int64_t events[CV_OWNER_EVENTS]) {
+  const cv_downlink *down = &ctx->route[owner].down;
+  bool is_newer = down->n_under_way > 0 && cv_comm_my_owner(&ctx->comm) != owner;
+  const void *newest =
+      is_newer ? events_in(down, cv_down_parcel(down, down->n_under_way - 1)) : (const void *)down->events;
+  memcpy(events, newest, sizeof down->events);
+}
+
+void cv_down_forget(curvd_ctx *ctx) {
+  for (int o = 0; o < ctx->comm.n_owners; o++) {
+    while (ctx->route[o].down.n_under_way > 0) cv_down_skip(ctx, o);
+  }
+}
+
 static void open_first(curvd_ctx *ctx, int owner) {
-  visit(ctx, owner, parcel_at(&ctx->route[owner].down, 0), receive);
+  cv_downlink *down = &ctx->route[owner].down;
+  cv_parcel *parcel = cv_down_parcel(down, 0);
+  int64_t bytes = visit(ctx, owner, parcel, measure);
+  cv_inject_transfer(ctx, owner, parcel->payload, bytes);
+  cv_guard_check_parcel(ctx, owner, down, parcel, bytes);
+  visit(ctx, owner, parcel, receive);
   cv_down_skip(ctx, owner);
+}
+
+/* Of a spread factor pieces have come in several parcels. */
+static void look_at_fresh(curvd_ctx *ctx) {
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    cv_layer *layer = &ctx->layer[i];
+    bool is_any = false;
+    for (int f = 0; f < layer->n_factors; f++) {
+      cv_factor *factor = &layer->factor[f];
+      if (!factor->applied.is_fresh) continue;
+      factor->applied.is_fresh = false;
+      is_any = true;
+      cv_guard_check_pairs(ctx, layer, factor);
+    }
+    if (is_any) cv_guard_note_applied(ctx, layer);
+  }
 }
 
 curvd_status cv_down_land(curvd_ctx *ctx) {
@@ -233,9 +286,11 @@ curvd_status cv_down_land(curvd_ctx *ctx) {
   cv_stage_end(&ctx->stage[CURVD_STAGE_WAIT]);
   CV_TRY(status);
   cv_stage_begin(&ctx->stage[CURVD_STAGE_BROADCAST]);
+  cv_guard_check_applied(ctx); /* it has been used until now */
   for (int o = 0; o < ctx->comm.n_owners; o++) {
     if (ctx->route[o].down.n_under_way > 0) open_first(ctx, o);
   }
+  look_at_fresh(ctx);
   cv_stage_end(&ctx->stage[CURVD_STAGE_BROADCAST]);
   return CURVD_OK;
 }
@@ -278,17 +333,18 @@ void cv_down_repack(curvd_ctx *ctx, const cv_route *old, const int32_t *owner, c
     for (int o = 0; o < n; o++) {
       const cv_downlink *before = &old[o].down;
       if (before->n_under_way == 0) continue;
-      const cv_parcel *parcel = parcel_at(before, p);
-      cv_parcel *copy = append(ctx, &ctx->route[o].down);
-      copy->state = CV_PARCEL_HERE;
-      copy->step = parcel->step;
+      const cv_parcel *parcel = cv_down_parcel(before, p);
+      cv_parcel *copy = cv_down_put(ctx, &ctx->route[o].down, parcel->step);
       from[o] = (cv_cursor){parcel->header, parcel->payload};
       to[o] = (cv_cursor){copy->header, copy->payload};
     }
     repack_layers(ctx, owner, from, to);
-    for (int o = 0; o < n; o++) { /* behind the layers: the owner's counts */
-      size_t bytes = sizeof old[o].down.events;
-      if (old[o].down.n_under_way > 0) memcpy(to[o].header, from[o].header, bytes);
+    for (int o = 0; o < n; o++) { /* behind the layers: the owner's counts, and a seal */
+      cv_downlink *down = &ctx->route[o].down;
+      if (old[o].down.n_under_way == 0) continue;
+      cv_parcel *copy = cv_down_parcel(down, down->n_under_way - 1);
+      memcpy(to[o].header, from[o].header, sizeof down->events);
+      cv_guard_seal(ctx, down, copy, to[o].payload - copy->payload);
     }
   }
 }
@@ -298,8 +354,8 @@ void cv_down_repack(curvd_ctx *ctx, const cv_route *old, const int32_t *owner, c
 /* A curvature rank has one parcel, and may not write into it before the last one has left. */
 static curvd_status free_parcel(curvd_ctx *ctx, cv_downlink *down) {
   if (cv_comm_is_worker(&ctx->comm) || down->n_under_way == 0) return CURVD_OK;
-  CV_TRY(cv_coll_end(&parcel_at(down, 0)->header_way, CV_WAIT_GENTLY, &ctx->error));
-  CV_TRY(cv_coll_end(&parcel_at(down, 0)->payload_way, CV_WAIT_GENTLY, &ctx->error));
+  CV_TRY(cv_coll_end(&cv_down_parcel(down, 0)->header_way, CV_WAIT_GENTLY, &ctx->error));
+  CV_TRY(cv_coll_end(&cv_down_parcel(down, 0)->payload_way, CV_WAIT_GENTLY, &ctx->error));
   drop(down);
   return CURVD_OK;
 }
@@ -312,7 +368,9 @@ curvd_status cv_down_publish(curvd_ctx *ctx) {
   cv_parcel *parcel = append(ctx, down);
   visit(ctx, me, parcel, write_header);
   int64_t bytes = visit(ctx, me, parcel, write_payload);
-  memcpy(parcel->header + down->header_bytes - sizeof down->events, ctx->my_events, sizeof down->events);
+  memcpy(parcel->header + down->header_bytes - sizeof(cv_seal) - sizeof down->events, ctx->my_events,
+         sizeof down->events);
+  cv_guard_seal(ctx, down, parcel, bytes);
   memcpy(down->events, ctx->my_events, sizeof down->events);
   CV_TRY(begin_header(ctx, me, parcel));
   CV_TRY(begin_payload(ctx, me, parcel, bytes));

@@ -1,4 +1,5 @@
 #include "curvature/forecast.h"
+#include "curvature/guard.h"
 
 #include "base/order.h"
 #include "curvature/factor_plan.h"
@@ -71,7 +72,7 @@ static cv_plan_run run_of(const curvd_run_shape *shape, const cv_settings *s, co
   run.capture_train_s = shape->capture_train_s;
   run.follows = shape->captures_gradients && s->apply != CV_APPLY_FACTORED;
   run.header_bytes = CV_WIRE_HEADER_BYTES;
-  run.event_bytes = sizeof((cv_downlink *)NULL)->events;
+  run.event_bytes = sizeof((cv_downlink *)NULL)->events + sizeof(cv_seal);
   return run;
 }
 

@@ -14,6 +14,7 @@
 #include "curvature/factor_plan.h"
 #include "curvature/settings.h"
 #include "curvd.h"
+#include "curvd_experimental.h"
 #include "linalg/brand.h"
 #include "linalg/eig.h"
 #include "linalg/lrps_rows.h"
@@ -98,6 +99,7 @@ typedef struct cv_owned {
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
+  uint64_t hash;         /* of all arrays, when last left (guard.h) */
 } cv_owned;
 
 /* Worker: the preconditioner in force. */
@@ -109,6 +111,8 @@ typedef struct cv_applied {
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
   float *kept;           /* of a unit layer the damped inverse power of its blocks, (3, n / 2) */
   double damping;        /* of the last step */
+  uint64_t hash;         /* of all that came, when it came (guard.h) */
+  bool is_fresh;         /* it has come, and has not been looked at */
 } cv_applied;
 
 /* One Kronecker factor, (n, n), or all n / 2 blocks of a unit layer. Parts that a rank's role does not need hold no
@@ -221,6 +225,14 @@ typedef struct cv_route {
   cv_downlink down;
 } cv_route;
 
+/* Faults that curvd_inject has ordered. */
+enum { CV_FAULTS_MAX = 16 };
+typedef struct cv_faults {
+  int n;
+  curvd_fault list[CV_FAULTS_MAX];
+  bool is_done[CV_FAULTS_MAX];
+} cv_faults;
+
 /* A worker's transfers behind its back, on the clock. A wait is counted by begin and end. */
 typedef struct cv_flight {
   bool is_under_way; /* something, when last looked at ... */
@@ -269,6 +281,13 @@ struct curvd_ctx {
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
+  int64_t events_before[CURVD_EVENTS]; /* of the run that this one goes on with */
+  curvd_state_hooks hooks;             /* of the caller; array NULL: none */
+  void *hooks_user;
+  uint32_t flags_mine, flags; /* raised here for the coming step, and by anybody for the last one */
+  cv_error damage;            /* worker: found on this rank (guard.h); the next step tells all workers */
+  int64_t damaged_factor;     /* owner: the first factor whose numbers have changed, as in cv_seal; 0: none */
+  cv_faults faults;           /* inject.h */
   cv_stage stage[CURVD_STAGES];
   int64_t sent_bytes[CURVD_TRAFFICS];
   double clip_scale;

@@ -2,6 +2,7 @@
 #include "curvature/link.h"
 
 #include "base/order.h"
+#include "curvature/guard.h"
 #include "curvature/method.h"
 #include "plan/model.h"
 
@@ -100,7 +101,7 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
     down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
   }
   if (down.header_bytes == 0 || !cv_is_linked(ctx, owner)) return CURVD_OK;
-  down.header_bytes += (int64_t)sizeof down.events;
+  down.header_bytes += (int64_t)(sizeof down.events + sizeof(cv_seal));
   int64_t sum = up.n_floats * (int64_t)sizeof(float), most = cv_larger(sum, down.payload_bytes);
   if (most > CV_TRANSFER_MAX_BYTES || (cv_is_with_gradients(ctx) && sum > CV_MESSAGE_MAX_BYTES)) {
     return cv_fail(&ctx->error, CURVD_ERR_SIZE,
@@ -206,9 +207,7 @@ static curvd_status wait_for_slots(curvd_ctx *ctx) {
 curvd_status cv_links_settle(curvd_ctx *ctx) {
   CV_TRY(wait_for_slots(ctx));
   CV_TRY(cv_down_wait_all(ctx));
-  if (cv_comm_is_worker(&ctx->comm)) return CURVD_OK;
-  int me = cv_comm_my_owner(&ctx->comm);
-  while (ctx->route[me].down.n_under_way > 0) cv_down_skip(ctx, me);
+  if (!cv_comm_is_worker(&ctx->comm)) cv_down_forget(ctx);
   return CURVD_OK;
 }
 

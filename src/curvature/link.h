@@ -68,6 +68,17 @@ curvd_status cv_down_wait(curvd_ctx *ctx);
 curvd_status cv_down_wait_all(curvd_ctx *ctx);
 curvd_status cv_down_land(curvd_ctx *ctx);
 
+/* Parcel i of those under way, from the oldest on; and one more behind them, as of a refresh of step, whose header and
+ * payload are for the caller to fill: it is here. */
+cv_parcel *cv_down_parcel(const cv_downlink *down, int64_t i);
+cv_parcel *cv_down_put(curvd_ctx *ctx, cv_downlink *down, int64_t step);
+
+/* The newest counts of an owner that are here, in parcels that are not open yet, too. */
+void cv_down_events(const curvd_ctx *ctx, int owner, int64_t events[CV_OWNER_EVENTS]);
+
+/* Forgets all parcels, which are here. */
+void cv_down_forget(curvd_ctx *ctx);
+
 /* Floats of a worker's votes on what is here. */
 int64_t cv_down_votes(const curvd_ctx *ctx);
 

@@ -93,7 +93,7 @@ static curvd_status make(bench *b, cv_memory *memory, cv_error *err) {
   const cv_rng rng = {.seed = 1, .stream = CV_RNG_PROBE};
   void *ints = NULL;
   CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, COPIED, "a measurement", &b->X, err));
-  CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, N * N, "a measurement", &b->Y, err));
+  CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, (int64_t)N * N, "a measurement", &b->Y, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, COPIED, "a measurement", &b->Z, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, scratch, "a measurement", &b->work32, err));
   CV_TRY(cv_doubles_new(memory, CV_MEMORY_WORKSPACE, matrix, "a measurement", &b->D, err));

@@ -70,7 +70,7 @@ static void size_store(const curvd_ctx *ctx, cv_factor *factor) {
 
 static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
   (void)ctx;
-  list[0] = (cv_array){&factor->own.average, cv_unit_floats(factor), "running averages of blocks"};
+  list[0] = (cv_array){&factor->own.average, cv_unit_floats(factor), "average", CV_ARRAY_NUMBERS};
   return 1;
 }
 

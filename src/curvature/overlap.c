@@ -127,7 +127,7 @@ static curvd_status serve_all(curvd_ctx *ctx) {
 /* ---- times ---- */
 
 static void multiply(const cv_trial *trial) {
-  float *A = trial->room, *B = A + SIDE * SIDE, *C = B + SIDE * SIDE;
+  float *A = trial->room, *B = A + (ptrdiff_t)SIDE * SIDE, *C = B + (ptrdiff_t)SIDE * SIDE;
   cv_gemm(CV_N, CV_N, SIDE, SIDE, SIDE, 1, A, SIDE, B, SIDE, 0, C, SIDE);
 }
 
@@ -264,7 +264,7 @@ static curvd_status choose_by_trial(curvd_ctx *ctx) {
   cv_trial trial = {0};
   if (cv_settings_of(ctx)->dry_run) return CURVD_OK;
   curvd_status status =
-      cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, 3 * SIDE * SIDE, "a trial", &trial.room, &ctx->error);
+      cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, (int64_t)3 * SIDE * SIDE, "a trial", &trial.room, &ctx->error);
   status = cv_comm_agree(&ctx->comm, CV_ALL_RANKS, status, &ctx->error);
   if (status == CURVD_OK) status = cv_comm_is_worker(&ctx->comm) ? try_both(ctx, &trial) : serve_all(ctx);
   cv_floats_free(&ctx->memory, &trial.room);

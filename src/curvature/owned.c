@@ -4,8 +4,8 @@
 
 int cv_pairs_arrays(cv_factor *factor, cv_array *list) {
   int64_t rows = factor->k_max + CV_EIG_PROBES;
-  list[0] = (cv_array){&factor->own.basis, rows * factor->own.ld, "a basis"};
-  list[1] = (cv_array){&factor->own.eigenvalues, factor->k_max, "eigenvalues"};
+  list[0] = (cv_array){&factor->own.basis, rows * factor->own.ld, "basis", CV_ARRAY_ROWS};
+  list[1] = (cv_array){&factor->own.eigenvalues, factor->k_max, "eigenvalues", CV_ARRAY_NUMBERS};
   return 2;
 }
 
@@ -17,7 +17,7 @@ curvd_status cv_owned_allocate(curvd_ctx *ctx, cv_factor *factor) {
   factor->store->size(ctx, factor);
   int n = factor->store->arrays(ctx, factor, list);
   for (int i = 0; i < n; i++)
-    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, list[i].count, list[i].what, list[i].x, &ctx->error));
+    CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_FACTORS, list[i].count, list[i].name, list[i].x, &ctx->error));
   return CURVD_OK;
 }
 

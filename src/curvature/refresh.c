@@ -116,7 +116,7 @@ static void size(const curvd_ctx *ctx, cv_factor *factor) {
 
 static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRAYS_MAX]) {
   (void)ctx;
-  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "a running average"};
+  list[0] = (cv_array){&factor->own.average, factor->n * factor->own.ld, "average", CV_ARRAY_SYMMETRIC};
   return 1 + cv_pairs_arrays(factor, list + 1);
 }
 
@@ -124,7 +124,7 @@ static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRA
 static cv_eig_scratch scratch(const curvd_ctx *ctx, const cv_factor *factor) {
   cv_eig_scratch need =
       cv_solver_of(ctx, factor)->scratch(factor->n, factor->k_max, factor->is_spread ? &ctx->grid : NULL);
-  if (factor->is_spread) need.floats = cv_larger(need.floats, 2 * CV_GRID_BLOCK * factor->n);
+  if (factor->is_spread) need.floats = cv_larger(need.floats, factor->n * 2 * CV_GRID_BLOCK);
   return need;
 }
 

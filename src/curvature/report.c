@@ -33,7 +33,8 @@ curvd_status curvd_metrics_read(const curvd_ctx *ctx, curvd_metrics *out) {
   }
   for (int i = 0; i < CURVD_TRAFFICS; i++) out->sent_bytes[i] = ctx->sent_bytes[i];
   for (int i = 0; i < CURVD_MEMORIES; i++) out->memory_bytes[i] = ctx->memory.bytes[i];
-  for (int i = 0; i < CURVD_EVENTS; i++) out->events[i] = i < CV_OWNER_EVENTS ? 0 : ctx->my_events[i];
+  for (int i = 0; i < CURVD_EVENTS; i++)
+    out->events[i] = ctx->events_before[i] + (i < CV_OWNER_EVENTS ? 0 : ctx->my_events[i]);
   for (int o = 0; ctx->route && o < ctx->comm.n_owners; o++) {
     for (int i = 0; i < CV_OWNER_EVENTS; i++) out->events[i] += ctx->route[o].down.events[i];
   }

@@ -83,6 +83,10 @@ const cv_option cv_settings_table[] = {
      "what moves transfers while workers compute: looks at them inside the library's calls, or a thread of each worker "
      "(MPI_THREAD_MULTIPLE); auto: with staleness, what a trial in curvd_plan finds faster",
      AT(progress)},
+    {"integrity", CV_OPTION_CHOICE, "factors", "", 0, 0, "off|transfers|all", "transfers",
+     "what is looked at for changed bits, each of which fails the step: refreshes when they come; or also what owners "
+     "keep of factors, whenever they use it, and what is in force on workers, in curvd_check",
+     AT(integrity)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",
      "running average: normalised weights, from the identity, from zero with the identity moved into the damping, "
      "from the first statistic, Martens and Grosse's mean, or a decayed sum",

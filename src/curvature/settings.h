@@ -57,6 +57,7 @@ typedef enum cv_progress_choice { CV_PROGRESS_AUTO, CV_PROGRESS_TEST, CV_PROGRES
 typedef enum cv_store_kind { CV_STORE_AUTO, CV_STORE_FULL, CV_STORE_STREAM } cv_store_kind;
 typedef enum cv_sharing { CV_SHARING_KFC, CV_SHARING_PUBLISHED, CV_SHARING_EXPAND, CV_SHARING_REDUCE } cv_sharing;
 enum { CV_STALENESS_FREE = -1 };
+typedef enum cv_integrity { CV_INTEGRITY_OFF, CV_INTEGRITY_TRANSFERS, CV_INTEGRITY_ALL } cv_integrity;
 typedef enum cv_grid_product { CV_PRODUCT_AUTO, CV_PRODUCT_SCALAPACK, CV_PRODUCT_SLAB } cv_grid_product;
 
 typedef struct cv_settings {
@@ -72,7 +73,7 @@ typedef struct cv_settings {
   int64_t sample_rows;    /* as cv_rows_rule has it */
   int64_t window_rows, online_renew, online_correct;
   double online_share;
-  int32_t progress;
+  int32_t progress, integrity;
   int32_t average;
   double factor_decay;
   cv_schedule damping;

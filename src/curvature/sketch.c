@@ -95,8 +95,8 @@ static int arrays(const curvd_ctx *ctx, cv_factor *factor, cv_array list[CV_ARRA
   cv_stream *stream = &factor->own.stream;
   int64_t floats = sketch_rows(factor) * factor->ld;
   (void)ctx;
-  list[0] = (cv_array){&stream->Omega, floats, "a test matrix"};
-  list[1] = (cv_array){&stream->Y, floats, "a sketch"};
+  list[0] = (cv_array){&stream->Omega, floats, "test_matrix", CV_ARRAY_ROWS};
+  list[1] = (cv_array){&stream->Y, floats, "sketch", CV_ARRAY_ROWS};
   int n = 2 + cv_window_arrays(factor, list + 2);
   return n + cv_pairs_arrays(factor, list + n);
 }

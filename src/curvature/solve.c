@@ -1,6 +1,7 @@
 /* One decomposition, with the ladder that it climbs when a solver fails: the chosen solver, the exact one, on one rank
  * the exact one in fp64, the previous preconditioner. Never an error: each rung is counted and told. Of a spread factor
  * every owner climbs the same rungs: solvers tell all ranks the same, and memory is agreed on. */
+#include "curvature/inject.h"
 #include "curvature/store.h"
 
 #include <float.h>
@@ -83,10 +84,12 @@ static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_probl
   cv_eig_result *result = &factor->own.last;
   *why = (cv_error){0};
   *result = (cv_eig_result){0};
+  bool is_first = ops == cv_solver_of(ctx, factor);
+  if (is_first && cv_inject_solver(ctx, factor))
+    return cv_fail(why, CURVD_ERR_NUMERIC, "an injected failure") == CURVD_OK;
   curvd_status status =
-      ops == cv_solver_of(ctx, factor)
-          ? ops->solve(p, &ctx->eig_work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, result, why)
-          : solve_in_new_room(ctx, ops, p, factor, result, why);
+      is_first ? ops->solve(p, &ctx->eig_work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, result, why)
+               : solve_in_new_room(ctx, ops, p, factor, result, why);
   if (status == CURVD_OK) status = cv_solve_check(factor, result, why);
   return status == CURVD_OK;
 }

@@ -9,10 +9,13 @@
  * factors follow the other statistics, once the averages know their weights. What is due depends on the step number
  * alone, so every rank knows the order of the transfers. */
 #include "curvature/exchange.h"
+#include "curvature/guard.h"
+#include "curvature/inject.h"
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/rebalance.h"
+#include "curvature/state.h"
 
 static const int64_t FINISH = -1; /* in place of a step's number */
 
@@ -115,8 +118,7 @@ static curvd_status tell(curvd_ctx *ctx, int64_t word) {
 
 /* ---- both ---- */
 
-/* What workers and owners do in a step that has something due. */
-static curvd_status run_service(curvd_ctx *ctx) {
+static curvd_status do_due(curvd_ctx *ctx) {
   bool is_worker = cv_comm_is_worker(&ctx->comm), is_owner = cv_comm_my_owner(&ctx->comm) >= 0;
   if (cv_step_wants_statistics(ctx)) {
     if (is_worker) CV_TRY(cv_up_send(ctx));
@@ -126,6 +128,16 @@ static curvd_status run_service(curvd_ctx *ctx) {
   if (!wants_refresh(ctx)) return CURVD_OK;
   if (is_owner) CV_TRY(renew(ctx));
   return is_worker ? cv_down_expect(ctx) : CURVD_OK;
+}
+
+/* What workers and owners do in a step that has something due. Only here do owners touch what they keep. */
+static curvd_status run_service(curvd_ctx *ctx) {
+  bool is_owner = cv_comm_my_owner(&ctx->comm) >= 0;
+  if (is_owner) cv_inject_owned(ctx);
+  if (is_owner) cv_guard_check_owned(ctx);
+  curvd_status status = do_due(ctx);
+  if (is_owner) cv_guard_note_owned(ctx);
+  return status;
 }
 
 static curvd_status precondition(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
@@ -188,6 +200,7 @@ curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows,
 }
 
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
+  cv_inject_applied(ctx);
   curvd_status status = run_stages(ctx, lr, gradients);
   if (status != CURVD_OK) cv_follow_forget(ctx);
   cv_sketch_change_seeds(ctx);
@@ -201,6 +214,7 @@ static curvd_status serve_one(curvd_ctx *ctx, int64_t *word) {
   cv_stage_end(&ctx->stage[CURVD_STAGE_IDLE]);
   if (status != CURVD_OK || *word == FINISH) return status;
   if (*word == CV_WORD_MOVE) return cv_rebalance(ctx);
+  if (*word == CV_WORD_SAVE || *word == CV_WORD_LOAD) return cv_state_serve(ctx, *word);
   ctx->step = *word;
   return run_service(ctx);
 }

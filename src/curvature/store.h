@@ -12,11 +12,16 @@
 
 #include "curvature/internal.h"
 
-/* An array of a factor's owner: *x (count) floats. */
+/* How an array lies in memory: rows of n (of a spread factor: this owner's columns of them), own.ld apart; such rows of
+ * a symmetric matrix, of which a triangle counts; numbers; or room that holds nothing from one use to the next. */
+typedef enum cv_array_form { CV_ARRAY_ROWS, CV_ARRAY_SYMMETRIC, CV_ARRAY_NUMBERS, CV_ARRAY_ROOM } cv_array_form;
+
+/* An array of a factor's owner: *x (count) floats. Its name is one of the state (state.h). */
 typedef struct cv_array {
   float **x;
   int64_t count;
-  const char *what;
+  const char *name;
+  cv_array_form form;
 } cv_array;
 
 enum { CV_ARRAYS_MAX = 8 };

@@ -28,9 +28,9 @@ void cv_window_size(const curvd_ctx *ctx, cv_factor *factor) {
 int cv_window_arrays(cv_factor *factor, cv_array *list) {
   cv_window *window = &factor->own.window;
   if (window->room == 0) return 0;
-  list[0] = (cv_array){&window->X, window->room * window->ld, "a window of rows"};
-  list[1] = (cv_array){&window->history.Omega, stream_floats(factor), "a test matrix"};
-  list[2] = (cv_array){&window->history.Y, stream_floats(factor), "a sketch"};
+  list[0] = (cv_array){&window->X, window->room * window->ld, "window", CV_ARRAY_ROWS};
+  list[1] = (cv_array){&window->history.Omega, stream_floats(factor), "history_test_matrix", CV_ARRAY_ROOM};
+  list[2] = (cv_array){&window->history.Y, stream_floats(factor), "history_sketch", CV_ARRAY_ROOM};
   return 3;
 }
 

@@ -39,13 +39,15 @@ static cv_factor_state state_in(const char *header, int f) {
   return state;
 }
 
+int64_t cv_wire_factor_bytes(const curvd_ctx *ctx, const cv_factor *factor, int owner, const char *header, int f) {
+  cv_factor_state state = state_in(header, f);
+  return factor_floats(ctx, factor, owner, &state) * (int64_t)sizeof(float);
+}
+
 int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header) {
-  int64_t floats = 0;
-  for (int f = 0; f < layer->n_factors; f++) {
-    cv_factor_state state = state_in(header, f);
-    floats += factor_floats(ctx, &layer->factor[f], owner, &state);
-  }
-  return floats * (int64_t)sizeof(float);
+  int64_t bytes = 0;
+  for (int f = 0; f < layer->n_factors; f++) bytes += cv_wire_factor_bytes(ctx, &layer->factor[f], owner, header, f);
+  return bytes;
 }
 
 static float *publish_factor(const cv_factor *factor, float *to) {
@@ -110,6 +112,7 @@ static const float *receive_factor(const curvd_ctx *ctx, cv_factor *factor, int 
                                    const float *from) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
   factor->applied.state = state;
+  factor->applied.is_fresh = true;
   if (state.kind == CV_KIND_INVERSE) return receive_inverse(factor, from);
   if (state.kind == CV_KIND_UNITS) return receive_units(factor, from);
   factor->applied.side.r = state.kind == CV_KIND_EIGEN ? state.r : 0;

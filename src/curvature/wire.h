@@ -11,6 +11,9 @@ enum { CV_WIRE_STATE_BYTES = sizeof(cv_factor_state), CV_WIRE_HEADER_BYTES = CV_
 
 int64_t cv_wire_payload_most(const curvd_ctx *ctx, const cv_layer *layer, int owner);
 void cv_wire_publish_header(const cv_layer *layer, int owner, char *header);
+
+/* Bytes of factor f in the payload, and of all of the layer, as the header tells. */
+int64_t cv_wire_factor_bytes(const curvd_ctx *ctx, const cv_factor *factor, int owner, const char *header, int f);
 int64_t cv_wire_payload_bytes(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header);
 void cv_wire_publish(const cv_layer *layer, int owner, char *payload);
 void cv_wire_receive(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload);

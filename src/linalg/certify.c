@@ -16,7 +16,7 @@ typedef struct sums {
 
 /* floats: a product (PROBES, k) */
 cv_eig_scratch cv_certify_scratch(int64_t k) {
-  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 1 + 2 * PROBES * k + k + PROBES};
+  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 1 + k * 2 * PROBES + k + PROBES};
 }
 
 static sums carve(int64_t found, const cv_eig_work *work) {
@@ -25,8 +25,8 @@ static sums carve(int64_t found, const cv_eig_work *work) {
                 .trace = at,
                 .WU = at + 1,
                 .MU = at + 1 + PROBES * found,
-                .signs = at + 1 + 2 * PROBES * found,
-                .squares = at + 1 + 2 * PROBES * found + found};
+                .signs = at + 1 + found * 2 * PROBES,
+                .squares = at + 1 + found * 2 * PROBES + found};
 }
 
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw) {

@@ -24,7 +24,7 @@ static int64_t solver_floats(int64_t n, const cv_grid *grid) {
 }
 
 static int64_t solver_ints(int64_t n, const cv_grid *grid) {
-  return 7 * n + 8 * grid->npcol + 2;
+  return 7 * n + 8 * (int64_t)grid->npcol + 2;
 }
 
 /* A and Z: pieces (columns, rows), w (n), the solver's; behind the certificate's and the room for products. A also

@@ -21,7 +21,7 @@ static float share_of(const nn_pool *s, span rows, span columns) {
 }
 
 static void largest(int64_t c, const float *restrict x, float *restrict y) {
-  for (int64_t i = 0; i < c; i++) y[i] = (x[i] > y[i]) | (x[i] != x[i]) ? x[i] : y[i]; /* NaN wins and stays */
+  for (int64_t i = 0; i < c; i++) y[i] = ((x[i] > y[i]) | (x[i] != x[i])) ? x[i] : y[i]; /* NaN wins and stays */
 }
 
 static void add(int64_t c, float share, const float *restrict x, float *restrict y) {

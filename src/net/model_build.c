@@ -110,7 +110,10 @@ static curvd_status shape_conv(nn_layer_spec *layer, cv_error *err) {
     return cv_fail(err, CURVD_ERR_OPTION, "%s: %lld groups do not divide %lld input and %lld output channels",
                    layer->name, (long long)layer->groups, (long long)layer->in.channels,
                    (long long)layer->out.channels);
-  return slide(layer, err);
+  CV_TRY(slide(layer, err)); /* the kernel's sides are at most 2^20 now */
+  if (layer->window.kernel[0] * layer->window.kernel[1] > CHANNELS_MAX / (layer->in.channels / layer->groups))
+    return refuse(layer, "its kernel sees more than 16777216 numbers", err);
+  return CURVD_OK;
 }
 
 static curvd_status shape_pool(nn_layer_spec *layer, cv_error *err) {

@@ -70,6 +70,7 @@ static void take_statistics(nn_layer *layer, const nn_pass *pass, int64_t rows, 
     double mean = sum[j] / n, variance = fmax(square[j] / n - mean * mean, 0);
     s->mean[j] = (float)mean;
     s->inv_std[j] = (float)(1 / sqrt(variance + epsilon));
+    if (!isfinite(mean) || !isfinite(variance)) continue; /* the step will be refused: what was learnt stays */
     s->running[j] += (float)(running_share * (mean - s->running[j]));
     s->running[s->c + j] += (float)(running_share * (variance * n / fmax(n - 1, 1) - s->running[s->c + j]));
   }

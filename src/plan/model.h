@@ -104,7 +104,7 @@ typedef struct cv_plan_run {
   bool momentum_is_callers; /* the step only looks at gradients, and averages none */
   bool follows;             /* one worker tells of its rows, so that projections follow the gradient (follow.c) */
   int64_t header_bytes;     /* of one refreshed layer of two factors: CV_WIRE_HEADER_BYTES */
-  int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events */
+  int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events and of cv_seal */
 } cv_plan_run;
 
 /* The options' initial values, on one worker; no sizes of headers. */

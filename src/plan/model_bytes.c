@@ -196,7 +196,7 @@ void cv_plan_traffic_of(const cv_plan_layout *l, int32_t rank, int64_t n_steps, 
   if (ranks > 1)
     bytes[CV_PLAN_TRAFFIC_PRECONDITIONERS] =
         times(n_steps, run->inv_update_steps) * parcel_bytes(l, owner_of(run, rank), false);
-  if (rank == 0) bytes[CV_PLAN_TRAFFIC_CONTROL] = COMMAND * run->n_curvature * commands(run, n_steps);
+  if (rank == 0) bytes[CV_PLAN_TRAFFIC_CONTROL] = commands(run, n_steps) * COMMAND * run->n_curvature;
 }
 
 /* ---- memory ---- */
@@ -251,7 +251,7 @@ static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
 /* A statistic; on who applies them the blocks, and their powers. */
 static void hold_units(const place *p, bool applies, int64_t *bytes) {
   bytes[CV_MEMORY_STATISTICS] += FLOAT * unit_floats(p);
-  bytes[CV_MEMORY_PRECONDITIONER] += applies ? 2 * FLOAT * unit_floats(p) : 0;
+  bytes[CV_MEMORY_PRECONDITIONER] += applies ? unit_floats(p) * 2 * FLOAT : 0;
 }
 
 /* Workspace of captures (capture.c): a tile, and where rows are drawn lengths of those that are drawn from at once, and
@@ -270,7 +270,7 @@ static void hold_captures(const cv_plan_layout *l, int64_t *bytes) {
     rows = cv_larger(rows, examples * cv_larger(rule.positions, 1));
     drawn = cv_larger(drawn, cv_rows_drawn(&rule, examples));
   }
-  bytes[CV_MEMORY_WORKSPACE] += FLOAT * CV_ROWS_TILE * widest + (int64_t)sizeof(double) * (rows + 2 * drawn);
+  bytes[CV_MEMORY_WORKSPACE] += widest * FLOAT * CV_ROWS_TILE + (int64_t)sizeof(double) * (rows + 2 * drawn);
 }
 
 static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
@@ -354,7 +354,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     bool is_full = cv_plan_is_full(&p.run, p.n, p.carrier);
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
     if (!holds(&p, owner) || p.run.is_inverse || is_of_units(&p)) continue;
-    if (p.is_spread) most = cv_larger(most, 2 * CV_PLAN_SPREAD_BLOCK * p.n);
+    if (p.is_spread) most = cv_larger(most, p.n * 2 * CV_PLAN_SPREAD_BLOCK);
     most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;

@@ -67,8 +67,9 @@ cv_plan_layout cv_prediction_layout(const cv_prediction *p) {
 /* Each layer's choice, and in number[] its flops. */
 static void choose(prediction *p) {
   int32_t n = p->out->n_layers;
-  cv_plan_draft draft = {n,         p->out->layer, p->out->choice,    p->out->shard,
-                         p->number, p->number + n, p->number + 2 * n, p->which};
+  cv_plan_draft draft = {
+      n,       p->out->layer, p->out->choice, p->out->shard, p->number, p->number + n, p->number + (ptrdiff_t)2 * n,
+      p->which};
   p->given->choose(p->given->user, &p->out->run, &draft);
 }
 
@@ -156,7 +157,7 @@ static void time_owners(prediction *p) {
 /* The worker with the most to do for sharded layers; -1: there are none. */
 static int32_t busiest_worker(prediction *p) {
   cv_prediction *out = p->out;
-  double *load = p->number + 2 * out->n_layers;
+  double *load = p->number + (ptrdiff_t)2 * out->n_layers;
   int32_t busiest = -1;
   for (int32_t w = 0; w < out->run.n_workers; w++) load[w] = 0;
   for (int32_t i = 0; i < out->n_layers; i++) {
@@ -192,16 +193,23 @@ static void time_workers(prediction *p) {
 }
 
 /* As many refreshes as are under way at once are skipped, and one interval more. */
+static int64_t skipped_steps(const cv_plan_run *run) {
+  return (run->staleness / run->inv_update_steps + 2) * run->inv_update_steps;
+}
+
+static int64_t all_steps(const cv_plan_run *run) {
+  int64_t inv = run->inv_update_steps;
+  return skipped_steps(run) + cv_larger((STEPS_MIN + inv - 1) / inv, REFRESHES_MIN) * inv;
+}
+
 static void fill_table(prediction *p) {
   cv_prediction *out = p->out;
   cv_timetable *t = &out->table;
   const cv_plan_run *run = &out->run;
-  int64_t inv = run->inv_update_steps, begin = (run->staleness / inv + 2) * inv,
-          refreshes = cv_larger((STEPS_MIN + inv - 1) / inv, REFRESHES_MIN);
-  t->n_steps = begin + refreshes * inv;
-  t->n_skipped = begin;
+  t->n_steps = all_steps(run);
+  t->n_skipped = skipped_steps(run);
   t->factor_update_steps = run->factor_update_steps;
-  t->inv_update_steps = inv;
+  t->inv_update_steps = run->inv_update_steps;
   t->staleness = run->staleness;
   t->is_free = run->is_free;
   t->has_curvature = run->n_curvature > 0;
@@ -224,6 +232,25 @@ static bool is_machine(const cv_plan_machine *m) {
     if (!(above_zero[i] > 0)) return false;
   }
   return m->ranks_per_node >= 1 && m->overlap >= 0 && m->overlap <= 1;
+}
+
+/* Bytes are counted in 64 bits, those of transfers over all steps. Of m + n rows and columns a rank holds less than 16
+ * squares of 4 bytes, and sends less than 4 in each refresh or statistic; gradients go at most twice. */
+static curvd_status check_sizes(const cv_predict_case *given, cv_error *err) {
+  const cv_plan_run *r = &given->run;
+  double squares = 0, weights = 0, n_steps = (double)all_steps(r);
+  for (int32_t i = 0; i < given->n_layers; i++) {
+    double m = (double)given->layer[i].m, n = (double)given->layer[i].n;
+    squares += (m + n) * (m + n);
+    weights += m * n;
+  }
+  double events = n_steps / fmin((double)r->factor_update_steps, (double)r->inv_update_steps) + 1;
+  if (fmax(fmax(16, 4 * events) * squares, 2 * n_steps * weights) < 0x1p62 / sizeof(float)) return CURVD_OK;
+  return cv_fail(
+      err, CURVD_ERR_ARGUMENT,
+      "a prediction of %g weights over %g steps: the bytes of %d layers exceed 64 bits; use smaller layers or "
+      "shorter intervals",
+      weights, n_steps, (int)given->n_layers);
 }
 
 static curvd_status check(const cv_predict_case *given, cv_error *err) {
@@ -251,7 +278,7 @@ static curvd_status check(const cv_predict_case *given, cv_error *err) {
       return cv_fail(err, CURVD_ERR_ARGUMENT, "layer %d of a prediction is (%lld, %lld)", (int)i,
                      (long long)given->layer[i].m, (long long)given->layer[i].n);
   }
-  return CURVD_OK;
+  return check_sizes(given, err);
 }
 
 static curvd_status predict(prediction *p, cv_error *err) {

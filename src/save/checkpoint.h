@@ -19,6 +19,8 @@ curvd_status checkpoint_open(const char *folder, checkpoint **made, cv_error *er
 void checkpoint_close(checkpoint **cp);
 
 int64_t checkpoint_step(const checkpoint *cp);
+int64_t checkpoint_ranks(const checkpoint *cp);       /* that wrote it: its shards */
+int64_t checkpoint_bytes(const checkpoint *cp);       /* of all shards */
 const json_t *checkpoint_about(const checkpoint *cp); /* what saver_settings.about was; borrowed */
 
 /* Its arrays, sorted by name: parts of one name are one. rows, columns of the whole; a triangle's are equal. */
@@ -43,6 +45,10 @@ curvd_status checkpoint_verify(const checkpoint *cp, void (*tell)(void *user, co
 /* Steps of the complete checkpoints in a folder of them, newest first; at most `most`. IO: the folder cannot be read (a
  * folder that is not there holds none). */
 curvd_status checkpoint_list(const char *folder, int64_t most, int64_t *step, int64_t *n, cv_error *err);
+
+/* Checkpoints of later steps are of a future that will be another one: they become step-N.aside, which nobody takes for
+ * a checkpoint. *n: how many. IO. */
+curvd_status checkpoint_set_aside(const char *folder, int64_t after, int64_t *n, cv_error *err);
 
 /* "FOLDER/step-000000100"; false: too long. */
 bool checkpoint_path(const char *folder, int64_t step, char *path, int64_t size);

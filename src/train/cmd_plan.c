@@ -51,7 +51,8 @@ static void print_memory(const trainer *t) {
   }
 }
 
-static curvd_status plan(config *c, cv_error *err) {
+static curvd_status plan(config *c, int *code, cv_error *err) {
+  (void)code;
   trainer t;
   CV_TRY(trainer_plan(c, MPI_COMM_WORLD, &t, err));
   if (t.rank == 0) {

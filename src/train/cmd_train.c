@@ -2,6 +2,8 @@
 #include "train/commands.h"
 #include "train/report.h"
 #include "train/run.h"
+#include "train/session.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 #include "train/watchdog.h"
 
@@ -17,8 +19,12 @@ typedef struct loop {
   trainer trainer;
   run run;
   watchdog watchdog;
-  double step_s[STEP_TIMES]; /* the last ones */
+  double step_s[STEP_TIMES]; /* the last ones, of n_steps */
+  int64_t n_steps;
+  double begin_s; /* of the process, nearly */
+  double loss;    /* mean per example of the last line */
   int64_t next_eval;
+  session session;
   trainer_score score;
   train_goal goal;
 } loop;
@@ -43,7 +49,7 @@ static void evaluate(loop *l) {
 
 static double median_step(const loop *l) {
   double sorted[STEP_TIMES];
-  int n = l->trainer.step < STEP_TIMES ? (int)l->trainer.step : STEP_TIMES;
+  int n = l->n_steps < STEP_TIMES ? (int)l->n_steps : STEP_TIMES;
   for (int i = 0; i < n; i++) {
     int j = i;
     for (; j > 0 && sorted[j - 1] > l->step_s[i]; j--) sorted[j] = sorted[j - 1];
@@ -64,30 +70,55 @@ static void show(loop *l, double loss, bool is_due) {
   run_progress_show(&l->run, &progress, is_due);
 }
 
+static curvd_status log_step(loop *l, cv_error *err) {
+  trainer *t = &l->trainer;
+  bool is_due = t->step % t->config->values.log_every == 0 || t->step == t->total_steps;
+  if (is_due) {
+    l->loss = trainer_loss(t);
+    report_step(t, &l->run, l->loss);
+    if (!isfinite(l->loss)) {
+      return cv_fail(err, CURVD_ERR_NUMERIC, "the loss is not finite in step %lld or shortly before: lower lr (%g now)",
+                     (long long)t->step, t->lr);
+    }
+  }
+  show(l, l->loss, is_due);
+  return CURVD_OK;
+}
+
+static void find_next_eval(loop *l) {
+  int64_t evals = 1;
+  do l->next_eval = step_of_eval(&l->trainer, evals++);
+  while (l->next_eval <= l->trainer.step);
+}
+
+static curvd_status after_failure(loop *l, cv_error *err) {
+  CV_TRY(session_after_failure(&l->session, err));
+  find_next_eval(l);
+  return CURVD_OK;
+}
+
+/* Checkpoints come behind evaluations, so that a run that goes on has had all of them. */
+static curvd_status train_step(loop *l, cv_error *err) {
+  trainer *t = &l->trainer;
+  double begin = cv_wall_s();
+  session_raise(&l->session, median_step(l));
+  if (trainer_step(t, err) != CURVD_OK) return after_failure(l, err);
+  l->step_s[l->n_steps++ % STEP_TIMES] = cv_wall_s() - begin;
+  CV_TRY(log_step(l, err));
+  if (t->step >= l->next_eval || t->step == t->total_steps) evaluate(l);
+  find_next_eval(l);
+  return session_after_step(&l->session, err) == CURVD_OK ? CURVD_OK : after_failure(l, err);
+}
+
 static curvd_status train_worker(loop *l, cv_error *err) {
   trainer *t = &l->trainer;
-  double loss = NAN;
-  int64_t evals = 1;
-  l->next_eval = step_of_eval(t, evals);
-  while (t->step < t->total_steps && !l->goal.is_reached) {
-    double begin = cv_wall_s();
-    CV_TRY(trainer_step(t, err));
-    l->step_s[(t->step - 1) % STEP_TIMES] = cv_wall_s() - begin;
-    bool is_due = t->step % t->config->values.log_every == 0 || t->step == t->total_steps;
-    if (is_due) {
-      loss = trainer_loss(t);
-      report_step(t, &l->run, loss);
-      if (!isfinite(loss)) {
-        return cv_fail(err, CURVD_ERR_NUMERIC,
-                       "the loss is not finite in step %lld or shortly before: lower lr (%g now)", (long long)t->step,
-                       t->lr);
-      }
-    }
-    show(l, loss, is_due);
-    if (t->step < l->next_eval && t->step < t->total_steps) continue;
-    evaluate(l);
-    while (l->next_eval <= t->step) l->next_eval = step_of_eval(t, ++evals);
-  }
+  session *s = &l->session;
+  l->loss = NAN;
+  CV_TRY(session_resume(s, err));
+  find_next_eval(l);
+  if (t->step >= t->total_steps) evaluate(l); /* nothing is left to do but to tell how good it is */
+  while (t->step < t->total_steps && !l->goal.is_reached && s->stop == SESSION_GOES_ON) CV_TRY(train_step(l, err));
+  if (s->stop == SESSION_GOES_ON) CV_TRY(session_finish(s, err));
   return trainer_finish(t, err);
 }
 
@@ -109,38 +140,62 @@ static void share_folder(loop *l) {
   watchdog_folder(&l->watchdog, folder);
 }
 
-static curvd_status train(loop *l, config *c, cv_error *err) {
+static curvd_status open_run(loop *l, config *c, cv_error *err) {
+  trainer *t = &l->trainer;
+  if (t->rank > 0) return CURVD_OK;
+  return l->session.goes_on ? run_reopen(c, &l->run, err) : run_open(c, c->method, c->values.seed, &l->run, err);
+}
+
+/* Curvature ranks do not know why the workers have ended. */
+static int exit_code_agreed(loop *l) {
+  int is_stopped = l->session.stop != SESSION_GOES_ON;
+  MPI_Bcast(&is_stopped, 1, MPI_INT, 0, l->trainer.world);
+  if (!is_stopped) return EXIT_CODE_OK;
+  run_line(&l->run, "%s: saved in front of step %lld; go on with --resume %s",
+           l->session.stop == SESSION_SIGNAL ? "asked to stop" : "the time budget is used up",
+           (long long)l->trainer.step, l->run.folder);
+  return EXIT_CODE_PREEMPTED;
+}
+
+static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
   trainer *t = &l->trainer;
   openblas_set_num_threads((int)c->values.blas_threads);
   CV_TRY(trainer_create(c, MPI_COMM_WORLD, t, err));
   trainer_record(t, &l->watchdog.trace);
   watchdog_look_after(&l->watchdog, t->ctx);
-  curvd_status status = t->rank == 0 ? run_open(c, c->method, c->values.seed, &l->run, err) : CURVD_OK;
-  status = trainer_agree(t->world, status, err);
+  curvd_status status = session_find(&l->session, t, l->begin_s, err);
+  if (status == CURVD_OK) status = trainer_agree(t->world, open_run(l, c, err), err);
   if (status == CURVD_OK) {
     curvd_log_to(t->ctx, log_line, l, 2);
     share_folder(l);
+    status = session_open(&l->session, &l->run, err);
+  }
+  if (status == CURVD_OK) {
     report_begin(t, &l->run);
     watchdog_note(&l->watchdog, "train", NULL);
     status = train_roles(l, err);
     watchdog_note(&l->watchdog, "end the run", NULL);
     status = trainer_agree(t->world, status, err);
     if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal);
+    if (status == CURVD_OK) *code = exit_code_agreed(l);
   }
-  run_close(&l->run, status != CURVD_OK && t->step == 0);
+  session_close(&l->session);
+  run_close(&l->run, status != CURVD_OK && t->step == 0 && !l->session.goes_on);
   watchdog_look_after(&l->watchdog, NULL);
   trainer_free(t);
   return status;
 }
 
-static curvd_status train_once(config *c, cv_error *err) {
+static curvd_status train_once(config *c, int *code, cv_error *err) {
   static loop l;
+  l.begin_s = cv_wall_s();
+  signals_install();
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = watchdog_start(&l.watchdog, rank, c->values.hang_timeout, err);
   watchdog_note(&l.watchdog, "set up", NULL);
   status = trainer_agree(MPI_COMM_WORLD, status, err);
-  if (status == CURVD_OK) status = train(&l, c, err);
+  if (status == CURVD_OK) status = train(&l, c, code, err);
   watchdog_stop(&l.watchdog);
   return status;
 }

@@ -170,7 +170,8 @@ static curvd_status run_tuning(tuning *t, cv_error *err) {
 
 static tuning the_tuning;
 
-static curvd_status tune_with_mpi(config *c, cv_error *err) {
+static curvd_status tune_with_mpi(config *c, int *code, cv_error *err) {
+  (void)code;
   tuning *t = &the_tuning;
   MPI_Comm_rank(MPI_COMM_WORLD, &t->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &t->n_launched);

@@ -28,6 +28,13 @@ static const command commands[] = {
      "Lists every option; with --origins the value of each one and where it comes from.", cmd_options, false},
     {"check", "curvd check --config FILE [--name value ...]",
      "Checks a configuration in a moment: no MPI, no data, nothing written.", cmd_check, false},
+    {"checkpoint", "curvd checkpoint list|verify|diff|export FOLDER ...",
+     "What checkpoints hold, and whether they are whole; no MPI.\n"
+     "      list FOLDER                 checkpoints of a run's folder: step, size, age, ranks, state\n"
+     "      verify FOLDER               reads every byte of a checkpoint, or of all of a run\n"
+     "      diff CHECKPOINT CHECKPOINT  the largest difference of each array; code 0: the same bits\n"
+     "      export CHECKPOINT FOLDER    writes every array to FOLDER/NAME.npy",
+     cmd_checkpoint, false},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -16,8 +16,11 @@
   X(EXIT_CODE_LAYOUT, 4, "impossible split of the ranks")                                                              \
   X(EXIT_CODE_NUMERIC, 5, "numbers that are not finite")                                                               \
   X(EXIT_CODE_MEMORY, 6, "out of memory")                                                                              \
-  X(EXIT_CODE_MPI, 7, "MPI failed")                                                                                    \
-  X(EXIT_CODE_HANG, 8, "a rank stood still longer than hang_timeout")
+  X(EXIT_CODE_MPI, 7, "MPI failed: a peer or the network was lost")                                                    \
+  X(EXIT_CODE_HANG, 8, "a rank stood still longer than hang_timeout")                                                  \
+  X(EXIT_CODE_DAMAGE, 9, "numbers changed in memory or on their way")                                                  \
+  X(EXIT_CODE_DIFFERENT, 10, "two checkpoints differ")                                                                 \
+  X(EXIT_CODE_PREEMPTED, 85, "told to stop, and saved: start it again with --resume")
 
 #define EXIT_CODE_ENUM(name, code, text) name = code,
 typedef enum exit_code { EXIT_CODE_LIST(EXIT_CODE_ENUM) } exit_code;
@@ -31,8 +34,9 @@ int command_failed(const cv_error *err);
 /* The whole program: finds the command, answers --help and --version. */
 int commands_run(int argc, char **argv);
 
-/* A command of all ranks: starts MPI, loads the configuration, runs, ends MPI; rank 0 tells what failed. */
-int command_under_mpi(int argc, char **argv, curvd_status (*run)(config *c, cv_error *err));
+/* A command of all ranks: starts MPI, loads the configuration, runs, ends MPI; rank 0 tells what failed. *code: what it
+ * returns when nothing did, 0 unless run says otherwise. */
+int command_under_mpi(int argc, char **argv, curvd_status (*run)(config *c, int *code, cv_error *err));
 
 /* Commands: argv are the words after the command; they return an exit code. */
 int cmd_train(int argc, char **argv);   /* under MPI */
@@ -40,6 +44,7 @@ int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run
 int cmd_tune(int argc, char **argv);    /* measures, and names the best split of the ranks; MPI only under mpirun */
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
+int cmd_checkpoint(int argc, char **argv); /* lists, verifies, compares and exports checkpoints without MPI */
 
 /* Writes every option with type, default, range and meaning, for help. */
 curvd_status options_print(FILE *out, cv_error *err);

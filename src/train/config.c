@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -59,7 +60,8 @@ static curvd_status entries_make(config *made, cv_error *err) {
   made->entry = calloc(n_max, sizeof *entry);
   if (entry == NULL || made->entry == NULL) {
     free(entry);
-    return cv_fail(err, CURVD_ERR_MEMORY, "no memory for %zu options", n_max);
+    cv_fail(err, CURVD_ERR_MEMORY, "no memory for %zu options", n_max);
+    return CURVD_ERR_MEMORY;
   }
   for (int i = 0; i < n_rows; i++) entry[n++] = entry_of_row(&table[i]);
   for (int i = 0; i < n_library; i++) {
@@ -146,6 +148,8 @@ static curvd_status put(config *to, const source *from, const char *name, const 
 
 static curvd_status take_pair(void *user, const config_pair *pair, cv_error *err) {
   config *to = user;
+  bool is_run_file = to->file[0] == '\0'; /* whose places are those of --resume now */
+  if (is_run_file && (strcmp(pair->key, "run_dir") == 0 || strcmp(pair->key, "resume") == 0)) return CURVD_OK;
   char name_place[240], value_place[240], origin[240];
   snprintf(name_place, sizeof name_place, "%.180s:%ld:%ld: ", pair->file, pair->key_line, pair->key_column);
   snprintf(value_place, sizeof value_place, "%.180s:%ld:%ld: ", pair->file, pair->value_line, pair->value_column);
@@ -226,17 +230,30 @@ static curvd_status file_name(config *to, const flag *given, cv_error *err) {
   if (to->file[0] != '\0') return cv_fail(err, CURVD_ERR_OPTION, "--config is given twice; write one file");
   if (strlen(given->text) >= sizeof to->file)
     return cv_fail(err, CURVD_ERR_OPTION, "--config: the path is longer than %zu characters", sizeof to->file - 1);
+  if (!cv_text_is_printable(given->text)) /* it is written beside the values */
+    return cv_fail(err, CURVD_ERR_OPTION, "--config: the path has bytes that are no printable UTF-8");
   snprintf(to->file, sizeof to->file, "%s", given->text);
   return CURVD_OK;
 }
 
-/* Goes through all flags: only --config (for_file), or all the others. */
+/* The configuration of the run that --resume goes on with: of a run folder, or of the one around a checkpoint. */
+static void file_of_run(config *to, const flag *given) {
+  static const char *const places[] = {"config.yaml", "../../config.yaml"};
+  if (given->text == NULL || strcmp(given->text, "no") == 0 || strcmp(given->text, "auto") == 0) return;
+  for (size_t i = 0; i < sizeof places / sizeof places[0] && to->run_file[0] == '\0'; i++) {
+    snprintf(to->run_file, sizeof to->run_file, "%.480s/%s", given->text, places[i]);
+    if (access(to->run_file, R_OK) != 0) to->run_file[0] = '\0';
+  }
+}
+
+/* Goes through all flags: only those that name a file (for_file), or all but --config. */
 static curvd_status flags_read(int argc, char *const *argv, bool for_file, config *to, cv_error *err) {
-  flag given;
+  flag given = {.n_words = 1};
   for (int i = 0; i < argc; i += given.n_words) {
     CV_TRY(flag_read(argc - i, argv + i, to, &given, err));
     bool is_file = strcmp(given.name, "config") == 0;
     if (is_file && for_file) CV_TRY(file_name(to, &given, err));
+    if (for_file && strcmp(given.name, "resume") == 0) file_of_run(to, &given);
     if (!is_file && !for_file) CV_TRY(put_flag(to, &given, err));
   }
   return CURVD_OK;
@@ -279,9 +296,17 @@ static curvd_status defaults_set(config *to, cv_error *err) {
 
 static curvd_status sources_read(int argc, char *const *argv, config *to, cv_error *err) {
   CV_TRY(flags_read(argc, argv, true, to, err));
-  if (to->file[0] != '\0') CV_TRY(config_yaml_read(to->file, CONFIG_MAPPING, take_pair, to, err));
+  const char *file = to->file[0] != '\0' ? to->file : to->run_file;
+  if (file[0] != '\0') CV_TRY(config_yaml_read(file, CONFIG_MAPPING, take_pair, to, err));
   for (char **variable = environ; variable != NULL && *variable != NULL; variable++)
     CV_TRY(put_variable(to, *variable, err));
+  return flags_read(argc, argv, false, to, err);
+}
+
+/* Without environment and files. */
+static curvd_status bytes_read(const char *bytes, size_t n_bytes, int argc, char *const *argv, config *to,
+                               cv_error *err) {
+  CV_TRY(config_yaml_parse(bytes, n_bytes, to->file, CONFIG_MAPPING, take_pair, to, err));
   return flags_read(argc, argv, false, to, err);
 }
 
@@ -301,13 +326,24 @@ curvd_status config_defaults(config *made, cv_error *err) {
   return CURVD_OK;
 }
 
-curvd_status config_load(int argc, char *const *argv, config *loaded, cv_error *err) {
-  CV_TRY(config_defaults(loaded, err));
-  curvd_status status = sources_read(argc, argv, loaded, err);
+/* What follows the reading of all sources. */
+static curvd_status finish(config *loaded, curvd_status status, cv_error *err) {
   method_copy(loaded);
   if (status == CURVD_OK) status = config_check(loaded, err);
   if (status != CURVD_OK) config_free(loaded);
   return status;
+}
+
+curvd_status config_load(int argc, char *const *argv, config *loaded, cv_error *err) {
+  CV_TRY(config_defaults(loaded, err));
+  return finish(loaded, sources_read(argc, argv, loaded, err), err);
+}
+
+curvd_status config_parse(const char *bytes, size_t n_bytes, const char *file, int argc, char *const *argv,
+                          config *loaded, cv_error *err) {
+  CV_TRY(config_defaults(loaded, err));
+  snprintf(loaded->file, sizeof loaded->file, "%s", file);
+  return finish(loaded, bytes_read(bytes, n_bytes, argc, argv, loaded, err), err);
 }
 
 void config_free(config *freed) {

@@ -13,6 +13,9 @@
 typedef enum train_optimizer { TRAIN_OPTIMIZER_AUTO, TRAIN_SGD, TRAIN_ADAMW } train_optimizer;
 typedef enum train_norm { TRAIN_NORM_LOCAL, TRAIN_NORM_ALL } train_norm;
 typedef enum train_augment { TRAIN_AUGMENT_NONE, TRAIN_AUGMENT_CROP_FLIP } train_augment;
+typedef enum train_failure { TRAIN_FAILURE_GO_ON, TRAIN_FAILURE_STOP } train_failure;
+typedef enum train_nan { TRAIN_NAN_STOP, TRAIN_NAN_SKIP, TRAIN_NAN_ROLLBACK } train_nan;
+typedef enum train_damage { TRAIN_DAMAGE_STOP, TRAIN_DAMAGE_ROLLBACK } train_damage;
 typedef enum train_method {
   TRAIN_METHOD_SGD,
   TRAIN_METHOD_ADAMW,
@@ -56,6 +59,16 @@ typedef struct train_config {
   double eval_every;         /* epochs */
   double target_accuracy;    /* percent; 0: none */
   int64_t log_every;         /* steps */
+  int64_t checkpoint_steps;  /* 0: not by steps */
+  double checkpoint_minutes; /* 0: not by time */
+  int64_t checkpoint_keep;
+  int32_t checkpoint_failure;       /* train_failure */
+  char resume[CV_OPTION_TEXT_MAX];  /* "no", "auto", or a folder */
+  double time_budget;               /* seconds; 0: none */
+  int32_t nan;                      /* train_nan */
+  int32_t damage;                   /* train_damage */
+  int64_t check_steps;              /* 0: never */
+  char inject[CV_OPTION_TEXT_MAX];  /* faults (inject.h) */
   char run_dir[CV_OPTION_TEXT_MAX]; /* "auto": runs/<date>-<method>-s<seed> */
   int64_t seed;
   int64_t blas_threads; /* per rank */
@@ -80,8 +93,9 @@ typedef struct config {
   train_config values;
   config_entry *entry; /* n of them, in the order of help: group by group */
   int n;
-  char method[32];               /* the option's word */
-  char file[CV_OPTION_TEXT_MAX]; /* of --config, "" without */
+  char method[32];                   /* the option's word */
+  char file[CV_OPTION_TEXT_MAX];     /* of --config, "" without */
+  char run_file[CV_OPTION_TEXT_MAX]; /* of the run that --resume names; counts without --config */
 } config;
 
 /* Every option at its default, whatever file, environment and flags say. */
@@ -91,6 +105,10 @@ curvd_status config_defaults(config *config, cv_error *err);
  * CURVD_ERR_OPTION (also for a malformed file), CURVD_ERR_IO: one sentence with file:line:column or flag and the
  * nearest known name. *config is empty then and needs no config_free. */
 curvd_status config_load(int argc, char *const *argv, config *config, cv_error *err);
+
+/* The same from the bytes of a file of this name and flags, without the environment; --config is passed over. */
+curvd_status config_parse(const char *bytes, size_t n_bytes, const char *file, int argc, char *const *argv,
+                          config *config, cv_error *err);
 void config_free(config *config);
 
 /* Text of a value in force; NULL for an unknown name. */

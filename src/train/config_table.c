@@ -92,6 +92,37 @@ static const cv_option table[] = {
      "folder; 0: wait for ever",
      AT(hang_timeout)},
 
+    {"checkpoint_steps", CV_OPTION_INTEGER, "checkpoints", "steps", 0, COUNT_MAX, NULL, "0",
+     "steps between two checkpoints, and one at the end; 0: not by steps", AT(checkpoint_steps)},
+    {"checkpoint_minutes", CV_OPTION_REAL, "checkpoints", "minutes", 0, 1e6, NULL, "10",
+     "minutes between two checkpoints, whichever comes first; 0: not by time", AT(checkpoint_minutes)},
+    {"checkpoint_keep", CV_OPTION_INTEGER, "checkpoints", "checkpoints", 1, 1 << 20, NULL, "2",
+     "the newest so many stay", AT(checkpoint_keep)},
+    {"checkpoint_failure", CV_OPTION_CHOICE, "checkpoints", "", 0, 0, "go-on|stop", "go-on",
+     "where one cannot be written: tell, and go on with those that are there; or stop the run", AT(checkpoint_failure)},
+    {"resume", CV_OPTION_TEXT, "checkpoints", "", 0, 0, NULL, "no",
+     "go on from the newest sound checkpoint: no; auto: of run_dir, where it has one; or a run folder, or one "
+     "checkpoint, which must be there (its config.yaml counts where no --config is given)",
+     AT(resume)},
+    {"time_budget", CV_OPTION_REAL, "checkpoints", "seconds", 0, 1e9, NULL, "0",
+     "save and end in time, so long after the start, with exit code 85; 0: no limit. SIGUSR1 and SIGTERM do the same "
+     "at "
+     "once",
+     AT(time_budget)},
+    {"nan", CV_OPTION_CHOICE, "checkpoints", "", 0, 0, "stop|skip|rollback", "stop",
+     "a step whose gradient is not finite, on any worker: stop; leave the step out; or go back to the last checkpoint, "
+     "and leave the step out when it fails again",
+     AT(nan)},
+    {"check_steps", CV_OPTION_INTEGER, "checkpoints", "steps", 0, COUNT_MAX, NULL, "100",
+     "steps between comparisons of what all workers hold alike, and one before every checkpoint; 0: never",
+     AT(check_steps)},
+    {"damage", CV_OPTION_CHOICE, "checkpoints", "", 0, 0, "stop|rollback", "rollback",
+     "numbers that changed in memory or on their way: stop, or go back to the last checkpoint", AT(damage)},
+    {"inject", CV_OPTION_TEXT, "checkpoints", "", 0, 0, NULL, "",
+     "faults to try: KIND@STEP:rank=R:layer=NAME:factor=A:bit=N:seconds=S, commas between; kinds: kill, hang, delay, "
+     "nan, weight, factor, preconditioner, transfer, solver, disk, sync, shard",
+     AT(inject)},
+
     {"run_dir", CV_OPTION_TEXT, "output", "", 0, 0, NULL, "auto",
      "folder for config.yaml and metrics.jsonl; auto: runs/<date>-<method>-s<seed>", AT(run_dir)},
     {"log_every", CV_OPTION_INTEGER, "output", "steps", 1, COUNT_MAX, NULL, "20",

@@ -29,7 +29,8 @@ static void quote(const char *text, char *line, size_t size) {
 static void entry_write(const config_entry *entry, void (*line)(void *user, const char *text), void *user,
                         bool with_origins) {
   char text[3 * CV_OPTION_TEXT_MAX];
-  bool is_comment = entry->is_library && !entry->is_set && strcmp(entry->origin, "default") == 0;
+  bool follows_ranks = strcmp(entry->name, "capture_rows") == 0,
+       is_comment = entry->is_library && !entry->is_set && (follows_ranks || strcmp(entry->origin, "default") == 0);
   snprintf(text, sizeof text, "%s%s: ", is_comment ? "# " : "", entry->name);
   size_t n = strlen(text);
   if (is_plain(entry->text))

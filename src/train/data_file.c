@@ -54,7 +54,7 @@ static curvd_status read_array(gzFile file, const char *path, int64_t file_bytes
                                cv_error *err) {
   uint8_t head[DATA_HEADER_BYTES_MAX];
   int64_t n_head = 0;
-  data_header header;
+  data_header header = {.count = 0};
   CV_TRY(read_until(file, path, sizeof head, head, &n_head, err));
   CV_TRY(header_parse(head, n_head, path, &header, err));
   CV_TRY(check_promise(file, path, header.total_bytes, file_bytes, err));

@@ -1,6 +1,8 @@
 /* idx: two bytes 0, the type, the number of dimensions, their lengths as big-endian 32-bit numbers, the values. */
 #include "train/data_parts.h"
 
+#include <stddef.h>
+
 static curvd_status item_of(uint8_t code, const char *name, data_item *item, cv_error *err) {
   switch (code) {
   case 0x08:
@@ -37,7 +39,7 @@ curvd_status data_idx_header(const uint8_t *bytes, int64_t n_bytes, const char *
     return cv_fail(err, CURVD_ERR_DATA, "%s: has %d bytes, fewer than the %d of an idx header with %d dimensions", name,
                    (int)n_bytes, (int)parsed.offset, parsed.n_dimensions);
   for (int i = 0; i < parsed.n_dimensions; i++) {
-    const uint8_t *length = bytes + 4 + 4 * i;
+    const uint8_t *length = bytes + 4 + (ptrdiff_t)4 * i;
     parsed.shape[i] = (int64_t)length[0] << 24 | length[1] << 16 | length[2] << 8 | length[3];
   }
   CV_TRY(data_header_sizes(name, &parsed, err));

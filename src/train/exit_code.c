@@ -20,6 +20,8 @@ int exit_code_of(curvd_status status) {
     return EXIT_CODE_MEMORY;
   case CURVD_ERR_MPI:
     return EXIT_CODE_MPI;
+  case CURVD_ERR_DAMAGE:
+    return EXIT_CODE_DAMAGE;
   case CURVD_ERR_ARGUMENT:
   case CURVD_ERR_STATE:
   case CURVD_ERR_REMOTE:

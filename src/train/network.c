@@ -120,7 +120,7 @@ static bool is_file(const char *text) {
 
 curvd_status network_parse(const char *text, nn_activation_kind hidden, nn_loss_kind loss, model_spec *spec,
                            cv_error *err) {
-  model_spec parsed;
+  model_spec parsed = {.n_layers = 0};
   bool is_autoencoder = strcmp(text, "autoencoder") == 0;
   if (is_file(text)) {
     CV_TRY(network_file_read(text, &parsed, err));

@@ -91,9 +91,9 @@ static curvd_status read_activation(const config_pair *pair, nn_activation_kind 
 }
 
 static curvd_status read_name(const config_pair *pair, char *to, cv_error *err) {
-  if (strlen(pair->value) >= NN_NAME_MAX)
-    return refuse(pair, pair->value_line, "a name has 63 characters at most", err);
-  strcpy(to, pair->value);
+  size_t length = strlen(pair->value);
+  if (length >= NN_NAME_MAX) return refuse(pair, pair->value_line, "a name has 63 characters at most", err);
+  memcpy(to, pair->value, length + 1);
   return CURVD_OK;
 }
 

@@ -10,13 +10,10 @@
 
 enum { STAGES = (int)TRAINER_STAGES + (int)CURVD_STAGES };
 
-/* CPU seconds of training on this rank so far, evaluation left out. */
-static double training_cpu_s(const trainer *t) {
-  return cv_cpu_s() - t->cpu_begin_s - t->stage[TRAINER_EVALUATE].cpu_s;
-}
-
-static double training_wall_s(const trainer *t) {
-  return cv_wall_s() - t->wall_begin_s - t->stage[TRAINER_EVALUATE].wall_s;
+/* Of the whole run, whatever processes it has had. */
+static void record_seconds(const trainer *t, json_t *record) {
+  run_record_real(record, "wall_s", t->wall_before_s + trainer_wall_s(t));
+  run_record_real(record, "cpu_s", t->cpu_before_s + trainer_cpu_s(t));
 }
 
 /* ---- begin ---- */
@@ -56,8 +53,7 @@ void report_step(const trainer *t, run *out, double loss) {
   run_record_real(record, "loss", loss);
   run_record_real(record, "lr", t->lr);
   run_record_real(record, "clip_scale", metrics.clip_scale);
-  run_record_real(record, "wall_s", training_wall_s(t));
-  run_record_real(record, "cpu_s", training_cpu_s(t));
+  record_seconds(t, record);
   run_record(out, record);
 }
 
@@ -110,16 +106,15 @@ void report_epoch(const trainer *t, run *out, const trainer_score *score) {
   run_record_real(record, "epoch", epoch);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
-  run_record_real(record, "wall_s", training_wall_s(t));
-  run_record_real(record, "cpu_s", training_cpu_s(t));
+  record_seconds(t, record);
   run_record(out, record);
   record_layers(t, out);
   const char *set = t->config->values.validation_images > 0 ? "validation" : "test";
   if (isnan(score->accuracy)) {
-    run_line(out, "epoch %.4g: %s loss %.4f after %.1f s", epoch, set, score->loss, training_wall_s(t));
+    run_line(out, "epoch %.4g: %s loss %.4f after %.1f s", epoch, set, score->loss, trainer_wall_s(t));
   } else {
     run_line(out, "epoch %.4g: %s accuracy %.2f %%, loss %.4f after %.1f s", epoch, set, score->accuracy, score->loss,
-             training_wall_s(t));
+             trainer_wall_s(t));
   }
 }
 
@@ -139,7 +134,7 @@ typedef struct rank_numbers {
 } rank_numbers;
 
 static rank_numbers numbers_of(const trainer *t) {
-  rank_numbers mine = {.cpu_s = training_cpu_s(t), .wall_s = training_wall_s(t)};
+  rank_numbers mine = {.cpu_s = trainer_cpu_s(t), .wall_s = trainer_wall_s(t)};
   curvd_metrics metrics = {0};
   curvd_metrics_read(t->ctx, &metrics);
   for (int i = 0; i < STAGES; i++) {
@@ -352,16 +347,16 @@ static service_load load_of(const trainer *t, const rank_numbers *rank) {
 /* Of the workers; program's own seconds per step, as a prediction takes them. */
 static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
   enum { LIBRARY = TRAINER_STAGES };
-  run_measured m = {.steps = t->step, .step_s = rank[0].wall_s / (double)t->step};
+  double steps = (double)(t->step - t->first_step);
+  run_measured m = {.steps = t->step - t->first_step, .step_s = rank[0].wall_s / steps};
   for (int r = 0; r < t->n_workers; r++) {
-    const double *s = rank[r].stage_wall_s, share = 1.0 / t->n_workers / (double)t->step;
+    const double *s = rank[r].stage_wall_s, share = 1.0 / t->n_workers / steps;
     m.train_s += share * (s[TRAINER_BATCH] + s[TRAINER_FORWARD] + s[TRAINER_BACKWARD] + s[TRAINER_UPDATE]);
     m.sampled_s += share * s[TRAINER_SAMPLED];
     for (int i = 0; i < CURVD_STAGES; i++) m.worker_s[i] += share * s[LIBRARY + i];
   }
   for (int r = 0; r < t->n_ranks; r++)
-    for (int i = 0; i < CURVD_STAGES; i++)
-      m.most_s[i] = fmax(m.most_s[i], rank[r].stage_wall_s[LIBRARY + i] / (double)t->step);
+    for (int i = 0; i < CURVD_STAGES; i++) m.most_s[i] = fmax(m.most_s[i], rank[r].stage_wall_s[LIBRARY + i] / steps);
   return m;
 }
 
@@ -379,7 +374,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   if (load.n_curvature > 0) json_object_set_new(record, "curvature_busy", loads(t, rank));
   report_service(t, &load, out, record);
   run_measured measured = measured_of(t, rank);
-  if (t->step > 0) report_prediction(t, &measured, out, record);
+  if (t->step > t->first_step) report_prediction(t, &measured, out, record);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);

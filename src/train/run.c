@@ -1,4 +1,4 @@
-#include "train/run.h"
+#include "train/run_folder.h"
 
 #include "base/clock.h"
 
@@ -8,136 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = CV_OPTION_TEXT_MAX + 16, SAME_SECOND_MAX = 999 };
-
-/* ---- Folder and files ---- */
-
-static curvd_status io_failure(const char *path, int reason, cv_error *err) {
-  return cv_fail(err, CURVD_ERR_IO, "%s: %s; choose another place with --run-dir", path, strerror(reason));
-}
-
-/* mkdir of r->folder as it is now. Returns 0, or errno. */
-static int make_folder(run *r) {
-  if (mkdir(r->folder, 0777) != 0) return errno;
-  if (r->made_length == 0) r->made_length = strlen(r->folder);
-  return 0;
-}
-
-static curvd_status make_parents(run *r, cv_error *err) {
-  for (char *slash = strchr(r->folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = '\0';
-    int reason = make_folder(r);
-    if (reason != 0 && reason != EEXIST) return io_failure(r->folder, reason, err);
-    *slash = '/';
-  }
-  return CURVD_OK;
-}
-
-static curvd_status make_folder_given(run *r, const char *path, cv_error *err) {
-  size_t length = strlen(path);
-  while (length > 1 && path[length - 1] == '/') length--;
-  if (length == 0) return cv_fail(err, CURVD_ERR_OPTION, "run_dir is empty; give a folder, or the word auto");
-  memcpy(r->folder, path, length);
-  CV_TRY(make_parents(r, err));
-  int reason = make_folder(r);
-  return reason == 0 || reason == EEXIST ? CURVD_OK : io_failure(r->folder, reason, err);
-}
-
-static curvd_status make_folder_auto(run *r, const char *method, int64_t seed, cv_error *err) {
-  char stamp[32] = "";
-  time_t now = time(NULL);
-  struct tm utc;
-  if (gmtime_r(&now, &utc)) strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &utc);
-  int length = snprintf(r->folder, sizeof r->folder, "runs/%s-%.64s-s%lld", stamp, method, (long long)seed);
-  CV_TRY(make_parents(r, err));
-  int reason = make_folder(r);
-  for (int i = 2; reason == EEXIST && i <= SAME_SECOND_MAX; i++) {
-    snprintf(r->folder + length, sizeof r->folder - (size_t)length, "-%d", i);
-    reason = make_folder(r);
-  }
-  return reason == 0 ? CURVD_OK : io_failure(r->folder, reason, err);
-}
-
-static void file_path(const run *r, const char *name, char path[PATH_BYTES]) {
-  snprintf(path, PATH_BYTES, "%s/%s", r->folder, name);
-}
-
-/* Opens a file that must not be there yet: what somebody else wrote is neither overwritten nor ever removed. */
-static curvd_status file_new(const run *r, const char *name, FILE **file, cv_error *err) {
-  char path[PATH_BYTES];
-  file_path(r, name, path);
-  *file = fopen(path, "wx");
-  if (*file) return CURVD_OK;
-  if (errno == EEXIST)
-    return cv_fail(err, CURVD_ERR_IO, "%s is there already: the folder holds a run; choose another --run-dir", path);
-  return io_failure(path, errno, err);
-}
-
-static void file_remove(const run *r, const char *name) {
-  char path[PATH_BYTES];
-  file_path(r, name, path);
-  unlink(path);
-}
-
-/* Removes the folders that run_open made, as far as they are empty. */
-static void folders_remove(const run *r) {
-  char path[CV_OPTION_TEXT_MAX];
-  memcpy(path, r->folder, sizeof path);
-  while (r->made_length > 0 && strlen(path) >= r->made_length) {
-    rmdir(path);
-    char *slash = strrchr(path, '/');
-    path[slash ? slash - path : 0] = '\0';
-  }
-}
-
-static void write_config_line(void *user, const char *text) {
-  fprintf(user, "%s\n", text);
-}
-
-static curvd_status config_file_write(const run *r, const config *settings, cv_error *err) {
-  char path[PATH_BYTES];
-  FILE *file;
-  CV_TRY(file_new(r, "config.yaml", &file, err));
-  errno = 0;
-  bool is_written = config_write(settings, write_config_line, file, true) == CURVD_OK && !ferror(file);
-  if (fclose(file) == 0 && is_written) return CURVD_OK;
-  int reason = errno ? errno : EIO;
-  file_remove(r, "config.yaml");
-  file_path(r, "config.yaml", path);
-  return io_failure(path, reason, err);
-}
-
 /* mpirun gives its ranks a terminal even when its own output goes to a file, but one without a width. */
-static bool stdout_is_terminal(void) {
+bool run_is_on_terminal(void) {
   struct winsize size;
   const char *kind = getenv("TERM");
   return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 &&
          !(kind && strcmp(kind, "dumb") == 0);
-}
-
-curvd_status run_open(const config *settings, const char *method, int64_t seed, run *r, cv_error *err) {
-  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = stdout_is_terminal()};
-  r->last_line_s = -INFINITY;
-  const char *wish = settings->values.run_dir;
-  curvd_status status =
-      strcmp(wish, "auto") == 0 ? make_folder_auto(r, method, seed, err) : make_folder_given(r, wish, err);
-  if (status != CURVD_OK) goto remove_folders;
-  status = config_file_write(r, settings, err);
-  if (status != CURVD_OK) goto remove_folders;
-  status = file_new(r, "metrics.jsonl", &r->metrics, err);
-  if (status != CURVD_OK) goto remove_config;
-  r->is_open = true;
-  return CURVD_OK;
-
-remove_config:
-  file_remove(r, "config.yaml");
-remove_folders:
-  folders_remove(r);
-  return status;
 }
 
 static void end_redrawn_line(run *r) {
@@ -150,11 +28,7 @@ void run_close(run *r, bool remove) {
   end_redrawn_line(r);
   fflush(stdout);
   if (r->metrics) fclose(r->metrics);
-  if (remove) {
-    file_remove(r, "metrics.jsonl");
-    file_remove(r, "config.yaml");
-    folders_remove(r);
-  }
+  if (remove) run_remove(r);
   *r = (struct run){.is_open = false};
 }
 

@@ -27,6 +27,13 @@ typedef struct run {
  * CURVD_ERR_OPTION: names the path and the reason; nothing is left behind, *run is not open. */
 curvd_status run_open(const config *config, const char *method, int64_t seed, run *run, cv_error *err);
 
+/* Opens a folder that holds a run already, or makes it: config.yaml is replaced, metrics.jsonl goes on. Errors as
+ * run_open; what was there stays then. */
+curvd_status run_reopen(const config *config, run *run, cv_error *err);
+
+/* Drops the records of later steps, and a line that was cut off: the run goes on behind this step. IO. */
+curvd_status run_trim(run *run, int64_t step, cv_error *err);
+
 /* Ends the redrawn line, closes the files. remove: delete what run_open made (a run that failed before its first step).
  */
 void run_close(run *run, bool remove);

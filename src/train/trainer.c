@@ -21,6 +21,14 @@ void trainer_record(trainer *t, cv_trace *trace) {
   }
 }
 
+double trainer_wall_s(const trainer *t) {
+  return cv_wall_s() - t->wall_begin_s - t->stage[TRAINER_EVALUATE].wall_s;
+}
+
+double trainer_cpu_s(const trainer *t) {
+  return cv_cpu_s() - t->cpu_begin_s - t->stage[TRAINER_EVALUATE].cpu_s;
+}
+
 bool trainer_is_worker(const trainer *t) {
   return t->worker >= 0;
 }
@@ -64,7 +72,7 @@ static float gradient_scale(const trainer *t) {
   return (is_average ? 1 - t->gradient_momentum : 1) / (float)t->config->values.batch;
 }
 
-/* A failure is told by trainer_step, after the step that all workers refuse together. */
+/* A failure is told by trainer_step, which fails on all workers then. */
 static void precondition(trainer *t, int p, int64_t rows) {
   part_rows at = part_look(&t->model, t->part[p]);
   curvd_status status = curvd_precondition(t->ctx, p, rows, at.a, at.lda, at.g, at.ldg, gradient_scale(t),
@@ -204,14 +212,28 @@ curvd_status trainer_step(trainer *t, cv_error *err) {
   run_batch(t);
   model_check(&t->model, &t->precondition);
   if (updates_in_step(t)) hand_parameters(t);
+  if (t->poisoned) t->poisoned->gradient[0] = NAN;
+  t->poisoned = NULL;
+  if (t->precondition.code != CURVD_OK) curvd_raise(t->ctx, TRAINER_FLAG_BROKEN);
   curvd_status status = curvd_step(t->ctx, t->lr, t->gradient, t->first[t->model.spec.n_layers]);
   if (t->precondition.code != CURVD_OK) return cv_fail(err, t->precondition.code, "%s", t->precondition.text);
   if (status != CURVD_OK) return cv_fail(err, status, "%s", curvd_last_error(t->ctx));
+  if (curvd_flags(t->ctx) & TRAINER_FLAG_BROKEN)
+    return cv_fail(err, CURVD_ERR_REMOTE, "another worker could not take the step");
   cv_stage_begin(&t->stage[TRAINER_UPDATE]);
   if (!updates_in_step(t)) optim_step(&t->optim, &t->model, t->lr);
   cv_stage_end(&t->stage[TRAINER_UPDATE]);
   t->step++;
   return CURVD_OK;
+}
+
+void trainer_leave_out(trainer *t) {
+  for (int i = 0; i < t->model.spec.n_layers; i++) {
+    nn_layer *layer = &t->model.layer[i];
+    if (layer->gradient) memset(layer->gradient, 0, (size_t)(layer->d_out * layer->ld) * sizeof(float));
+  }
+  if (!isfinite(t->loss_sum)) t->loss_sum = 0, t->loss_rows = 0;
+  t->step++;
 }
 
 curvd_status trainer_serve(trainer *t, cv_error *err) {

@@ -39,6 +39,7 @@ typedef struct trainer {
   part part[PARTS_MAX];            /* what the library calls layers */
   int first[MODEL_LAYERS_MAX + 1]; /* part of each layer of the model; the last is their number */
   curvd_gradient *gradient;        /* of each part */
+  nn_layer *poisoned;              /* whose gradient an injected fault spoils in the coming step; NULL: none */
   cv_error precondition;           /* first failure of a kernel or of curvd_precondition in this step */
   float gradient_keep;             /* what the coming gradients keep of what their buffers hold */
   float gradient_momentum; /* > 0: gradients are added into their own decayed average, which saves a pass over memory */
@@ -50,15 +51,21 @@ typedef struct trainer {
   int32_t *labels; /* (rows_max) */
   float *targets;  /* (rows_max, nn_ld(d_out)) */
   int64_t steps_per_epoch, total_steps, step;
-  double loss_sum; /* of this rank's examples since trainer_loss */
+  int64_t first_step; /* of this process: more than 0 in a run that was resumed */
+  double loss_sum;    /* of this rank's examples since trainer_loss */
   int64_t loss_rows;
-  int64_t rows_now;                 /* of the piece in the model */
-  int64_t rows_fisher;              /* the first so many of them serve the statistics */
-  double lr;                        /* of the last step */
-  double cpu_begin_s, wall_begin_s; /* start of training */
+  int64_t rows_now;                   /* of the piece in the model */
+  int64_t rows_fisher;                /* the first so many of them serve the statistics */
+  double lr;                          /* of the last step */
+  double cpu_begin_s, wall_begin_s;   /* start of training */
+  double cpu_before_s, wall_before_s; /* of training before this process, in a run that was resumed */
   cv_stage stage[TRAINER_STAGES];
   cv_trace *trace; /* borrowed; NULL: nothing is recorded */
 } trainer;
+
+/* [local] Seconds of training of this process on this rank, evaluation left out. */
+double trainer_wall_s(const trainer *run);
+double trainer_cpu_s(const trainer *run);
 
 /* [collective over world] From configuration to the first step: reads data on rank 0 and shares it, makes model,
  * optimizer and plan. On failure every rank returns the code of the first rank that failed, with its sentence. */
@@ -76,6 +83,12 @@ bool trainer_is_worker(const trainer *run);
 
 /* [collective over the workers] One step on the next batch. */
 curvd_status trainer_step(trainer *run, cv_error *err);
+
+/* The flag of curvd_raise by which a worker that cannot take a step tells the others. */
+enum { TRAINER_FLAG_BROKEN = 128 };
+
+/* [local] The step that failed is left out: averages of gradients begin anew. */
+void trainer_leave_out(trainer *run);
 
 /* [collective: curvature ranks and workers] Curvature ranks serve until the workers call trainer_finish. */
 curvd_status trainer_serve(trainer *run, cv_error *err);

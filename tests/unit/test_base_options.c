@@ -167,6 +167,38 @@ START_TEST(test_length_of_text) {
 }
 END_TEST
 
+START_TEST(test_text_is_printable) {
+  static const char *const taken[] = {"",
+                                      "a b~",
+                                      "\xc2\xa0",
+                                      "gr\xc3\xb6\xc3\x9f"
+                                      "e",
+                                      "\xe2\x82\xac",
+                                      "\xf0\x9f\x98\x80",
+                                      "\xed\x9f\xbf",
+                                      "\xf4\x8f\xbf\xbf"};
+  static const char *const refused[] = {"a\n",
+                                        "\x7f",
+                                        "\xc2\x85" /* next line */,
+                                        "\xe2\x80\xa8" /* line separator */,
+                                        "\x80",
+                                        "\xff",
+                                        "\xc3",
+                                        "\xe2\x82",
+                                        "\xc0\xaf",
+                                        "\xe0\x80\xaf",
+                                        "\xf0\x80\x80\xaf" /* "/", too long */,
+                                        "\xed\xa0\x80" /* half of a pair */,
+                                        "\xef\xbb\xbf" /* byte order */,
+                                        "\xf4\x90\x80\x80" /* beyond Unicode */,
+                                        "\xf8\x88\x80\x80\x80"};
+  for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+    ck_assert_msg(cv_text_is_printable(taken[i]), "text %zu is refused", i);
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+    ck_assert_msg(!cv_text_is_printable(refused[i]), "text %zu is taken", i);
+}
+END_TEST
+
 START_TEST(test_find) {
   ck_assert_ptr_eq(cv_option_find(table, N_ROWS, "warm_start"), &table[WARM_START]);
   ck_assert_ptr_eq(cv_option_find(table, N_ROWS, "warm-start"), &table[WARM_START]);
@@ -239,15 +271,11 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {
-      test_defaults,
-      test_wrong_default_is_reported,
-      test_values_are_stored,
-      test_refused_values_leave_the_old_one,
-      test_sentences,
-      test_length_of_text,
-      test_find,
-      test_nearest_name,
-      test_ranges,
+      test_defaults,          test_wrong_default_is_reported,
+      test_values_are_stored, test_refused_values_leave_the_old_one,
+      test_sentences,         test_length_of_text,
+      test_text_is_printable, test_find,
+      test_nearest_name,      test_ranges,
       test_numbers,
   };
   return suite_run("options", tests, sizeof tests / sizeof tests[0], NULL);

@@ -39,6 +39,13 @@ START_TEST(test_long_sentences_are_cut) {
 }
 END_TEST
 
+START_TEST(test_a_sentence_is_one_line_of_text) {
+  cv_error err = {.code = CURVD_OK};
+  cv_fail(&err, CURVD_ERR_OPTION, "unknown '%s'", "a\x1b[31m\nb\t\x7f\xc3\xa9");
+  ck_assert_str_eq(err.text, "unknown 'a?[31m?b??\xc3\xa9'");
+}
+END_TEST
+
 static curvd_status fails_when_told(bool fails, int *n_after) {
   CV_TRY(fails ? CURVD_ERR_LAYOUT : CURVD_OK);
   ++*n_after;
@@ -123,6 +130,7 @@ int main(void) {
       test_first_failure_wins,
       test_error_without_a_place_keeps_the_code,
       test_long_sentences_are_cut,
+      test_a_sentence_is_one_line_of_text,
       test_try_forwards,
       test_names_and_texts,
       test_log_levels,

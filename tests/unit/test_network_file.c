@@ -108,6 +108,8 @@ START_TEST(test_refused_files) {
       {"- input: 4x4x3\n- conv: 3\n  kernel: 2\n  kernel: 3\n", "net.yaml:4: kernel is set twice"},
       {"- input: 4x4x3\n- max: 0\n- dense: 2\n", "net.yaml:2: max1: kernel, stride and dilation are at least 1"},
       {"- input: 8x8x1\n- conv: 4194304\n  kernel: 1\n  pad: 1048572\n- dense: 2\n", "net.yaml:2: conv1: more than"},
+      {"- input: 1x1x16777216\n- conv: 1\n  kernel: 2\n  pad: 1\n- dense: 2\n",
+       "net.yaml:2: conv1: its kernel sees more than"}, /* 2^26 numbers; sides of 2^20 would be 2^64: 0 */
       {"- input: 4\n- dense: 3\n  name: input\n- dense: 3\n", "net.yaml:2: input: this is the name of"},
       {"- input: 4x4x3\n- conv: 3\n  kernel: 2x-1\n", "net.yaml:3: kernel needs a number"},
       {"- input: 4x4x3\n- conv: 4\n  kernel: 1\n  groups: 3\n", "net.yaml:2: conv1: 3 groups do not divide 3 input"},

@@ -214,11 +214,14 @@ END_TEST
 
 START_TEST(arguments_out_of_range) {
   const cv_plan_layer layer = {10, 10, false}, empty = {0, 10, false};
+  /* n (n + k) numbers are more than 2^63 bytes; 2^50 bytes of gradients in each of 1.2e7 steps, too */
+  const cv_plan_layer wide = {1 << 30, 1 << 30, false}, large = {1 << 24, 1 << 24, false};
   cv_plan_machine slow = endless, odd = endless;
-  cv_predict_case bad[11];
+  enum { CASES = 13 };
+  cv_predict_case bad[CASES];
   slow.copy_bytes_s = 0;
   odd.overlap = NAN;
-  for (int i = 0; i < 11; i++) bad[i] = case_of(&endless, 1, &layer);
+  for (int i = 0; i < CASES; i++) bad[i] = case_of(&endless, 1, &layer);
   bad[0].run.n_workers = 0;
   bad[1].run.n_curvature = -1;
   bad[2].run.inv_update_steps = 0;
@@ -230,7 +233,10 @@ START_TEST(arguments_out_of_range) {
   bad[8].run.train_s = NAN;
   bad[9].run.inv_update_steps = CV_PREDICT_INTERVAL_MAX + 1;
   bad[10].run.factor_update_steps = CV_PREDICT_INTERVAL_MAX + 1;
-  for (int i = 0; i < 11; i++) {
+  bad[11].layer = &wide;
+  bad[12].layer = &large;
+  bad[12].run.inv_update_steps = bad[12].run.factor_update_steps = CV_PREDICT_INTERVAL_MAX;
+  for (int i = 0; i < CASES; i++) {
     cv_prediction p;
     cv_error err = {0};
     ck_assert_msg(cv_predict(&bad[i], &memory, &p, &err) == CURVD_ERR_ARGUMENT, "case %d", i);
