@@ -109,8 +109,9 @@ static curvd_status try_step(session *s, int64_t step, cv_error *err) {
   return trainer_state_load(&s->state, step, err);
 }
 
+/* REMOTE: on a curvature rank, which has said why. */
 static bool is_file_damage(curvd_status status) {
-  return status == CURVD_ERR_DATA || status == CURVD_ERR_IO;
+  return status == CURVD_ERR_DATA || status == CURVD_ERR_IO || status == CURVD_ERR_REMOTE;
 }
 
 /* The newest sound one in front of a step. */
