@@ -1,0 +1,180 @@
+"""What tests of the whole program share: runs under mpirun that can be struck, and checkpoints read without curvd."""
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import time
+
+MPI_FLAGS = "--oversubscribe --bind-to none --mca pml ob1 --mca btl self,vader".split()
+ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OPENBLAS_NUM_THREADS": "1"}
+LIMIT_S = 120  # of one run; each takes about a second
+
+
+class Failure(Exception):
+    """One sentence about what is not as it should be."""
+
+
+def check(is_so, sentence):
+    if not is_so:
+        raise Failure(sentence)
+
+
+def words_of(options):
+    """{"eig_rank": 8} -> ["--eig-rank", "8"]"""
+    return [w for name, value in options.items() for w in ("--" + name.replace("_", "-"), str(value))]
+
+
+# ---- processes ----
+
+
+def session_of(pid):
+    """Session and state of a process; None: it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else int(fields[3])
+    except OSError:
+        return None
+
+
+def rank_of(pid):
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            found = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)", f.read())
+        return int(found.group(1)) if found else -1
+    except OSError:
+        return -1
+
+
+class Run:
+    """curvd train under mpirun, in a session of its own: whatever is in it was started here, and nothing else is."""
+
+    def __init__(self, curvd, mpiexec, n_ranks, options, log, environment=None):
+        self.log = log
+        command = [mpiexec, "-n", str(n_ranks), *MPI_FLAGS, curvd, "train", *words_of(options)]
+        with open(log, "wb") as out:
+            self.launcher = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                                             start_new_session=True, env={**os.environ, **ENVIRONMENT, **(environment or {})})
+        self.begin_s = time.monotonic()
+
+    def pids(self):
+        """Of the launcher and of all that it has started."""
+        numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [pid for pid in numbers if session_of(pid) == self.launcher.pid]
+
+    def ranks(self):
+        """{rank: pid} of those that have begun."""
+        found = {rank_of(pid): pid for pid in self.pids() if pid != self.launcher.pid}
+        found.pop(-1, None)
+        return found
+
+    def kill(self, pids):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def end(self, limit_s=LIMIT_S):
+        """Its exit code, when all of it has ended; None: it had to be ended."""
+        limit = self.begin_s + limit_s
+        try:
+            code = self.launcher.wait(max(0.1, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            code = None
+        while code is not None and self.pids():
+            if time.monotonic() > limit:
+                code = None
+            time.sleep(0.01)
+        self.kill(self.pids())
+        self.launcher.wait()
+        self.seconds = time.monotonic() - self.begin_s
+        return code
+
+    def text(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+
+def tool(curvd, *words):
+    """Exit code and output of a command without MPI."""
+    done = subprocess.run([curvd, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S,
+                          env={**os.environ, **ENVIRONMENT})
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+# ---- checkpoints (https://github.com/huggingface/safetensors, "Format") ----
+
+
+def steps_in(run_dir):
+    """Steps of the checkpoints that have their final name, oldest first."""
+    folder = os.path.join(run_dir, "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{9}", name))
+
+
+def unfinished_in(run_dir):
+    """What an interrupted save has left: {(name, inode)}."""
+    folder = os.path.join(run_dir, "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return {(n, os.stat(os.path.join(folder, n)).st_ino) for n in names if n.endswith((".tmp", ".trash", ".old"))}
+
+
+def checkpoint_of(run_dir, step):
+    return os.path.join(run_dir, "checkpoints", f"step-{step:09d}")
+
+
+def shards_of(checkpoint):
+    return sorted(os.path.join(checkpoint, n) for n in os.listdir(checkpoint) if n.endswith(".safetensors"))
+
+
+def read_shard(path):
+    """{tensor: (dtype, shape, bytes)}"""
+    with open(path, "rb") as f:
+        data = f.read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    header.pop("__metadata__", None)
+    return {name: (t["dtype"], t["shape"], data[8 + n + t["data_offsets"][0]:8 + n + t["data_offsets"][1]])
+            for name, t in header.items()}
+
+
+def read_tensors(checkpoint):
+    """{(shard, tensor): (dtype, shape, bytes)} of all of its ranks"""
+    return {(os.path.basename(path), name): tensor for path in shards_of(checkpoint)
+            for name, tensor in read_shard(path).items()}
+
+
+def numbers_of(tensor):
+    dtype, _, data = tensor
+    size, letter = {"F32": (4, "f"), "F64": (8, "d")}[dtype]
+    return struct.unpack(f"<{len(data) // size}{letter}", data)
+
+
+def read_weights(checkpoint):
+    """{layer: tuple of numbers}; parts NAME[a:b] of a matrix follow each other."""
+    parts = {}
+    for (_, name), tensor in read_tensors(checkpoint).items():
+        found = re.fullmatch(r"model\.(.*)\.weight(?:\[(\d+):\d+\])?", name)
+        if found:
+            parts.setdefault(found.group(1), []).append((int(found.group(2) or 0), numbers_of(tensor)))
+    return {layer: sum((x for _, x in sorted(of)), ()) for layer, of in parts.items()}
+
+
+def different_bits(x, y):
+    """Tensors of two checkpoints that are not the same bytes; clocks may differ."""
+    a, b = read_tensors(x), read_tensors(y)
+    return [f"{shard} {name}" for shard, name in sorted(a.keys() | b.keys())
+            if not name.endswith("seconds") and a.get((shard, name)) != b.get((shard, name))]
+
+
+def records_of(run_dir):
+    """metrics.jsonl; a last line that was cut off is left out."""
+    path = os.path.join(run_dir, "metrics.jsonl")
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        lines = f.read().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
