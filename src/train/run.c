@@ -29,6 +29,7 @@ void run_close(run *r, bool remove) {
   fflush(stdout);
   if (r->metrics) fclose(r->metrics);
   if (remove) run_remove(r);
+  run_unlock(r);
   *r = (struct run){.is_open = false};
 }
 

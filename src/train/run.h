@@ -15,6 +15,7 @@ typedef struct run {
   bool is_open;
   char folder[CV_OPTION_TEXT_MAX];
   size_t made_length; /* of the shortest folder that run_open made (prefix of folder); 0: none */
+  int lock;           /* the folder, open, so that nobody else writes into it; -1: none */
   FILE *metrics;      /* metrics.jsonl, one flushed line per record; NULL after a failed write */
   bool is_terminal;   /* stdout: redraw one line; otherwise plain lines */
   bool line_is_open;  /* a redrawn line waits for its end */
@@ -28,7 +29,8 @@ typedef struct run {
 curvd_status run_open(const config *config, const char *method, int64_t seed, run *run, cv_error *err);
 
 /* Opens a folder that holds a run already, or makes it: config.yaml is replaced, metrics.jsonl goes on. Errors as
- * run_open; what was there stays then. */
+ * run_open; what was there stays then. A run that still writes there, because what
+ * started it was killed before it, is waited for up to 10 s. */
 curvd_status run_reopen(const config *config, run *run, cv_error *err);
 
 /* Drops the records of later steps, and a line that was cut off: the run goes on behind this step. evaluates_again:

@@ -4,14 +4,16 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = CV_OPTION_TEXT_MAX + 32, SAME_SECOND_MAX = 999 };
+enum { PATH_BYTES = CV_OPTION_TEXT_MAX + 32, SAME_SECOND_MAX = 999, LOCK_PATIENCE_S = 10 };
 
 static curvd_status io_failure(const char *path, int reason, cv_error *err) {
   return cv_fail(err, CURVD_ERR_IO, "%s: %s; choose another place with --run-dir", path, strerror(reason));
@@ -108,8 +110,33 @@ static curvd_status config_file_write(const run *r, const char *name, const conf
   return io_failure(path, reason, err);
 }
 
+/* ---- one run at a time ---- */
+
+void run_unlock(run *r) {
+  if (r->lock >= 0) close(r->lock);
+  r->lock = -1;
+}
+
+/* The system drops the lock with the process that holds it, however that ends. Where a file system has no locks, runs
+ * are as they would be without. */
+static curvd_status lock_folder(run *r, cv_error *err) {
+  r->lock = open(r->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (r->lock < 0) return io_failure(r->folder, errno, err);
+  double end_s = cv_wall_s() + LOCK_PATIENCE_S;
+  while (flock(r->lock, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return CURVD_OK;
+    if (cv_wall_s() > end_s) {
+      run_unlock(r);
+      return cv_fail(err, CURVD_ERR_IO, "%s: another run still writes there; end that one, or choose another --run-dir",
+                     r->folder);
+    }
+    nanosleep(&(struct timespec){0, 20 * 1000 * 1000}, NULL);
+  }
+  return CURVD_OK;
+}
+
 curvd_status run_open(const config *settings, const char *method, int64_t seed, run *r, cv_error *err) {
-  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal()};
+  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .lock = -1};
   r->last_line_s = -INFINITY;
   const char *wish = settings->values.run_dir;
   curvd_status status =
@@ -119,9 +146,14 @@ curvd_status run_open(const config *settings, const char *method, int64_t seed, 
   if (status != CURVD_OK) goto remove_folders;
   status = file_new(r, "metrics.jsonl", &r->metrics, err);
   if (status != CURVD_OK) goto remove_config;
+  status = lock_folder(r, err);
+  if (status != CURVD_OK) goto remove_metrics;
   r->is_open = true;
   return CURVD_OK;
 
+remove_metrics:
+  fclose(r->metrics);
+  file_remove(r, "metrics.jsonl");
 remove_config:
   file_remove(r, "config.yaml");
 remove_folders:
@@ -157,14 +189,16 @@ static curvd_status metrics_append(run *r, cv_error *err) {
 
 curvd_status run_reopen(const config *settings, run *r, cv_error *err) {
   static const char fresh[] = "config.yaml.new";
-  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .last_line_s = -INFINITY};
+  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .last_line_s = -INFINITY, .lock = -1};
   CV_TRY(make_folder_given(r, settings->values.run_dir, err));
+  CV_TRY(lock_folder(r, err));
   file_remove(r, fresh);
-  CV_TRY(config_file_write(r, fresh, settings, err));
-  CV_TRY(file_replace(r, fresh, "config.yaml", err));
-  CV_TRY(metrics_append(r, err));
-  r->is_open = true;
-  return CURVD_OK;
+  curvd_status status = config_file_write(r, fresh, settings, err);
+  if (status == CURVD_OK) status = file_replace(r, fresh, "config.yaml", err);
+  if (status == CURVD_OK) status = metrics_append(r, err);
+  if (status != CURVD_OK) run_unlock(r);
+  r->is_open = status == CURVD_OK;
+  return status;
 }
 
 static bool is_word(const char *word, const char *wanted) {

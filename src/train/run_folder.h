@@ -9,4 +9,7 @@ bool run_is_on_terminal(void);
 /* Removes what run_open made, as far as nothing else is in it. */
 void run_remove(const run *r);
 
+/* Others may write into the folder from now on. */
+void run_unlock(run *r);
+
 #endif
