@@ -167,9 +167,9 @@ curvd_status run_reopen(const config *settings, run *r, cv_error *err) {
   return CURVD_OK;
 }
 
-/* Is the line whole, and of a step up to this one? */
-static bool is_kept(const char *line, int64_t step) {
-  json_t *record = json_loads(line, 0, NULL);
+/* Is the line a record, and of a step up to this one? All n bytes count: behind a zero there may be more. */
+static bool is_kept(const char *line, size_t n, int64_t step) {
+  json_t *record = json_loadb(line, n, 0, NULL);
   const json_t *at = json_object_get(record, "step");
   const char *kind = json_string_value(json_object_get(record, "kind"));
   bool is_kept = json_is_integer(at) && json_integer_value(at) <= step && kind && strcmp(kind, "end") != 0;
@@ -177,15 +177,18 @@ static bool is_kept(const char *line, int64_t step) {
   return is_kept;
 }
 
+/* A last record that has lost nothing but its newline gets one, or the next would continue its line. */
 static bool copy_kept(FILE *from, FILE *to, int64_t step) {
   char *line = NULL;
   size_t room = 0;
   bool is_written = true;
-  while (getline(&line, &room, from) > 0) {
-    if (is_kept(line, step)) is_written = fputs(line, to) >= 0 && is_written;
+  for (ssize_t n; (n = getline(&line, &room, from)) > 0;) {
+    if (!is_kept(line, (size_t)n, step)) continue;
+    is_written = fputs(line, to) >= 0 && is_written;
+    if (line[n - 1] != '\n') is_written = fputc('\n', to) != EOF && is_written;
   }
   free(line);
-  return is_written;
+  return is_written && !ferror(from);
 }
 
 curvd_status run_trim(run *r, int64_t step, cv_error *err) {
