@@ -31,8 +31,9 @@ curvd_status run_open(const config *config, const char *method, int64_t seed, ru
  * run_open; what was there stays then. */
 curvd_status run_reopen(const config *config, run *run, cv_error *err);
 
-/* Drops the records of later steps, and a line that was cut off: the run goes on behind this step. IO. */
-curvd_status run_trim(run *run, int64_t step, cv_error *err);
+/* Drops the records of later steps, and a line that was cut off: the run goes on behind this step. evaluates_again:
+ * also those of this step's evaluation, which follows. IO. */
+curvd_status run_trim(run *run, int64_t step, bool evaluates_again, cv_error *err);
 
 /* Ends the redrawn line, closes the files. remove: delete what run_open made (a run that failed before its first step).
  */

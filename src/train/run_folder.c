@@ -167,23 +167,30 @@ curvd_status run_reopen(const config *settings, run *r, cv_error *err) {
   return CURVD_OK;
 }
 
+static bool is_word(const char *word, const char *wanted) {
+  return word && strcmp(word, wanted) == 0;
+}
+
 /* Is the line a record, and of a step up to this one? All n bytes count: behind a zero there may be more. */
-static bool is_kept(const char *line, size_t n, int64_t step) {
+static bool is_kept(const char *line, size_t n, int64_t step, bool evaluates_again) {
   json_t *record = json_loadb(line, n, 0, NULL);
   const json_t *at = json_object_get(record, "step");
   const char *kind = json_string_value(json_object_get(record, "kind"));
-  bool is_kept = json_is_integer(at) && json_integer_value(at) <= step && kind && strcmp(kind, "end") != 0;
+  bool is_evaluation = is_word(kind, "epoch") || is_word(kind, "layer"),
+       is_up_to = json_is_integer(at) && json_integer_value(at) <= step,
+       comes_again = evaluates_again && is_evaluation && is_up_to && json_integer_value(at) == step,
+       is_kept = is_up_to && kind && !is_word(kind, "end") && !comes_again;
   json_decref(record);
   return is_kept;
 }
 
 /* A last record that has lost nothing but its newline gets one, or the next would continue its line. */
-static bool copy_kept(FILE *from, FILE *to, int64_t step) {
+static bool copy_kept(FILE *from, FILE *to, int64_t step, bool evaluates_again) {
   char *line = NULL;
   size_t room = 0;
   bool is_written = true;
   for (ssize_t n; (n = getline(&line, &room, from)) > 0;) {
-    if (!is_kept(line, (size_t)n, step)) continue;
+    if (!is_kept(line, (size_t)n, step, evaluates_again)) continue;
     is_written = fputs(line, to) >= 0 && is_written;
     if (line[n - 1] != '\n') is_written = fputc('\n', to) != EOF && is_written;
   }
@@ -191,7 +198,7 @@ static bool copy_kept(FILE *from, FILE *to, int64_t step) {
   return is_written && !ferror(from);
 }
 
-curvd_status run_trim(run *r, int64_t step, cv_error *err) {
+curvd_status run_trim(run *r, int64_t step, bool evaluates_again, cv_error *err) {
   static const char fresh[] = "metrics.jsonl.new";
   char path[PATH_BYTES];
   FILE *from, *to;
@@ -202,7 +209,7 @@ curvd_status run_trim(run *r, int64_t step, cv_error *err) {
   file_remove(r, fresh);
   if (!(from = fopen(path, "r"))) return io_failure(path, errno, err);
   curvd_status status = file_new(r, fresh, &to, err);
-  bool is_written = status == CURVD_OK && copy_kept(from, to, step);
+  bool is_written = status == CURVD_OK && copy_kept(from, to, step, evaluates_again);
   fclose(from);
   CV_TRY(status);
   if (fclose(to) != 0 || !is_written) return io_failure(path, errno, err);

@@ -143,13 +143,22 @@ static curvd_status set_aside(session *s, cv_error *err) {
   return trainer_agree(s->trainer->workers, status, err);
 }
 
-curvd_status session_go_on(session *s, cv_error *err) {
-  CV_TRY(set_aside(s, err));
-  return run_trim(s->run, s->trainer->step, err);
+/* Rank 0 has the records. A run that was over is evaluated again. */
+static curvd_status trim_records(const session *s, cv_error *err) {
+  const trainer *t = s->trainer;
+  bool is_over = t->step > 0 && t->step >= t->total_steps;
+  return trainer_agree(t->workers, run_trim(s->run, t->step, is_over, err), err);
 }
 
+curvd_status session_go_on(session *s, cv_error *err) {
+  CV_TRY(set_aside(s, err));
+  return trim_records(s, err);
+}
+
+/* A run that was ended before its first checkpoint begins again in its folder, without the records that it had. */
 curvd_status session_resume(session *s, cv_error *err) {
-  if (s->resume_from[0] == '\0') return CURVD_OK;
+  if (strcmp(session_values(s)->resume, "no") == 0) return CURVD_OK;
+  if (s->resume_from[0] == '\0') return trim_records(s, err);
   CV_TRY(session_load_newest(s, INT64_MAX, err));
   s->saved_step = strcmp(s->resume_from, s->state.own) == 0 ? s->trainer->step : -1;
   run_line(s->run, "resumed from %s, step %lld", s->state.folder, (long long)s->trainer->step);

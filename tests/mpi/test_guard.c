@@ -196,7 +196,7 @@ START_TEST(orders_are_checked) {
 }
 END_TEST
 
-/* Pairs that were wrong before anybody sealed them. U: rows of the identity, D = 4 3 2 1 of a trace of 12. */
+/* Pairs that were wrong before anybody sealed them. U: rows of the identity, D = 4 3 2 1. */
 typedef struct pairs {
   curvd_ctx ctx;
   cv_layer layer;
@@ -208,7 +208,7 @@ static pairs *pairs_new(void) {
   dense_require(p != NULL);
   cv_settings_init(&p->ctx.book);
   cv_applied *a = &p->layer.factor[CV_A].applied;
-  a->state = (cv_factor_state){.kind = CV_KIND_EIGEN, .r = 4, .rows = 4, .trace = 12, .tau = 0.1};
+  a->state = (cv_factor_state){.kind = CV_KIND_EIGEN, .r = 4, .rows = 4, .trace = 12, .tau = 0.1, .kept_sum = 10};
   a->side = (cv_lrps){.n = 16, .ld = 16, .r = 4, .tau = 0.1, .U = p->U, .D = p->D};
   for (int i = 0; i < 4; i++) p->U[i * 16 + 3 * i] = 1, p->D[i] = (float)(4 - i);
   return p;
@@ -226,7 +226,7 @@ START_TEST(pairs_that_are_none_are_refused) {
   ck_assert(!are_refused(p));
   p = pairs_new(), p->D[1] = 5; /* not descending */
   ck_assert(are_refused(p));
-  p = pairs_new(), p->D[0] = 7; /* 13 of 12 */
+  p = pairs_new(), p->D[0] = 7; /* another sum */
   ck_assert(are_refused(p));
   p = pairs_new(), p->D[3] = -1;
   ck_assert(are_refused(p));

@@ -57,7 +57,7 @@ static bool is_clean(int n) {
 
 static const char *missing_of_worker(int n, int workers, int rank, int owner) {
   const char *up = workers > FEW ? "sum statistics" : "send statistics";
-  const expected list[] = {{"agree", NULL, CURVD_OPERATION_WAIT, CURVD_PEER_WORKERS, workers > 1},
+  const expected list[] = {{"agree on the step", NULL, CURVD_OPERATION_WAIT, CURVD_PEER_WORKERS, workers > 1},
                            {"reduce gradients", NULL, CURVD_OPERATION_PHASE, CURVD_PEER_NONE, true},
                            {"sum gradients", NULL, CURVD_OPERATION_WAIT, CURVD_PEER_WORKERS, workers > 1},
                            {"tell a command", NULL, CURVD_OPERATION_WAIT, owner, rank == 0 && owner >= workers},
@@ -193,7 +193,7 @@ START_TEST(test_late_curvature_rank) {
 END_TEST
 
 START_TEST(test_late_worker) {
-  if (run_size(MPI_COMM_WORLD) > 1) check_late(0, "agree", CURVD_PEER_WORKERS);
+  if (run_size(MPI_COMM_WORLD) > 1) check_late(0, "agree on the step", CURVD_PEER_WORKERS);
 }
 END_TEST
 
