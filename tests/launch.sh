@@ -97,7 +97,7 @@ expect 0 'usage: launch/fuzz' "$root/launch/fuzz" --help
 expect 0 'usage: launch/coverage' "$root/launch/coverage" --help
 expect 0 'usage: launch/lint' "$root/launch/lint" --help
 expect 2 "unknown argument '--all'" "$root/launch/fuzz" --all
-expect 2 "no harness 'main': there are cifar config" "$root/launch/fuzz" main
+expect 2 "no harness 'main': there are checkpoint cifar" "$root/launch/fuzz" main
 expect 2 "--seconds needs a number from 1, not '1h'" "$root/launch/fuzz" --seconds 1h
 expect 2 "unknown argument 'quick'" "$root/launch/coverage" quick
 expect 2 "--ranks needs a count from 1, not '0'" "$root/launch/coverage" --ranks 0

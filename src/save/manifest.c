@@ -6,6 +6,9 @@
 
 static const char format_name[] = "curvd-checkpoint";
 
+/* Of the objects in it; one with more is of a version that is not known. */
+enum { INNER_KEYS = 6, SHARD_KEYS = 3 };
+
 void manifest_shard_name(int64_t rank, char name[SHARD_NAME_MAX]) {
   snprintf(name, SHARD_NAME_MAX, "shard-%05lld.safetensors", (long long)rank);
 }
@@ -105,8 +108,10 @@ static curvd_status read_shard(const json_t *json, int64_t i, const char *name, 
   manifest_shard_name(i, file);
   if (!has_text(json, "file", file))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: shard %lld has another name than %s", name, (long long)i, file);
-  if (!read_integer(json, "bytes", 1, INT64_MAX, &shard->bytes) || sum == NULL || strlen(sum) != CHECKSUM_MAX - 1)
-    return cv_fail(err, CURVD_ERR_DATA, "%.160s: %s: bytes or header_xxh3 is missing or wrong", name, file);
+  if (!read_integer(json, "bytes", 1, INT64_MAX, &shard->bytes) || sum == NULL || strlen(sum) != CHECKSUM_MAX - 1 ||
+      json_object_size(json) != SHARD_KEYS)
+    return cv_fail(err, CURVD_ERR_DATA, "%.160s: %s: bytes or header_xxh3 is missing or wrong, or there is more", name,
+                   file);
   strcpy(shard->header_xxh3, sum);
   return CURVD_OK;
 }
@@ -129,6 +134,9 @@ static curvd_status read_inner(const json_t *inner, const char *name, manifest *
   if (!read_integer(inner, "version", 1, INT64_MAX, &version) || version != MANIFEST_VERSION)
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: version %lld of the format; this program reads version %d", name,
                    (long long)version, MANIFEST_VERSION);
+  if (json_object_size(inner) != INNER_KEYS)
+    return cv_fail(err, CURVD_ERR_DATA, "%.160s: expected about, format, n_shards, shards, step and version alone",
+                   name);
   if (!read_integer(inner, "step", 0, INT64_MAX, &m->step) ||
       !read_integer(inner, "n_shards", 1, MANIFEST_SHARDS_MAX, &m->n_shards))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: step or n_shards is missing or out of range", name);

@@ -20,6 +20,8 @@ static const char *const names[INJECT_KINDS] = {"kill", "hang", "delay",  "nan",
 
 /* ---- words ---- */
 
+static const double SECONDS_MAX = 1e9; /* 32 years: fits every time_t */
+
 static curvd_status refuse(const char *word, cv_error *err) {
   return cv_fail(err, CURVD_ERR_OPTION,
                  "inject: '%.80s' is no fault; write KIND@STEP with :rank=R, :layer=NAME, :factor=A, :bit=N or "
@@ -32,6 +34,10 @@ static bool read_count(const char *text, int64_t *x) {
   return cv_integer_parse(text, x) && *x >= 0;
 }
 
+static bool read_seconds(const char *text, double *x) {
+  return cv_real_parse(text, x) && *x >= 0 && *x <= SECONDS_MAX;
+}
+
 static bool read_detail(char *word, inject_fault *fault) {
   char *value = strchr(word, '=');
   int64_t x = 0;
@@ -41,7 +47,7 @@ static bool read_detail(char *word, inject_fault *fault) {
   if (strcmp(word, "bit") == 0) return read_count(value, &fault->bit);
   if (strcmp(word, "factor") == 0 && (strcmp(value, "A") == 0 || strcmp(value, "G") == 0))
     return fault->factor = *value == 'G', true;
-  if (strcmp(word, "seconds") == 0) return cv_real_parse(value, &fault->seconds) && fault->seconds >= 0;
+  if (strcmp(word, "seconds") == 0) return read_seconds(value, &fault->seconds);
   if (strcmp(word, "layer") != 0 || strlen(value) >= sizeof fault->layer) return false;
   snprintf(fault->layer, sizeof fault->layer, "%s", value);
   return true;
@@ -65,7 +71,8 @@ static bool read_fault(char *word, inject_fault *fault) {
 curvd_status inject_parse(const char *text, inject *list, cv_error *err) {
   char words[CV_OPTION_TEXT_MAX], *rest = NULL;
   list->n = 0;
-  snprintf(words, sizeof words, "%s", text);
+  if (snprintf(words, sizeof words, "%s", text) >= (int)sizeof words)
+    return cv_fail(err, CURVD_ERR_OPTION, "inject: %zu bytes are more than %d", strlen(text), CV_OPTION_TEXT_MAX - 1);
   for (char *word = strtok_r(words, ", ", &rest); word; word = strtok_r(NULL, ", ", &rest)) {
     char whole[CV_OPTION_TEXT_MAX];
     snprintf(whole, sizeof whole, "%s", word);
