@@ -183,6 +183,7 @@ void session_take_outcomes(session *s) {
     run_line(s->run, "warning: the checkpoint of step %lld was not written: %s; those before it are as they were",
              (long long)o.step, o.error.text);
     if (session_values(s)->checkpoint_failure == TRAIN_FAILURE_STOP) s->failure = o.error;
+    if (s->failure.code == CURVD_ERR_REMOTE) s->failure.code = CURVD_ERR_IO; /* only this worker knows of it */
   }
 }
 

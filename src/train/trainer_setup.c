@@ -13,13 +13,13 @@
 curvd_status trainer_agree(MPI_Comm comm, curvd_status mine, cv_error *err) {
   struct {
     int code, rank;
-  } in = {mine, 0}, out = {0, 0};
+  } in = {mine == CURVD_OK ? 0 : mine - 1, 0}, out = {0, 0};
   MPI_Comm_rank(comm, &in.rank);
-  if (mine == CURVD_ERR_REMOTE) in.code = CURVD_OK; /* the rank that knows the reason speaks */
+  if (mine == CURVD_ERR_REMOTE) in.code = -1; /* a rank that knows the reason speaks, if one does */
   MPI_Allreduce(&in, &out, 1, MPI_2INT, MPI_MINLOC, comm);
-  if (out.code == CURVD_OK) return mine;
+  if (out.code == 0) return CURVD_OK;
   MPI_Bcast(err, sizeof *err, MPI_BYTE, out.rank, comm);
-  return (curvd_status)out.code;
+  return out.code == -1 ? CURVD_ERR_REMOTE : (curvd_status)(out.code + 1);
 }
 
 /* ---- data: rank 0 reads, everyone gets the bytes ---- */
