@@ -134,16 +134,16 @@ static curvd_status read_inner(const json_t *inner, const char *name, manifest *
   if (!read_integer(inner, "version", 1, INT64_MAX, &version) || version != MANIFEST_VERSION)
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: version %lld of the format; this program reads version %d", name,
                    (long long)version, MANIFEST_VERSION);
-  if (json_object_size(inner) != INNER_KEYS)
-    return cv_fail(err, CURVD_ERR_DATA, "%.160s: expected about, format, n_shards, shards, step and version alone",
-                   name);
   if (!read_integer(inner, "step", 0, INT64_MAX, &m->step) ||
       !read_integer(inner, "n_shards", 1, MANIFEST_SHARDS_MAX, &m->n_shards))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: step or n_shards is missing or out of range", name);
   if (!json_is_object(json_object_get(inner, "about")))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: about is no object", name);
   m->about = json_incref(json_object_get(inner, "about"));
-  return read_shards(json_object_get(inner, "shards"), name, m, err);
+  CV_TRY(read_shards(json_object_get(inner, "shards"), name, m, err));
+  if (json_object_size(inner) == INNER_KEYS) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_DATA, "%.160s: there is more than about, format, n_shards, shards, step and version",
+                 name);
 }
 
 curvd_status manifest_parse(const void *text, int64_t n, const char *name, manifest *m, cv_error *err) {

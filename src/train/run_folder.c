@@ -205,9 +205,9 @@ static bool is_word(const char *word, const char *wanted) {
   return word && strcmp(word, wanted) == 0;
 }
 
-/* Is the line a record, and of a step up to this one? All n bytes count: behind a zero there may be more. */
+/* Is the line a record, and of a step up to this one? One with a zero byte is none, though Jansson takes some. */
 static bool is_kept(const char *line, size_t n, int64_t step, bool evaluates_again) {
-  json_t *record = json_loadb(line, n, 0, NULL);
+  json_t *record = strlen(line) == n ? json_loads(line, 0, NULL) : NULL;
   const json_t *at = json_object_get(record, "step");
   const char *kind = json_string_value(json_object_get(record, "kind"));
   bool is_evaluation = is_word(kind, "epoch") || is_word(kind, "layer"),
