@@ -15,8 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const names[INJECT_KINDS] = {"kill", "hang", "delay",  "nan",    "weight",   "shard",
-                                                "disk", "sync", "solver", "factor", "transfer", "preconditioner"};
+static const char *const names[INJECT_KINDS] = {"kill",     "hang",           "delay",    "nan",    "weight",
+                                                "shard",    "disk",           "sync",     "solver", "factor",
+                                                "transfer", "preconditioner", "statistic"};
 
 /* ---- words ---- */
 
@@ -26,7 +27,7 @@ static curvd_status refuse(const char *word, cv_error *err) {
   return cv_fail(err, CURVD_ERR_OPTION,
                  "inject: '%.80s' is no fault; write KIND@STEP with :rank=R, :layer=NAME, :factor=A, :bit=N or "
                  ":seconds=S behind it, kinds being kill, hang, delay, nan, weight, factor, preconditioner, transfer, "
-                 "solver, disk, sync, shard",
+                 "statistic, solver, disk, sync, shard",
                  word);
 }
 
@@ -146,7 +147,8 @@ static curvd_status order(inject_fault *fault, trainer *t, cv_error *err) {
   static const curvd_fault_kind of[INJECT_KINDS] = {[INJECT_SOLVER] = CURVD_FAULT_SOLVER,
                                                     [INJECT_FACTOR] = CURVD_FAULT_FACTOR,
                                                     [INJECT_TRANSFER] = CURVD_FAULT_TRANSFER,
-                                                    [INJECT_PRECONDITIONER] = CURVD_FAULT_PRECONDITIONER};
+                                                    [INJECT_PRECONDITIONER] = CURVD_FAULT_PRECONDITIONER,
+                                                    [INJECT_STATISTIC] = CURVD_FAULT_STATISTIC};
   int32_t layer = 0;
   for (int32_t i = 0; i < curvd_layer_count(t->ctx) && fault->layer[0] != '\0'; i++) {
     curvd_layer_metrics metrics;
