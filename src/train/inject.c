@@ -25,9 +25,9 @@ static const double SECONDS_MAX = 1e9; /* 32 years: fits every time_t */
 
 static curvd_status refuse(const char *word, cv_error *err) {
   return cv_fail(err, CURVD_ERR_OPTION,
-                 "inject: '%.80s' is no fault; write KIND@STEP with :rank=R, :layer=NAME, :factor=A, :bit=N or "
-                 ":seconds=S behind it, kinds being kill, hang, delay, nan, weight, factor, preconditioner, transfer, "
-                 "statistic, solver, disk, sync, shard",
+                 "inject: '%.60s' is no fault: KIND@STEP, and behind it :rank=R, :layer=NAME, :factor=A, :bit=N or "
+                 ":seconds=S; kinds are kill, hang, delay, nan, weight, factor, preconditioner, transfer, statistic, "
+                 "solver, disk, sync, shard",
                  word);
 }
 
