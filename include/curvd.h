@@ -233,8 +233,9 @@ CURVD_API curvd_status curvd_on_state(curvd_ctx *ctx, const curvd_state_hooks *h
  * decompositions, preconditioners in force and those under way, adaptive ranks, counts. Every number comes on one rank.
  * A worker waits for refreshes that are under way to arrive; a curvature rank visits when it comes to it, which nobody
  * waits for. Not visited are the parameters, and gradients that the caller averages (momentum_place caller). Errors:
- * ARGUMENT (no hooks), STATE (captured statistics wait for their step; a curvature rank), MPI; what a hook returned on
- * this worker, REMOTE where it did so on another one. The run can go on after all of them but MPI. */
+ * ARGUMENT (no hooks), STATE (captured statistics wait for their step; a curvature rank), DAMAGE (integrity all: a
+ * factor of this owner has changed), MPI; what a hook returned on this worker, REMOTE where it did so on another one.
+ * The run can go on after all of them but MPI. */
 CURVD_API curvd_status curvd_save(curvd_ctx *ctx);
 
 /* [collective, workers, between two steps or before the first one; the curvature ranks take part through curvd_serve]

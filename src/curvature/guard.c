@@ -168,6 +168,14 @@ void cv_guard_check_owned(curvd_ctx *ctx) {
   }
 }
 
+curvd_status cv_guard_allow_save(curvd_ctx *ctx) {
+  char name[CV_NAME_MAX + 32];
+  if (cv_comm_my_owner(&ctx->comm) >= 0) cv_guard_check_owned(ctx);
+  if (ctx->damaged_factor == 0) return CURVD_OK;
+  return cv_fail(&ctx->error, CURVD_ERR_DAMAGE, "%s: what rank %d keeps of it changed in memory: it is not saved",
+                 name_of(ctx, ctx->damaged_factor, name), ctx->comm.rank);
+}
+
 static uint64_t floats_hash(uint64_t sum, const float *x, int64_t rows, int64_t columns, int64_t ld) {
   for (int64_t i = 0; i < rows && x; i++) sum = mix(sum, cv_hash(x + i * ld, columns * (int64_t)sizeof *x));
   return sum;

@@ -33,6 +33,9 @@ void cv_guard_check_pairs(curvd_ctx *ctx, const cv_layer *layer, const cv_factor
 void cv_guard_note_owned(curvd_ctx *ctx);
 void cv_guard_check_owned(curvd_ctx *ctx);
 
+/* DAMAGE: something that this rank would save has changed. Once loaded, nobody could tell it from what is sound. */
+curvd_status cv_guard_allow_save(curvd_ctx *ctx);
+
 /* Worker: the same of what is in force of a layer, and of all layers. */
 void cv_guard_note_applied(curvd_ctx *ctx, cv_layer *layer);
 void cv_guard_check_applied(curvd_ctx *ctx);

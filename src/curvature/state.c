@@ -243,6 +243,7 @@ static curvd_status visit(curvd_ctx *ctx, bool is_load) {
   if (status != CURVD_OK)
     cv_fail(&ctx->error, status, "rank %d: the caller's hook did not begin: %s", ctx->comm.rank,
             cv_status_text(status));
+  if (status == CURVD_OK && !is_load) status = cv_guard_allow_save(ctx);
   if (status == CURVD_OK) status = walk_run(&walk);
   curvd_status end = ctx->hooks.end(ctx->hooks_user, is_load, status);
   if (status != CURVD_OK || end == CURVD_OK) return status;

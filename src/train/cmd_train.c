@@ -151,9 +151,13 @@ static int exit_code_agreed(loop *l) {
   int is_stopped = l->session.stop != SESSION_GOES_ON;
   MPI_Bcast(&is_stopped, 1, MPI_INT, 0, l->trainer.world);
   if (!is_stopped) return EXIT_CODE_OK;
-  run_line(&l->run, "%s: saved in front of step %lld; go on with --resume %s",
-           l->session.stop == SESSION_SIGNAL ? "asked to stop" : "the time budget is used up",
-           (long long)l->trainer.step, l->run.folder);
+  long long step = l->trainer.step, kept = l->session.kept_step;
+  const char *why = l->session.stop == SESSION_SIGNAL ? "asked to stop" : "the time budget is used up";
+  if (kept == step)
+    run_line(&l->run, "%s: saved in front of step %lld; go on with --resume %s", why, step, l->run.folder);
+  else
+    run_line(&l->run, "%s in front of step %lld, which could not be saved; the newest checkpoint is of step %lld", why,
+             step, kept);
   return EXIT_CODE_PREEMPTED;
 }
 

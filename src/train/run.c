@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,8 +59,17 @@ void run_record(run *r, json_t *record) {
 
 /* ---- Lines ---- */
 
+/* Whoever reads the lines may have stopped: mpirun does when it is told to end, and a rank that waited for it would not
+ * come to save. Lines that nobody has taken for a second are dropped until they are taken again. */
+static bool has_reader(run *r) {
+  enum { PATIENCE_MS = 1000 };
+  struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+  r->is_unread = poll(&out, 1, r->is_unread ? 0 : PATIENCE_MS) == 0;
+  return !r->is_unread;
+}
+
 void run_line(run *r, const char *format, ...) {
-  if (!r->is_open) return;
+  if (!r->is_open || !has_reader(r)) return;
   end_redrawn_line(r);
   va_list arguments;
   va_start(arguments, format);

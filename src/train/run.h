@@ -19,6 +19,7 @@ typedef struct run {
   FILE *metrics;      /* metrics.jsonl, one flushed line per record; NULL after a failed write */
   bool is_terminal;   /* stdout: redraw one line; otherwise plain lines */
   bool line_is_open;  /* a redrawn line waits for its end */
+  bool is_unread;     /* nobody takes lines from stdout any more */
   double begin_s;
   double last_line_s; /* redraws are limited to 5 a second */
 } run;

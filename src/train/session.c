@@ -40,7 +40,7 @@ curvd_status session_open(session *s, run *r, cv_error *err) {
   trainer *t = s->trainer;
   s->run = r;
   s->saved_s = cv_wall_s();
-  s->saved_step = s->skipped_step = s->checked_step = -1;
+  s->kept_step = s->saved_step = s->skipped_step = s->checked_step = -1;
   char folder[CV_OPTION_TEXT_MAX];
   memcpy(folder, r->folder, sizeof folder);
   MPI_Bcast(folder, (int)sizeof folder, MPI_CHAR, 0, t->world);
@@ -109,8 +109,9 @@ static curvd_status try_step(session *s, int64_t step, cv_error *err) {
   return trainer_state_load(&s->state, step, err);
 }
 
+/* REMOTE: on a curvature rank, which has said why. */
 static bool is_file_damage(curvd_status status) {
-  return status == CURVD_ERR_DATA || status == CURVD_ERR_IO;
+  return status == CURVD_ERR_DATA || status == CURVD_ERR_IO || status == CURVD_ERR_REMOTE;
 }
 
 /* The newest sound one in front of a step. */
@@ -152,6 +153,7 @@ static curvd_status trim_records(const session *s, cv_error *err) {
 
 curvd_status session_go_on(session *s, cv_error *err) {
   CV_TRY(set_aside(s, err));
+  s->kept_step = s->trainer->step;
   return trim_records(s, err);
 }
 
@@ -174,6 +176,7 @@ void session_take_outcomes(session *s) {
     if (o.error.code == CURVD_OK && o.seconds > s->save_cost_s) s->save_cost_s = o.seconds;
     if (!is_first(s)) continue;
     if (o.error.code == CURVD_OK) {
+      s->kept_step = o.step;
       json_t *record = run_record_new("checkpoint", o.step);
       run_record_real(record, "seconds", o.seconds);
       run_record(s->run, record);

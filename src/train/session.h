@@ -22,6 +22,7 @@ typedef struct session {
   double begin_s;                       /* wall clock at the start of the process */
   double saved_s;                       /* and when the last save was begun */
   double save_cost_s;                   /* longest save so far, until it was there */
+  int64_t kept_step;                    /* worker 0: of the newest checkpoint that is known to be there; -1: none */
   int64_t saved_step, skipped_step;     /* of the last save; of a step that is left out (nan rollback); -1: none */
   int64_t n_saves;
   bool is_late;         /* one is due, and waits for the last one to be written */
