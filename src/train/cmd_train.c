@@ -105,8 +105,10 @@ static curvd_status train_step(loop *l, cv_error *err) {
   if (trainer_step(t, err) != CURVD_OK) return after_failure(l, err);
   l->step_s[l->n_steps++ % STEP_TIMES] = cv_wall_s() - begin;
   CV_TRY(log_step(l, err));
-  if (t->step >= l->next_eval || t->step == t->total_steps) evaluate(l);
-  find_next_eval(l);
+  if (t->step >= l->next_eval || t->step == t->total_steps) {
+    evaluate(l);
+    find_next_eval(l);
+  }
   return session_after_step(&l->session, err) == CURVD_OK ? CURVD_OK : after_failure(l, err);
 }
 

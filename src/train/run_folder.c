@@ -72,7 +72,8 @@ static curvd_status file_new(const run *r, const char *name, FILE **file, cv_err
   *file = fopen(path, "wx");
   if (*file) return CURVD_OK;
   if (errno == EEXIST)
-    return cv_fail(err, CURVD_ERR_IO, "%s is there already: the folder holds a run; choose another --run-dir, or --resume it", path);
+    return cv_fail(err, CURVD_ERR_IO,
+                   "%s is there already: the folder holds a run; choose another --run-dir, or --resume it", path);
   return io_failure(path, errno, err);
 }
 
