@@ -42,7 +42,7 @@ def program(build, name):
 def built_at(build):
     """When each program was built, to see that none was replaced while it was measured."""
     paths = (os.path.join(ROOT, build, name) for name in ("curvd", "bench_step", "bench_eig", "bench_stream", "bench_schedule",
-                                                      "bench_conv"))
+                                                      "bench_conv", "bench_save"))
     return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}
 
 

@@ -2,6 +2,7 @@
  * method sgd, and a whole step of another method, interleaved block by block inside one run. Time is CPU time of the
  * worker's process, and what it sleeps until the curvature ranks have sent something. These only serve, on ranks of
  * their own, and sleep while products and sgd have their turn. Prints one JSON line. */
+#include "blocks.h"
 #include "products.h"
 #include "step_check.h"
 #include "train/trainer.h"
@@ -14,7 +15,7 @@
 #include <string.h>
 
 enum {
-  ROUNDS_MAX = 1000,
+  ROUNDS_MAX = BLOCKS_MAX,
   GIVEN_MAX = 112,
   WORDS_MAX = GIVEN_MAX + 16,
   STAGES = (int)TRAINER_STAGES + (int)CURVD_STAGES
@@ -232,35 +233,6 @@ static curvd_status bench_check(const bench *b, cv_error *err) {
 
 /* ---- Printing ---- */
 
-static int by_size(const void *x, const void *y) {
-  double a = *(const double *)x, b = *(const double *)y;
-  return (a > b) - (a < b);
-}
-
-static double median(const double *x, int n) {
-  double sorted[ROUNDS_MAX];
-  memcpy(sorted, x, (size_t)n * sizeof *x);
-  qsort(sorted, (size_t)n, sizeof *sorted, by_size);
-  return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-}
-
-static double least(const double *x, int n) {
-  double result = x[0];
-  for (int i = 1; i < n; i++) result = fmin(result, x[i]);
-  return result;
-}
-
-static json_t *json_times(const double *ms, int n) {
-  return json_pack("{s:f, s:f}", "median", median(ms, n), "min", least(ms, n));
-}
-
-/* Blocks of one round ran next to each other: their ratio is free of what changed from round to round. */
-static json_t *json_ratio(const double *ms, const double *over, int n) {
-  double ratio[ROUNDS_MAX];
-  for (int i = 0; i < n; i++) ratio[i] = ms[i] / over[i];
-  return json_pack("{s:f, s:f}", "median", median(ratio, n), "of_minima", least(ms, n) / least(over, n));
-}
-
 /* A step's share of each stage that took time. */
 static json_t *json_stages(const double s[STAGES], const double *begin_s, double steps) {
   json_t *stages = json_object();
@@ -292,16 +264,16 @@ static json_t *json_sent(const bench *b) {
 static void print_products(const bench *b, json_t *line) {
   int n = b->rounds;
   double flops = products_flops(&b->products.spec, b->sgd.config.values.batch);
-  json_object_set_new(line, "products_ms", json_times(b->products_ms, n));
-  json_object_set_new(line, "products_gflops", json_real(flops / median(b->products_ms, n) / 1e6));
-  json_object_set_new(line, "sgd_over_products", json_ratio(b->sgd.ms, b->products_ms, n));
+  json_object_set_new(line, "products_ms", blocks_times(b->products_ms, n));
+  json_object_set_new(line, "products_gflops", json_real(flops / blocks_median(b->products_ms, n) / 1e6));
+  json_object_set_new(line, "sgd_over_products", blocks_ratio(b->sgd.ms, b->products_ms, n));
 }
 
 static void print_method(const bench *b, json_t *line) {
   int n = b->rounds;
   json_object_set_new(line, "method", json_string(b->method.config.method));
-  json_object_set_new(line, "method_ms", json_times(b->method.ms, n));
-  json_object_set_new(line, "method_over_sgd", json_ratio(b->method.ms, b->sgd.ms, n));
+  json_object_set_new(line, "method_ms", blocks_times(b->method.ms, n));
+  json_object_set_new(line, "method_over_sgd", blocks_ratio(b->method.ms, b->sgd.ms, n));
   json_object_set_new(line, "method_stages_ms", json_lane(b, &b->method));
   json_object_set_new(line, "sent_bytes", json_sent(b));
   json_object_set_new(line, "curvature_ranks", json_integer(b->n_ranks - 1));
@@ -315,7 +287,7 @@ static void print_line(const bench *b) {
                            "network", v->network, "batch", (json_int_t)v->batch, "data", v->data, "threads",
                            (json_int_t)v->blas_threads, "rounds", n, "block", b->block);
   if (b->has_products) print_products(b, line);
-  json_object_set_new(line, "sgd_ms", json_times(b->sgd.ms, n));
+  json_object_set_new(line, "sgd_ms", blocks_times(b->sgd.ms, n));
   json_object_set_new(line, "sgd_stages_ms", json_lane(b, &b->sgd));
   if (b->has_method) print_method(b, line);
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));

@@ -17,6 +17,7 @@ import cnn_figures  # noqa: E402
 import conv_figures  # noqa: E402
 import paper_figures  # noqa: E402
 import paper_run  # noqa: E402
+import save_figures  # noqa: E402
 import stream_figures  # noqa: E402
 from common import ROOT, Refused, Setting, built_at, environment  # noqa: E402
 from train_run import MPI_FLAGS, Request, check, evaluation_steps  # noqa: E402
@@ -285,6 +286,40 @@ class StreamFigures(unittest.TestCase):
         value, measured = self.measured("seed-cost", 3)
         self.assertAlmostEqual(value, 0.2)
         self.assertEqual(measured.command[1:4], ["costs", "--n", "4096"])
+
+
+class Save(unittest.TestCase):
+    save = os.path.join(ROOT, BUILD, "bench_save")
+    setting = Setting(BUILD, 3)
+
+    def test_line(self):
+        done = run(self.save, "--rounds", "2", "--block", "4", "--data", "teacher", "--teacher-samples", "240", "--network",
+                   "20-10-4", "--batch", "20")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        line = json.loads(done.stdout)
+        self.assertEqual((line["rounds"], line["block"], line["curvature_ranks"]), (2, 4, 0))
+        self.assertGreater(line["shard_bytes"], 8 * (20 * 11 + 10 * 5))  # weights and their momentum at least
+        self.assertLessEqual(line["saved_ms"]["min"], line["saved_ms"]["median"])
+
+    def test_wrong_words(self):
+        for words, sentence in ((["--rounds", "0"], "--rounds"), (["--bloc", "4"], "--bloc")):
+            done = run(self.save, *words)
+            with self.subTest(words=words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(sentence, done.stderr)
+
+    def test_figure_is_the_median(self):
+        calls = []
+
+        def lines(command):
+            calls.append(command)
+            number = len(calls)
+            return [{"saved_over_plain": {"median": number, "of_minima": 7}, "copy_ms": {"median": 2}, "shard_bytes": 3}]
+        with mock.patch.object(save_figures, "lines_of", lines):
+            measured = save_figures.saved_step(1, ["--staleness", "5"])(self.setting)
+        self.assertEqual((measured.values, measured.reduce(measured.values)), ([1, 2, 3], 2))
+        self.assertEqual((calls[0][:3], calls[0][-4:]), (["mpirun", "-n", "2"], ["--staleness", "5", "--curvature-ranks", "1"]))
+        self.assertEqual(measured.more["ratio_of_minima"], 7)
 
 
 @unittest.skipUnless(os.path.exists(os.path.join(ROOT, BUILD, "bench_conv")), "the build found no oneDNN")

@@ -168,6 +168,7 @@ typedef enum curvd_fault_kind {
   CURVD_FAULT_FACTOR = 1,   /* owner: a bit of what it keeps changes, between uses, before step */
   CURVD_FAULT_TRANSFER = 2, /* worker: a bit of the payload with the layer changes, of what lands in step or next */
   CURVD_FAULT_PRECONDITIONER = 3, /* worker: a bit of what is in force changes, before step */
+  CURVD_FAULT_STATISTIC = 4,      /* owner: a bit of a factor's summed statistic changes on its way, in step */
 } curvd_fault_kind;
 
 typedef struct curvd_fault {

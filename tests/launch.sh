@@ -97,7 +97,7 @@ expect 0 'usage: launch/fuzz' "$root/launch/fuzz" --help
 expect 0 'usage: launch/coverage' "$root/launch/coverage" --help
 expect 0 'usage: launch/lint' "$root/launch/lint" --help
 expect 2 "unknown argument '--all'" "$root/launch/fuzz" --all
-expect 2 "no harness 'main': there are cifar config" "$root/launch/fuzz" main
+expect 2 "no harness 'main': there are checkpoint cifar" "$root/launch/fuzz" main
 expect 2 "--seconds needs a number from 1, not '1h'" "$root/launch/fuzz" --seconds 1h
 expect 2 "unknown argument 'quick'" "$root/launch/coverage" quick
 expect 2 "--ranks needs a count from 1, not '0'" "$root/launch/coverage" --ranks 0
@@ -123,7 +123,7 @@ expect 0 'train --curvature-ranks 2' "$root/launch/run" --dry-run -- --curvature
 expect 0 'train --curvature-ranks 1 --method kfac --sgd-momentum 0' \
   "$root/launch/run" --dry-run -- --method kfac --sgd-momentum 0
 expect 0 'build-asan --output-on-failure' "$root/launch/test" --dry-run
-expect 0 'fuzz_npy -max_total_time=5 ' "$root/launch/test" --dry-run
+expect 0 'fuzz_npy -max_total_time=3 ' "$root/launch/test" --dry-run
 expect 0 'fuzz_idx -max_total_time=3600 ' "$root/launch/fuzz" --dry-run --seconds 3600 npy idx
 expect 0 '-DCURVD_RANKS_MAX=2 ' "$root/launch/coverage" --dry-run --ranks 2
 expect 0 '--fail-under-line 90 ' "$root/launch/coverage" --dry-run

@@ -55,6 +55,7 @@ static void move_tile(const curvd_array *a, int64_t row, int64_t column, char *p
 
 static void move_all(const curvd_array *a, char *packed, bool is_packing) {
   int64_t columns = a->rows > 0 ? row_length(a, a->rows - 1) : 0;
+  if (columns == 0) return; /* however many rows a hostile file tells of */
   if (a->column_stride == 1) {
     move_rows(a, packed, is_packing);
     return;

@@ -47,8 +47,14 @@ static void triangle_pack(const cv_factor *factor, float *wire) {
     memcpy(wire, factor->captured.statistic + i * factor->ld, (size_t)(i + 1) * sizeof *wire);
 }
 
-const cv_carrier cv_carrier_triangle = {"triangle",   false,          false,           triangle_room,
-                                        triangle_add, triangle_trace, triangle_summed, triangle_pack};
+static double triangle_trace_of(const cv_factor *factor, const float *wire) {
+  double sum = 0;
+  for (int64_t i = 0; i < factor->n; i++) sum += (double)wire[i * (i + 1) / 2 + i];
+  return sum;
+}
+
+const cv_carrier cv_carrier_triangle = {"triangle",     false,           false,         triangle_room,    triangle_add,
+                                        triangle_trace, triangle_summed, triangle_pack, triangle_trace_of};
 
 /* ---- rows: statistic (rows_room, ld) ---- */
 
@@ -78,8 +84,10 @@ static void rows_pack(const cv_factor *factor, float *wire) {
   (void)factor, (void)wire;
 }
 
-const cv_carrier cv_carrier_columns = {"columns", true, true, rows_room, rows_add, rows_trace, rows_summed, rows_pack};
-const cv_carrier cv_carrier_blocks = {"blocks", true, false, rows_room, rows_add, rows_trace, rows_summed, rows_pack};
+const cv_carrier cv_carrier_columns = {"columns",  true,        true,      rows_room, rows_add,
+                                       rows_trace, rows_summed, rows_pack, NULL};
+const cv_carrier cv_carrier_blocks = {"blocks",   true,        false,     rows_room, rows_add,
+                                      rows_trace, rows_summed, rows_pack, NULL};
 
 /* ---- choice ---- */
 

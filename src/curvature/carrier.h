@@ -33,6 +33,7 @@ typedef struct cv_carrier {
   double (*trace)(const cv_factor *factor);   /* of this step's X^T X; not finite where X is not */
   int64_t (*summed)(const cv_factor *factor); /* numbers that are summed over the workers */
   void (*pack)(const cv_factor *factor, float *wire);
+  double (*trace_of)(const cv_factor *factor, const float *wire); /* of a sum that has come; NULL: not to be seen */
 } cv_carrier;
 
 extern const cv_carrier cv_carrier_triangle, cv_carrier_sketch, cv_carrier_columns, cv_carrier_blocks, cv_carrier_units;

@@ -2,7 +2,9 @@
  * Wire of a factor: what its carrier sums over the workers, then its trace, examples in it, number of workers whose
  * statistic is not finite, and the sum of (their number + 1). Blocks and rows follow on their own. */
 #include "curvature/carrier.h"
+#include "curvature/inject.h"
 #include "curvature/store.h"
+#include "plan/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -76,6 +78,31 @@ static void refuse(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, con
   }
 }
 
+/* Drawn rows have another trace than all of them. */
+static bool is_drawn(const cv_factor *factor) {
+  const cv_rows_rule *rule = &factor->rule;
+  bool is_image = rule->positions > 0 && !rule->is_reduced;
+  return rule->sample_rows > 0 || (is_image && rule->sample_rows != CV_ROWS_ALL);
+}
+
+/* Workers send the trace beside the statistic: both sums are of fp32 numbers >= 0, so they agree but for rounding, the
+ * number of workers times 6e-8. */
+static bool is_as_sent(const curvd_ctx *ctx, const cv_factor *factor, const float *wire, double trace) {
+  const double slack = 1e-6 * (4 + ctx->comm.n_workers);
+  if (cv_settings_of(ctx)->integrity == CV_INTEGRITY_OFF || !factor->carrier->trace_of || is_drawn(factor)) return true;
+  return fabs(factor->carrier->trace_of(factor, wire) - trace) <= slack * fabs(trace);
+}
+
+static void refuse_changed(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
+  factor->own.fresh.refused++;
+  cv_count(ctx, layer, CURVD_EVENT_REFUSED_STATISTICS);
+  ctx->my_events[CURVD_EVENT_DAMAGED]++;
+  cv_log_line(
+      &ctx->log, CV_LOG_WARNING,
+      "layer %s: statistics of %s in step %lld refused: their diagonal is not the trace that was sent with them",
+      layer->name, cv_factor_name(layer, factor), (long long)ctx->step);
+}
+
 static void lose(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const cv_error *why) {
   cv_count(ctx, layer, CURVD_EVENT_LOST_STATISTICS);
   cv_solve_tell(ctx, layer, factor, "update", why);
@@ -99,6 +126,10 @@ void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, 
     return;
   }
   if (!(extra[WIRE_ROWS] > 0)) return; /* nobody captured anything */
+  if (!is_as_sent(ctx, factor, wire, (double)extra[WIRE_TRACE])) {
+    refuse_changed(ctx, layer, factor);
+    return;
+  }
   if (factor->own.updates == 0 && s->average == CV_AVERAGE_ID) {
     factor->store->begin_with_identity(ctx, factor);
     factor->own.fresh.trace = (double)factor->n;
@@ -151,6 +182,7 @@ const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wir
   for (int f = 0; f < layer->n_factors; f++) {
     cv_factor *factor = &layer->factor[f];
     if (!cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm))) continue;
+    cv_inject_statistic(ctx, factor, wire);
     cv_factor_absorb(ctx, layer, factor, wire);
     wire += cv_factor_wire_floats(factor);
   }

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Eigenvalues above the trace that rounding may cause. And how far the squares of U^T c, c random signs, may be from r:
- * rows of U U^T - I have norms below 1e-4 (solve.c), so it is 1e-4 sqrt(r) r at most. */
-static const double TRACE_EXCESS_MAX = 1e-3, TURN_MAX = 2e-4;
+/* How far the squares of U^T c, c random signs, may be from r: rows of U U^T - I have norms below 1e-4 (solve.c), so it
+ * is 1e-4 sqrt(r) r at most. */
+static const double TURN_MAX = 2e-4;
 
 static bool guards(const curvd_ctx *ctx, cv_integrity least) {
   return (cv_integrity)cv_settings_of(ctx)->integrity >= least;
@@ -90,13 +90,14 @@ void cv_guard_check_parcel(curvd_ctx *ctx, int owner, const cv_downlink *down, c
 
 /* ---- eigenpairs ---- */
 
+/* Their sum was looked at beside the trace when they were found (solve.c). */
 static bool is_spectrum(const cv_factor_state *state, const float *D) {
   double sum = 0;
   for (int64_t i = 0; i < state->r; i++) {
     if (!(D[i] >= 0) || (i > 0 && D[i] > D[i - 1])) return false;
     sum += (double)D[i];
   }
-  return state->tau >= 0 && isfinite(state->tau) && sum <= state->trace * (1 + TRACE_EXCESS_MAX);
+  return state->tau >= 0 && isfinite(state->tau) && sum == state->kept_sum;
 }
 
 /* Block by block of columns: 2 r n flops and no memory. */

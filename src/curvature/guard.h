@@ -1,7 +1,7 @@
 /* Numbers that change in memory or on their way are found and named (option integrity).
  *
  *   transfers   a refresh carries checksums of its header and payload; eigenpairs that come are looked at, too: finite,
- *               descending, no more than the trace, and orthonormal where a random vector looks
+ *               descending, of the sum that they had, and orthonormal where a random vector looks
  *   all         owners check what they keep of a factor before each use, workers what is in force in curvd_check
  *
  * Nothing is repaired here. A worker that finds something tells all others with the next step, which fails on all of

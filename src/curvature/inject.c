@@ -1,5 +1,6 @@
 #include "curvature/inject.h"
 
+#include "curvature/carrier.h"
 #include "curvature/store.h"
 
 curvd_status curvd_inject(curvd_ctx *ctx, const curvd_fault *fault) {
@@ -8,7 +9,7 @@ curvd_status curvd_inject(curvd_ctx *ctx, const curvd_fault *fault) {
   cv_faults *faults = &ctx->faults;
   if (!ctx->is_planned || ctx->is_broken)
     return cv_fail(&ctx->error, CURVD_ERR_STATE, "faults are injected after curvd_plan");
-  if (!fault || fault->kind < CURVD_FAULT_SOLVER || fault->kind > CURVD_FAULT_PRECONDITIONER || fault->layer < 0 ||
+  if (!fault || fault->kind < CURVD_FAULT_SOLVER || fault->kind > CURVD_FAULT_STATISTIC || fault->layer < 0 ||
       fault->layer >= ctx->n_layers || fault->factor < 0 || fault->factor >= CV_FACTORS || fault->bit < 0)
     return cv_fail(&ctx->error, CURVD_ERR_ARGUMENT, "there is no such fault");
   if (faults->n == CV_FAULTS_MAX)
@@ -60,6 +61,12 @@ void cv_inject_owned(curvd_ctx *ctx) {
     if (factor->store->arrays(ctx, factor, list) > 0)
       flip(*list[0].x, list[0].count * (int64_t)sizeof(float), fault->bit);
   }
+}
+
+void cv_inject_statistic(curvd_ctx *ctx, const cv_factor *factor, const float *wire) {
+  const curvd_fault *fault = take(ctx, CURVD_FAULT_STATISTIC, is_of_factor, factor);
+  int64_t bytes = factor->carrier->summed(factor) * (int64_t)sizeof *wire;
+  if (fault) flip((void *)(uintptr_t)wire, bytes, fault->bit);
 }
 
 static bool is_from(const curvd_ctx *ctx, const curvd_fault *fault, const void *owner) {

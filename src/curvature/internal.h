@@ -43,6 +43,7 @@ typedef struct cv_factor_state {
   int64_t products; /* with the factor, by the refresh */
   int64_t rows;     /* of the basis that follow: r, or of a stream all that make up a seed */
   double trace, lambda_max, lambda_min, tau;
+  double kept_sum; /* of the eigenvalues that follow, from the first on */
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
   double work_s;        /* wall seconds that owners have spent on the factor's layer, on its factor A */
   double extra_damping; /* rho^updates of average "zero", else 0 */

@@ -59,8 +59,13 @@ static void pack(const cv_factor *factor, float *wire) {
   memcpy(wire, factor->captured.statistic, (size_t)cv_unit_floats(factor) * sizeof *wire);
 }
 
+static double trace_of(const cv_factor *factor, const float *wire) {
+  return sum_of_diagonals(units_of(factor), wire);
+}
+
 /* No add: rows of both parameters come together. */
-const cv_carrier cv_carrier_units = {.name = "units", .room = room, .trace = trace, .summed = summed, .pack = pack};
+const cv_carrier cv_carrier_units = {
+    .name = "units", .room = room, .trace = trace, .summed = summed, .pack = pack, .trace_of = trace_of};
 
 /* ---- store ---- */
 

@@ -80,6 +80,8 @@ static void describe(cv_factor *factor) {
   fresh->lambda_max = r->kept > 0 ? factor->own.eigenvalues[0] : 0;
   fresh->lambda_min = r->kept > 0 ? factor->own.eigenvalues[r->kept - 1] : 0;
   fresh->tau = r->tau;
+  fresh->kept_sum = 0;
+  for (int64_t i = 0; i < r->kept; i++) fresh->kept_sum += (double)factor->own.eigenvalues[i];
   fresh->missing_trace = r->missing_trace;
   fresh->error_bound = r->error_bound;
   fresh->error_norm = r->error_norm;

@@ -84,7 +84,8 @@ const cv_option cv_settings_table[] = {
      "(MPI_THREAD_MULTIPLE); auto: with staleness, what a trial in curvd_plan finds faster",
      AT(progress)},
     {"integrity", CV_OPTION_CHOICE, "factors", "", 0, 0, "off|transfers|all", "transfers",
-     "what is looked at for changed bits, each of which fails the step: refreshes when they come; or also what owners "
+     "what is looked at for changed bits, each of which fails the step: refreshes and sums when they come; or also "
+     "what owners "
      "keep of factors, whenever they use it, and what is in force on workers, in curvd_check",
      AT(integrity)},
     {"average", CV_OPTION_CHOICE, "factors", "", 0, 0, "norm|id|zero|first|mg|sum", "norm",

@@ -82,7 +82,7 @@ static void pack(const cv_factor *factor, float *wire) {
     memcpy(wire, factor->captured.statistic + i * factor->ld, (size_t)factor->n * sizeof *wire);
 }
 
-const cv_carrier cv_carrier_sketch = {"sketch", false, false, room, add, trace, summed, pack};
+const cv_carrier cv_carrier_sketch = {"sketch", false, false, room, add, trace, summed, pack, NULL};
 
 /* ---- store ---- */
 

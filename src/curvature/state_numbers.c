@@ -17,15 +17,25 @@ typedef struct number {
 } number;
 
 static const number of_state[] = {
-    {offsetof(cv_factor_state, is_new), WHOLE},     {offsetof(cv_factor_state, kind), WHOLE},
-    {offsetof(cv_factor_state, r), WHOLE},          {offsetof(cv_factor_state, statistics_step), WHOLE},
-    {offsetof(cv_factor_state, refused), WHOLE},    {offsetof(cv_factor_state, products), WHOLE},
-    {offsetof(cv_factor_state, rows), WHOLE},       {offsetof(cv_factor_state, trace), REAL},
-    {offsetof(cv_factor_state, lambda_max), REAL},  {offsetof(cv_factor_state, lambda_min), REAL},
-    {offsetof(cv_factor_state, tau), REAL},         {offsetof(cv_factor_state, missing_trace), REAL},
-    {offsetof(cv_factor_state, error_bound), REAL}, {offsetof(cv_factor_state, error_norm), REAL},
-    {offsetof(cv_factor_state, residual), REAL},    {offsetof(cv_factor_state, orthogonality), REAL},
-    {offsetof(cv_factor_state, drift), REAL},       {offsetof(cv_factor_state, extra_damping), REAL},
+    {offsetof(cv_factor_state, is_new), WHOLE},
+    {offsetof(cv_factor_state, kind), WHOLE},
+    {offsetof(cv_factor_state, r), WHOLE},
+    {offsetof(cv_factor_state, statistics_step), WHOLE},
+    {offsetof(cv_factor_state, refused), WHOLE},
+    {offsetof(cv_factor_state, products), WHOLE},
+    {offsetof(cv_factor_state, rows), WHOLE},
+    {offsetof(cv_factor_state, trace), REAL},
+    {offsetof(cv_factor_state, lambda_max), REAL},
+    {offsetof(cv_factor_state, lambda_min), REAL},
+    {offsetof(cv_factor_state, tau), REAL},
+    {offsetof(cv_factor_state, kept_sum), REAL},
+    {offsetof(cv_factor_state, missing_trace), REAL},
+    {offsetof(cv_factor_state, error_bound), REAL},
+    {offsetof(cv_factor_state, error_norm), REAL},
+    {offsetof(cv_factor_state, residual), REAL},
+    {offsetof(cv_factor_state, orthogonality), REAL},
+    {offsetof(cv_factor_state, drift), REAL},
+    {offsetof(cv_factor_state, extra_damping), REAL},
 };
 
 /* Apart: two runs that are the same have other ones. */

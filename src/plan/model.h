@@ -30,8 +30,8 @@
 
 typedef struct cv_plan_layer {
   int64_t m, n;
-  bool is_skipped;   /* not preconditioned */
-  bool is_unit;      /* m units with n = 2 parameters each: their blocks are one factor of size 2 m, its carrier units */
+  bool is_skipped; /* not preconditioned */
+  bool is_unit;    /* m units with n = 2 parameters each: their blocks are one factor of size 2 m, its carrier units */
   int64_t positions; /* output pixels of a convolution; 0: fully connected */
 } cv_plan_layer;
 

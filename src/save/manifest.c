@@ -6,6 +6,9 @@
 
 static const char format_name[] = "curvd-checkpoint";
 
+/* Of the objects in it; one with more is of a version that is not known. */
+enum { INNER_KEYS = 6, SHARD_KEYS = 3 };
+
 void manifest_shard_name(int64_t rank, char name[SHARD_NAME_MAX]) {
   snprintf(name, SHARD_NAME_MAX, "shard-%05lld.safetensors", (long long)rank);
 }
@@ -105,8 +108,10 @@ static curvd_status read_shard(const json_t *json, int64_t i, const char *name, 
   manifest_shard_name(i, file);
   if (!has_text(json, "file", file))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: shard %lld has another name than %s", name, (long long)i, file);
-  if (!read_integer(json, "bytes", 1, INT64_MAX, &shard->bytes) || sum == NULL || strlen(sum) != CHECKSUM_MAX - 1)
-    return cv_fail(err, CURVD_ERR_DATA, "%.160s: %s: bytes or header_xxh3 is missing or wrong", name, file);
+  if (!read_integer(json, "bytes", 1, INT64_MAX, &shard->bytes) || sum == NULL || strlen(sum) != CHECKSUM_MAX - 1 ||
+      json_object_size(json) != SHARD_KEYS)
+    return cv_fail(err, CURVD_ERR_DATA, "%.160s: %s: bytes or header_xxh3 is missing or wrong, or there is more", name,
+                   file);
   strcpy(shard->header_xxh3, sum);
   return CURVD_OK;
 }
@@ -135,7 +140,10 @@ static curvd_status read_inner(const json_t *inner, const char *name, manifest *
   if (!json_is_object(json_object_get(inner, "about")))
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: about is no object", name);
   m->about = json_incref(json_object_get(inner, "about"));
-  return read_shards(json_object_get(inner, "shards"), name, m, err);
+  CV_TRY(read_shards(json_object_get(inner, "shards"), name, m, err));
+  if (json_object_size(inner) == INNER_KEYS) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_DATA, "%.160s: there is more than about, format, n_shards, shards, step and version",
+                 name);
 }
 
 curvd_status manifest_parse(const void *text, int64_t n, const char *name, manifest *m, cv_error *err) {

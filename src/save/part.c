@@ -70,6 +70,12 @@ static bool is_hexadecimal(const char *text) {
   return strlen(text) == CHECKSUM_MAX - 1 && strspn(text, "0123456789abcdef") == CHECKSUM_MAX - 1;
 }
 
+/* Names are printed, and a terminal would obey some of these. */
+static bool is_printable(const char *name) {
+  while ((unsigned char)*name >= ' ' && *name != 127) name++;
+  return *name == '\0';
+}
+
 curvd_status part_describe(const safetensors_header *header, const safetensors_tensor *tensor, const char *place,
                            part *p, cv_error *err) {
   const char *sum = shard_metadata(header, "xxh3:", tensor->name);
@@ -78,6 +84,7 @@ curvd_status part_describe(const safetensors_header *header, const safetensors_t
   *p = (part){.at = header->bytes + tensor->begin, .bytes = tensor->end - tensor->begin};
   strcpy(p->tensor, tensor->name);
   strcpy(p->name, tensor->name);
+  if (!is_printable(p->name)) return refuse(place, p, "a control character in its name", err);
   if (sum == NULL || !is_hexadecimal(sum)) return refuse(place, p, "its checksum is missing", err);
   strcpy(p->xxh3, sum);
   p->is_triangle = tensor->n_dimensions == 1 && n_rows != NULL;

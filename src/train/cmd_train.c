@@ -105,8 +105,10 @@ static curvd_status train_step(loop *l, cv_error *err) {
   if (trainer_step(t, err) != CURVD_OK) return after_failure(l, err);
   l->step_s[l->n_steps++ % STEP_TIMES] = cv_wall_s() - begin;
   CV_TRY(log_step(l, err));
-  if (t->step >= l->next_eval || t->step == t->total_steps) evaluate(l);
-  find_next_eval(l);
+  if (t->step >= l->next_eval || t->step == t->total_steps) {
+    evaluate(l);
+    find_next_eval(l);
+  }
   return session_after_step(&l->session, err) == CURVD_OK ? CURVD_OK : after_failure(l, err);
 }
 
@@ -161,6 +163,13 @@ static int exit_code_agreed(loop *l) {
   return EXIT_CODE_PREEMPTED;
 }
 
+/* What the others wait for will not come: there is no agreeing on an end. */
+static void end_all(const loop *l, const cv_error *err) {
+  fprintf(stderr, "curvd: rank %d: %s\n", l->trainer.rank, err->text);
+  fflush(NULL);
+  MPI_Abort(MPI_COMM_WORLD, EXIT_CODE_MPI);
+}
+
 static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
   trainer *t = &l->trainer;
   openblas_set_num_threads((int)c->values.blas_threads);
@@ -178,6 +187,7 @@ static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
     report_begin(t, &l->run);
     watchdog_note(&l->watchdog, "train", NULL);
     status = train_roles(l, err);
+    if (status == CURVD_ERR_MPI) end_all(l, err);
     watchdog_note(&l->watchdog, "end the run", NULL);
     status = trainer_agree(t->world, status, err);
     if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal);

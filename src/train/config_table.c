@@ -120,7 +120,7 @@ static const cv_option table[] = {
      "numbers that changed in memory or on their way: stop, or go back to the last checkpoint", AT(damage)},
     {"inject", CV_OPTION_TEXT, "checkpoints", "", 0, 0, NULL, "",
      "faults to try: KIND@STEP:rank=R:layer=NAME:factor=A:bit=N:seconds=S, commas between; kinds: kill, hang, delay, "
-     "nan, weight, factor, preconditioner, transfer, solver, disk, sync, shard",
+     "nan, weight, factor, preconditioner, transfer, statistic, solver, disk, sync, shard",
      AT(inject)},
 
     {"run_dir", CV_OPTION_TEXT, "output", "", 0, 0, NULL, "auto",

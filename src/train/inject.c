@@ -15,21 +15,28 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const names[INJECT_KINDS] = {"kill", "hang", "delay",  "nan",    "weight",   "shard",
-                                                "disk", "sync", "solver", "factor", "transfer", "preconditioner"};
+static const char *const names[INJECT_KINDS] = {"kill",     "hang",           "delay",    "nan",    "weight",
+                                                "shard",    "disk",           "sync",     "solver", "factor",
+                                                "transfer", "preconditioner", "statistic"};
 
 /* ---- words ---- */
 
+static const double SECONDS_MAX = 1e9; /* 32 years: fits every time_t */
+
 static curvd_status refuse(const char *word, cv_error *err) {
   return cv_fail(err, CURVD_ERR_OPTION,
-                 "inject: '%.80s' is no fault; write KIND@STEP with :rank=R, :layer=NAME, :factor=A, :bit=N or "
-                 ":seconds=S behind it, kinds being kill, hang, delay, nan, weight, factor, preconditioner, transfer, "
+                 "inject: '%.60s' is no fault: KIND@STEP, and behind it :rank=R, :layer=NAME, :factor=A, :bit=N or "
+                 ":seconds=S; kinds are kill, hang, delay, nan, weight, factor, preconditioner, transfer, statistic, "
                  "solver, disk, sync, shard",
                  word);
 }
 
 static bool read_count(const char *text, int64_t *x) {
   return cv_integer_parse(text, x) && *x >= 0;
+}
+
+static bool read_seconds(const char *text, double *x) {
+  return cv_real_parse(text, x) && *x >= 0 && *x <= SECONDS_MAX;
 }
 
 static bool read_detail(char *word, inject_fault *fault) {
@@ -41,7 +48,7 @@ static bool read_detail(char *word, inject_fault *fault) {
   if (strcmp(word, "bit") == 0) return read_count(value, &fault->bit);
   if (strcmp(word, "factor") == 0 && (strcmp(value, "A") == 0 || strcmp(value, "G") == 0))
     return fault->factor = *value == 'G', true;
-  if (strcmp(word, "seconds") == 0) return cv_real_parse(value, &fault->seconds) && fault->seconds >= 0;
+  if (strcmp(word, "seconds") == 0) return read_seconds(value, &fault->seconds);
   if (strcmp(word, "layer") != 0 || strlen(value) >= sizeof fault->layer) return false;
   snprintf(fault->layer, sizeof fault->layer, "%s", value);
   return true;
@@ -65,7 +72,8 @@ static bool read_fault(char *word, inject_fault *fault) {
 curvd_status inject_parse(const char *text, inject *list, cv_error *err) {
   char words[CV_OPTION_TEXT_MAX], *rest = NULL;
   list->n = 0;
-  snprintf(words, sizeof words, "%s", text);
+  if (snprintf(words, sizeof words, "%s", text) >= (int)sizeof words)
+    return cv_fail(err, CURVD_ERR_OPTION, "inject: %zu bytes are more than %d", strlen(text), CV_OPTION_TEXT_MAX - 1);
   for (char *word = strtok_r(words, ", ", &rest); word; word = strtok_r(NULL, ", ", &rest)) {
     char whole[CV_OPTION_TEXT_MAX];
     snprintf(whole, sizeof whole, "%s", word);
@@ -139,7 +147,8 @@ static curvd_status order(inject_fault *fault, trainer *t, cv_error *err) {
   static const curvd_fault_kind of[INJECT_KINDS] = {[INJECT_SOLVER] = CURVD_FAULT_SOLVER,
                                                     [INJECT_FACTOR] = CURVD_FAULT_FACTOR,
                                                     [INJECT_TRANSFER] = CURVD_FAULT_TRANSFER,
-                                                    [INJECT_PRECONDITIONER] = CURVD_FAULT_PRECONDITIONER};
+                                                    [INJECT_PRECONDITIONER] = CURVD_FAULT_PRECONDITIONER,
+                                                    [INJECT_STATISTIC] = CURVD_FAULT_STATISTIC};
   int32_t layer = 0;
   for (int32_t i = 0; i < curvd_layer_count(t->ctx) && fault->layer[0] != '\0'; i++) {
     curvd_layer_metrics metrics;

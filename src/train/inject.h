@@ -4,6 +4,7 @@
  *   delay@STEP          it comes so many seconds later    nan@STEP           a gradient of layer is not finite
  *   weight@STEP         a bit of a weight of layer        factor@STEP        a bit of an owner's factor
  *   preconditioner@STEP a bit of one in force             transfer@STEP      a bit of one on its way to this worker
+ *   statistic@STEP      a bit of a sum on its way to an owner
  *   solver@STEP         an owner's solver fails           disk@STEP          writing a checkpoint from STEP on: disk
  * full sync@STEP           the same: fsync fails             shard@STEP         a bit of the newest shard in the file
  * system
@@ -33,6 +34,7 @@ typedef enum inject_kind {
   INJECT_FACTOR,
   INJECT_TRANSFER,
   INJECT_PRECONDITIONER,
+  INJECT_STATISTIC,
   INJECT_KINDS
 } inject_kind;
 

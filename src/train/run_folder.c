@@ -72,7 +72,8 @@ static curvd_status file_new(const run *r, const char *name, FILE **file, cv_err
   *file = fopen(path, "wx");
   if (*file) return CURVD_OK;
   if (errno == EEXIST)
-    return cv_fail(err, CURVD_ERR_IO, "%s is there already: the folder holds a run; choose another --run-dir", path);
+    return cv_fail(err, CURVD_ERR_IO,
+                   "%s is there already: the folder holds a run; choose another --run-dir, or --resume it", path);
   return io_failure(path, errno, err);
 }
 
@@ -205,9 +206,9 @@ static bool is_word(const char *word, const char *wanted) {
   return word && strcmp(word, wanted) == 0;
 }
 
-/* Is the line whole, and of a step up to this one? */
-static bool is_kept(const char *line, int64_t step, bool evaluates_again) {
-  json_t *record = json_loads(line, 0, NULL);
+/* Is the line a record, and of a step up to this one? One with a zero byte is none, though Jansson takes some. */
+static bool is_kept(const char *line, size_t n, int64_t step, bool evaluates_again) {
+  json_t *record = strlen(line) == n ? json_loads(line, 0, NULL) : NULL;
   const json_t *at = json_object_get(record, "step");
   const char *kind = json_string_value(json_object_get(record, "kind"));
   bool is_evaluation = is_word(kind, "epoch") || is_word(kind, "layer"),
@@ -218,15 +219,18 @@ static bool is_kept(const char *line, int64_t step, bool evaluates_again) {
   return is_kept;
 }
 
+/* A last record that has lost nothing but its newline gets one, or the next would continue its line. */
 static bool copy_kept(FILE *from, FILE *to, int64_t step, bool evaluates_again) {
   char *line = NULL;
   size_t room = 0;
   bool is_written = true;
-  while (getline(&line, &room, from) > 0) {
-    if (is_kept(line, step, evaluates_again)) is_written = fputs(line, to) >= 0 && is_written;
+  for (ssize_t n; (n = getline(&line, &room, from)) > 0;) {
+    if (!is_kept(line, (size_t)n, step, evaluates_again)) continue;
+    is_written = fputs(line, to) >= 0 && is_written;
+    if (line[n - 1] != '\n') is_written = fputc('\n', to) != EOF && is_written;
   }
   free(line);
-  return is_written;
+  return is_written && !ferror(from);
 }
 
 curvd_status run_trim(run *r, int64_t step, bool evaluates_again, cv_error *err) {

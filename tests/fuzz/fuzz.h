@@ -13,15 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+void fuzz_checkpoint(const uint8_t *bytes, size_t n_bytes);
 void fuzz_cifar(const uint8_t *bytes, size_t n_bytes);
 void fuzz_config(const uint8_t *bytes, size_t n_bytes);
 void fuzz_file(const uint8_t *bytes, size_t n_bytes);
 void fuzz_folder(const uint8_t *bytes, size_t n_bytes);
 void fuzz_idx(const uint8_t *bytes, size_t n_bytes);
+void fuzz_inject(const uint8_t *bytes, size_t n_bytes);
+void fuzz_manifest(const uint8_t *bytes, size_t n_bytes);
+void fuzz_metrics(const uint8_t *bytes, size_t n_bytes);
 void fuzz_network(const uint8_t *bytes, size_t n_bytes);
 void fuzz_npy(const uint8_t *bytes, size_t n_bytes);
 void fuzz_options(const uint8_t *bytes, size_t n_bytes);
 void fuzz_plan(const uint8_t *bytes, size_t n_bytes);
+void fuzz_safetensors(const uint8_t *bytes, size_t n_bytes);
 
 /* A finding, as a sanitizer's are. */
 static inline void fuzz_require(bool holds, const char *what) {
@@ -38,6 +43,12 @@ static inline void fuzz_outcome(curvd_status status, const cv_error *err) {
   fuzz_require(length > 0 && length < sizeof err->text, "a refusal is a sentence");
   for (size_t i = 0; i < length; i++)
     fuzz_require((unsigned char)err->text[i] >= ' ' && err->text[i] != 127, "a sentence has no control characters");
+}
+
+/* A name of a file that is printed as it is. */
+static inline void fuzz_printable(const char *name) {
+  for (const char *c = name; *c != '\0'; c++)
+    fuzz_require((unsigned char)*c >= ' ' && *c != 127, "a name has no control characters");
 }
 
 /* Blocks live at one time never took more than `most` bytes, and all are freed. */

@@ -9,9 +9,20 @@ enum { SEED_MAX = 1 << 20, PATH_BYTES = 4096 };
 static const struct {
   const char *name;
   void (*run)(const uint8_t *bytes, size_t n_bytes);
-} targets[] = {{"cifar", fuzz_cifar},   {"config", fuzz_config},   {"file", fuzz_file},
-               {"folder", fuzz_folder}, {"idx", fuzz_idx},         {"network", fuzz_network},
-               {"npy", fuzz_npy},       {"options", fuzz_options}, {"plan", fuzz_plan}};
+} targets[] = {{"checkpoint", fuzz_checkpoint},
+               {"cifar", fuzz_cifar},
+               {"config", fuzz_config},
+               {"file", fuzz_file},
+               {"folder", fuzz_folder},
+               {"idx", fuzz_idx},
+               {"inject", fuzz_inject},
+               {"manifest", fuzz_manifest},
+               {"metrics", fuzz_metrics},
+               {"network", fuzz_network},
+               {"npy", fuzz_npy},
+               {"options", fuzz_options},
+               {"plan", fuzz_plan},
+               {"safetensors", fuzz_safetensors}};
 enum { TARGETS = sizeof targets / sizeof *targets };
 
 /* The block ends where the seed does, so that the address sanitizer sees reads beyond it. */

@@ -2,21 +2,11 @@
  * two bytes, low one first, and its bytes; the last file has what is left. */
 #include "train/data.h"
 
-#include "fuzz.h"
-
-#include <fcntl.h>
-#include <unistd.h>
+#include "fuzz_files.h"
 
 enum { FILES = 4 };
 
 static const char *const names[FILES] = {"train_x.npy", "train_y.npy", "test_x.npy", "test_y.npy"};
-
-static void write_file(const char *folder, const char *name, const uint8_t *bytes, size_t n_bytes) {
-  char path[80];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  fuzz_require(file >= 0 && write(file, bytes, n_bytes) == (ssize_t)n_bytes && close(file) == 0, "a file is written");
-}
 
 static void write_files(const char *folder, const uint8_t *bytes, size_t n_bytes) {
   for (int i = 0; i < FILES; i++) {
@@ -26,18 +16,9 @@ static void write_files(const char *folder, const uint8_t *bytes, size_t n_bytes
       bytes += 2, n_bytes -= 2;
     }
     if (n > n_bytes || i == FILES - 1) n = n_bytes;
-    write_file(folder, names[i], bytes, n);
+    fuzz_file_write(folder, names[i], bytes, n);
     bytes += n, n_bytes -= n;
   }
-}
-
-static void remove_folder(const char *folder) {
-  char path[80];
-  for (int i = 0; i < FILES; i++) {
-    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-    unlink(path);
-  }
-  rmdir(folder);
 }
 
 /* Hands out the first and the last example, as training does. */
@@ -54,7 +35,7 @@ static void look(const data_set *set, const data_augment *augment) {
 }
 
 void fuzz_folder(const uint8_t *bytes, size_t n_bytes) {
-  static char folder[] = "/dev/shm/curvd_fuzz_XXXXXX";
+  static char folder[] = FUZZ_FOLDER;
   if (n_bytes < 2) return;
   cv_memory memory = {.n_allocations = 0};
   cv_error err = {.code = CURVD_OK};
@@ -67,11 +48,10 @@ void fuzz_folder(const uint8_t *bytes, size_t n_bytes) {
                                 .augment_pad = augment.pad,
                                 .shape = bytes[0] & 8 ? (data_shape){bytes[1] >> 4, bytes[1] >> 4, 3}
                                                       : (data_shape){0, 0, 0}};
-  strcpy(folder + sizeof folder - 7, "XXXXXX");
-  fuzz_require(mkdtemp(folder) != NULL, "a folder is made");
+  fuzz_folder_make(folder);
   write_files(folder, bytes + 2, n_bytes - 2);
   curvd_status status = data_load(&request, &memory, &pair, &err);
-  remove_folder(folder);
+  fuzz_folder_remove(folder, names, FILES);
   fuzz_outcome(status, &err);
   if (status == CURVD_OK) {
     fuzz_require(pair.train.d_in == pair.test.d_in && pair.train.d_out == pair.test.d_out, "both halves are as wide");

@@ -2,6 +2,7 @@
  * happens to numbers that are not finite. Streams have tests of their own (test_streams.c). */
 #include "carrier_fixture.h"
 
+#include "curvature/guard.h"
 #include "curvature/wire.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -191,7 +192,7 @@ static void check_bytes(const char *options, kind k, bool is_stream, int n_curva
     }
     if (is_mine && size > 1) down += CV_WIRE_HEADER_BYTES;
   }
-  if (down > 0) down += CV_OWNER_EVENTS * (int64_t)sizeof(int64_t);
+  if (down > 0) down += CV_OWNER_EVENTS * (int64_t)sizeof(int64_t) + (int64_t)sizeof(cv_seal);
   curvd_metrics m = service_metrics(ctx);
   curvd_destroy(&ctx);
   mpi_assert(status == CURVD_OK);

@@ -161,6 +161,26 @@ START_TEST(a_solver_that_fails_is_followed_by_the_next) {
 }
 END_TEST
 
+/* The highest bit of the exponent of A's first diagonal entry, of a triangle: it becomes huge or tiny. That statistic
+ * is refused, and the run goes on without it. */
+START_TEST(a_sum_whose_trace_is_another_is_refused) {
+  static const char *const options[] = {"method=kfac carrier=triangle factor_update_steps=1 inv_update_steps=1",
+                                        "method=kfac carrier=triangle factor_update_steps=1 inv_update_steps=1 "
+                                        "integrity=off"};
+  for (int i = 0; i < 2; i++) {
+    service_run run = {
+        .comm = MPI_COMM_WORLD, .options = options[i], .n_curvature = run_size(MPI_COMM_WORLD) > 2, .rows = 10};
+    curvd_ctx *ctx = run_open(&run);
+    const curvd_fault fault = {CURVD_FAULT_STATISTIC, STRUCK, 0, 0, 30};
+    bool is_ok = curvd_inject(ctx, &fault) == CURVD_OK, is_worker = run_is_worker(ctx);
+    for (int step = 0; step < STEPS && is_worker; step++) is_ok = is_ok && !run_step(ctx, &run, step, V[step]);
+    int64_t refused = is_worker ? service_metrics(ctx).events[CURVD_EVENT_REFUSED_STATISTICS] : 0;
+    run_close(&ctx);
+    mpi_assert_msg(is_ok && (!is_worker || refused == (i == 0)), "%s: %d refused", options[i], (int)refused);
+  }
+}
+END_TEST
+
 /* All workers have the same checksum after the same steps, another one after another step. */
 START_TEST(replicas_have_one_checksum) {
   service_run run = {.comm = MPI_COMM_WORLD, .options = often, .n_curvature = run_size(MPI_COMM_WORLD) > 2, .rows = 10};
@@ -196,7 +216,7 @@ START_TEST(orders_are_checked) {
 }
 END_TEST
 
-/* Pairs that were wrong before anybody sealed them. U: rows of the identity, D = 4 3 2 1 of a trace of 12. */
+/* Pairs that were wrong before anybody sealed them. U: rows of the identity, D = 4 3 2 1. */
 typedef struct pairs {
   curvd_ctx ctx;
   cv_layer layer;
@@ -208,7 +228,7 @@ static pairs *pairs_new(void) {
   dense_require(p != NULL);
   cv_settings_init(&p->ctx.book);
   cv_applied *a = &p->layer.factor[CV_A].applied;
-  a->state = (cv_factor_state){.kind = CV_KIND_EIGEN, .r = 4, .rows = 4, .trace = 12, .tau = 0.1};
+  a->state = (cv_factor_state){.kind = CV_KIND_EIGEN, .r = 4, .rows = 4, .trace = 12, .tau = 0.1, .kept_sum = 10};
   a->side = (cv_lrps){.n = 16, .ld = 16, .r = 4, .tau = 0.1, .U = p->U, .D = p->D};
   for (int i = 0; i < 4; i++) p->U[i * 16 + 3 * i] = 1, p->D[i] = (float)(4 - i);
   return p;
@@ -226,7 +246,7 @@ START_TEST(pairs_that_are_none_are_refused) {
   ck_assert(!are_refused(p));
   p = pairs_new(), p->D[1] = 5; /* not descending */
   ck_assert(are_refused(p));
-  p = pairs_new(), p->D[0] = 7; /* 13 of 12 */
+  p = pairs_new(), p->D[0] = 7; /* another sum */
   ck_assert(are_refused(p));
   p = pairs_new(), p->D[3] = -1;
   ck_assert(are_refused(p));
@@ -250,6 +270,7 @@ static Suite *make_suite(void) {
                                 a_sound_run_is_left_alone,
                                 without_the_option_nobody_looks,
                                 a_solver_that_fails_is_followed_by_the_next,
+                                a_sum_whose_trace_is_another_is_refused,
                                 replicas_have_one_checksum,
                                 orders_are_checked,
                                 pairs_that_are_none_are_refused};

@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "curvature/forecast.h"
+#include "curvature/guard.h"
 #include "curvature/internal.h"
 #include "curvature/wire.h"
 
@@ -82,7 +83,7 @@ static cv_prediction prediction_of(const test_case *c, int n_curvature, const se
   given.run.grid_min_n = c->grid_min_n;
   given.run.capture_rows = ROWS;
   given.run.header_bytes = CV_WIRE_HEADER_BYTES;
-  given.run.event_bytes = sizeof((cv_downlink *)NULL)->events;
+  given.run.event_bytes = sizeof((cv_downlink *)NULL)->events + sizeof(cv_seal);
   mpi_assert_msg(cv_predict(&given, memory, &p, &err) == CURVD_OK, "%s", err.text);
   return p;
 }

@@ -2,6 +2,7 @@
  * Each test goes through every number of curvature ranks that leaves a worker. */
 #include "mpi_service.h"
 
+#include "curvature/guard.h"
 #include "curvature/internal.h"
 
 #define COUNT(list) (sizeof list / sizeof list[0])
@@ -78,7 +79,8 @@ static void expect_bytes(const curvd_ctx *ctx, int c, int n_steps, int n_statist
       if (is_mine && size > 1) bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n_refreshes * refresh;
     }
   }
-  if (owns_some && size > 1) bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n_refreshes * CV_OWNER_EVENTS * 8;
+  if (owns_some && size > 1)
+    bytes[CURVD_TRAFFIC_PRECONDITIONERS] += n_refreshes * (CV_OWNER_EVENTS * 8 + (int64_t)sizeof(cv_seal));
   if (rank == 0 && c > 0) bytes[CURVD_TRAFFIC_CONTROL] = 8 * c * (n_services + 1);
 }
 

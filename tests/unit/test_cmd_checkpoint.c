@@ -131,7 +131,7 @@ START_TEST(test_diff_of_more) {
   ck_assert_int_eq(rename(in_folder("step-000000300"), in_folder("x")), 0);
   strcpy(first, in_folder("x"));
   save_arrays(arrays, 2);
-  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), 8);
+  ck_assert_int_eq(RUN("checkpoint", "diff", first, in_folder("step-000000300")), EXIT_CODE_DIFFERENT);
   ck_assert_str_eq(out, "b: only in the second\n1 of 2 arrays are equal in bits\n");
 }
 END_TEST
@@ -220,7 +220,7 @@ START_TEST(test_words) {
   assert_said(RUN("checkpoint", "export", "a", "b", "c"), "curvd: usage: curvd checkpoint export CHECKPOINT FOLDER\n");
   ck_assert_int_eq(RUN("checkpoint", "--help"), 0);
   assert_has(out, "verify FOLDER");
-  assert_has(out, "  8  two checkpoints differ");
+  assert_has(out, "  10  two checkpoints differ");
   ck_assert_int_eq(RUN("checkpoint", "diff", "--help"), 0);
   assert_said(RUN("chekpoint"), "curvd: unknown command 'chekpoint'; did you mean 'checkpoint'?\n");
 }
