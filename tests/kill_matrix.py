@@ -2,9 +2,9 @@
 """Kills runs at random instants and goes on with them, until they finish: nothing may be lost, and nothing wrong taken.
 
 Each run trains a small network by one of METHODS on a random split of at most 4 ranks. At an instant that is uniform
-over the length of an uninterrupted run (of what is left of it) one rank, all ranks, mpirun, or all of them get SIGKILL; then the run goes on
-with --resume auto on another split or the same one, is perhaps killed again, and in the end finishes. Held against
-uninterrupted runs of the same method on the same split:
+over the length of an uninterrupted run (of what is left of it) one rank, all ranks, mpirun, or all of them get SIGKILL;
+then the run goes on with --resume auto on another split or the same one, is perhaps killed again, and in the end
+finishes. Held against uninterrupted runs of the same method on the same split:
 
   after a kill  every checkpoint verifies, none is listed that is not whole, and one that was reported is only gone
                 where checkpoint_keep newer ones are there
@@ -201,7 +201,9 @@ def kill_once(matrix, run, method, split, rng, seen, run_dir):
         return ""
     matrix.kills[kind] += 1
     if kind != "mpirun" or rng.random() < 0.5:  # else its ranks are still there when the next one begins
-        matrix.n_stuck += run.end(60) is None
+        is_stuck = run.end(60) is None
+        matrix.n_stuck += is_stuck
+        kind += " (mpirun stuck)" if is_stuck else ""
         left = program.unfinished_in(run_dir) - seen
         matrix.n_in_save += bool(left)
         seen |= left
