@@ -274,7 +274,8 @@ static curvd_status load(curvd_ctx *ctx, int64_t step) {
 }
 
 static curvd_status tell(curvd_ctx *ctx, int64_t word, int64_t step) {
-  if (ctx->comm.rank == 0) ctx->sent_bytes[CURVD_TRAFFIC_CONTROL] += ctx->comm.n_curvature * 2 * (int64_t)sizeof word;
+  if (ctx->comm.rank == 0)
+    ctx->sent_bytes[CURVD_TRAFFIC_CONTROL] += (int64_t)ctx->comm.n_curvature * 2 * (int64_t)sizeof word;
   CV_TRY(cv_coll_tell(&ctx->comm, word, &ctx->error));
   return cv_coll_tell(&ctx->comm, step, &ctx->error);
 }

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE 1 /* renameat2 */
 #include "save/folder.h"
 
 #include "base/number.h"

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum { FAILED_MAX = 600 };
-static const long poll_ns = 50 * 1000 * 1000;
+static const long poll_ns = 50000000;
 
 /* ---- a rank that failed ---- */
 

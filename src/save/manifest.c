@@ -1,6 +1,7 @@
 #include "save/manifest.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,7 +113,7 @@ static curvd_status read_shard(const json_t *json, int64_t i, const char *name, 
       json_object_size(json) != SHARD_KEYS)
     return cv_fail(err, CURVD_ERR_DATA, "%.160s: %s: bytes or header_xxh3 is missing or wrong, or there is more", name,
                    file);
-  strcpy(shard->header_xxh3, sum);
+  snprintf(shard->header_xxh3, sizeof shard->header_xxh3, "%s", sum);
   return CURVD_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "base/number.h"
 #include "save/shard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +44,7 @@ static curvd_status describe_triangle(const safetensors_tensor *t, const char *p
   char stripped[SAFETENSORS_NAME_MAX];
   if (p->n_rows > triangle_rows_max) return refuse(place, p, "a triangle of more than 2^31 rows", err);
   if (!part_strip_triangle(p->name, stripped)) return refuse(place, p, "a triangle whose name has no _lower", err);
-  strcpy(p->name, stripped);
+  snprintf(p->name, sizeof p->name, "%s", stripped);
   p->n_columns = p->n_rows;
   if (t->shape[0] != triangle_count(p->begin, p->begin + p->rows))
     return refuse(place, p, "its rows do not have so many numbers", err);
@@ -82,11 +83,11 @@ curvd_status part_describe(const safetensors_header *header, const safetensors_t
   const char *n_rows = shard_metadata(header, "n_rows:", tensor->name);
   bool is_number = strcmp(tensor->dtype, "F32") == 0 || strcmp(tensor->dtype, "F64") == 0;
   *p = (part){.at = header->bytes + tensor->begin, .bytes = tensor->end - tensor->begin};
-  strcpy(p->tensor, tensor->name);
-  strcpy(p->name, tensor->name);
+  snprintf(p->tensor, sizeof p->tensor, "%s", tensor->name);
+  snprintf(p->name, sizeof p->name, "%s", tensor->name);
   if (!is_printable(p->name)) return refuse(place, p, "a control character in its name", err);
   if (sum == NULL || !is_hexadecimal(sum)) return refuse(place, p, "its checksum is missing", err);
-  strcpy(p->xxh3, sum);
+  snprintf(p->xxh3, sizeof p->xxh3, "%s", sum);
   p->is_triangle = tensor->n_dimensions == 1 && n_rows != NULL;
   p->is_readable = is_number && (p->is_triangle || tensor->n_dimensions == 2);
   p->dtype = strcmp(tensor->dtype, "F64") == 0 ? CURVD_F64 : CURVD_F32;

@@ -1,6 +1,7 @@
 #include "save/safetensors.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,7 +127,7 @@ static curvd_status read_all(const char *file, json_t *json, safetensors_header 
       continue;
     }
     if (strlen(key) >= sizeof t->name) return refuse(&at, "its name is longer than 199 bytes");
-    strcpy(t->name, key);
+    snprintf(t->name, sizeof t->name, "%s", key);
     CV_TRY(read_tensor(&at, value, t));
     h->n_tensors++;
   }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -194,7 +195,8 @@ curvd_status saver_create(const saver_settings *settings, saver **made, cv_error
     return status != CURVD_OK ? status : cv_fail(err, CURVD_ERR_MEMORY, "no memory for a saver");
   }
   s->set = *settings;
-  s->set.folder = strcpy(s->folder, settings->folder);
+  snprintf(s->folder, sizeof s->folder, "%s", settings->folder);
+  s->set.folder = s->folder;
   s->origin = (shard_origin){.rank = settings->rank, .n_ranks = settings->n_ranks};
   s->failed_step = -1;
   pthread_mutex_init(&s->mutex, NULL);

@@ -46,7 +46,7 @@ typedef struct difference {
 static difference compare(const void *x, const void *y, curvd_dtype dtype, int64_t count) {
   difference d = {0, 0, 0};
   size_t size = (size_t)curvd_dtype_bytes(dtype);
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < count && x && y; i++) {
     if (memcmp((const char *)x + (size_t)i * size, (const char *)y + (size_t)i * size, size) == 0) continue;
     double a = number(x, dtype, i), b = number(y, dtype, i), larger = fmax(fabs(a), fabs(b));
     bool is_finite = isfinite(a) && isfinite(b);
@@ -123,7 +123,7 @@ curvd_status checkpoint_diff(const checkpoint *x, const checkpoint *y, bool *is_
 /* ---- export ---- */
 
 static void mirror(char *data, int64_t n, int64_t size) {
-  for (int64_t i = 0; i < n; i++)
+  for (int64_t i = 0; i < n && data; i++)
     for (int64_t j = 0; j < i; j++) memcpy(data + (j * n + i) * size, data + (i * n + j) * size, (size_t)size);
 }
 

@@ -131,7 +131,7 @@ static curvd_status lock_folder(run *r, cv_error *err) {
       return cv_fail(err, CURVD_ERR_IO, "%s: another run still writes there; end that one, or choose another --run-dir",
                      r->folder);
     }
-    nanosleep(&(struct timespec){0, 20 * 1000 * 1000}, NULL);
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
   }
   return CURVD_OK;
 }
