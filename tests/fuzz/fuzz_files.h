@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define FUZZ_FOLDER "/dev/shm/curvd_fuzz_XXXXXX"
-enum { FUZZ_PATH_MAX = 80 };
+enum { FUZZ_PATH_MAX = 600 }; /* of any run folder, and a name in it */
 
 /* path: FUZZ_FOLDER, or what it was made before. */
 static inline void fuzz_folder_make(char *path) {
