@@ -123,6 +123,11 @@ static curvd_status walk_owner(const cv_walk *walk, const cv_layer *layer, cv_fa
 
 /* ---- workers ---- */
 
+const char *cv_state_factor(const cv_layer *layer, int f) {
+  if (layer->kind == CURVD_LAYER_NORM) return "blocks";
+  return f == CV_A ? "A" : "G";
+}
+
 bool cv_state_is_mine(const curvd_ctx *ctx, const cv_layer *layer) {
   int who = layer->shard >= 0 ? layer->shard : (int)((layer - ctx->layer) % ctx->comm.n_workers);
   return ctx->comm.rank == who;
@@ -182,7 +187,7 @@ static curvd_status walk_layer(cv_walk *walk, cv_layer *layer) {
   if (is_worker && layer->method) CV_TRY(walk_projections(walk, layer));
   for (int f = 0; f < layer->n_factors; f++) {
     cv_factor *factor = &layer->factor[f];
-    walk->part = layer->kind == CURVD_LAYER_NORM ? "blocks" : f == CV_A ? "A" : "G";
+    walk->part = cv_state_factor(layer, f);
     if (cv_holds_factor(layer, factor, cv_comm_my_owner(&ctx->comm))) CV_TRY(walk_owner(walk, layer, factor));
     if (is_worker) CV_TRY(walk_applied(walk, factor));
   }

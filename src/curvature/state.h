@@ -48,6 +48,9 @@ int64_t cv_state_under_way(const curvd_ctx *ctx);
 int64_t cv_state_room(const curvd_ctx *ctx); /* most refreshes that may be under way */
 curvd_status cv_walk_under_way(cv_walk *walk, int64_t n);
 
+/* What names call a factor of the layer. */
+const char *cv_state_factor(const cv_layer *layer, int f);
+
 /* Does this worker save what all of them hold of a layer? */
 bool cv_state_is_mine(const curvd_ctx *ctx, const cv_layer *layer);
 

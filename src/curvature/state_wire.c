@@ -26,7 +26,7 @@ int64_t cv_state_room(const curvd_ctx *ctx) {
   return room == INT64_MAX ? 0 : room;
 }
 
-/* What came of one factor: x are the numbers behind its eigenvalues, of one owner. */
+/* What came of one factor from one owner: its eigenvalues, and behind them eigenvectors; or all of it as one list. */
 static curvd_status walk_payload(const cv_walk *walk, const cv_layer *layer, const cv_factor *factor, int owner,
                                  const cv_factor_state *state, float *payload) {
   cv_cyclic piece = cv_spread_piece(walk->ctx, factor, owner);
@@ -45,11 +45,7 @@ static curvd_status walk_factor(cv_walk *walk, const cv_layer *layer, int f, int
   const cv_factor *factor = &layer->factor[f];
   char part[48];
   cv_factor_state state = {0};
-  snprintf(part, sizeof part, "%s.parcel%lld",
-           layer->kind == CURVD_LAYER_NORM ? "blocks"
-           : f == CV_A                     ? "A"
-                                           : "G",
-           (long long)number);
+  snprintf(part, sizeof part, "%s.parcel%lld", cv_state_factor(layer, f), (long long)number);
   walk->part = part;
   if (!walk->is_load) memcpy(&state, header + f * (int64_t)sizeof state, sizeof state);
   if (walk->is_load || owner == layer->owner) CV_TRY(cv_walk_factor_state(walk, "state", factor, &state));

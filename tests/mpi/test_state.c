@@ -108,6 +108,83 @@ START_TEST(every_store_goes_on_with_the_same_bits) {
 }
 END_TEST
 
+/* Steps 0 .. STEPS - 1 on one rank, saved in front of step 3; then those from 3 on, by what was saved. A tells of
+ * factor A of fc0 in the end. */
+typedef curvd_status (*one_step)(curvd_ctx *ctx, const service_run *run, int step, dense *directions);
+
+static void check_one_rank(const char *options, one_step take_step, curvd_factor_metrics A[2]) {
+  enum { SAVED = 3 };
+  service_run run = split(MPI_COMM_SELF, options, 0);
+  state_clear(&saved);
+  for (int again = 0; again < 2; again++) {
+    curvd_ctx *ctx = run_open(&run);
+    state_hook(ctx, &saved);
+    if (again) ck_assert_int_eq(curvd_load(ctx, SAVED), CURVD_OK);
+    for (int step = again ? SAVED : 0; step < STEPS; step++) {
+      if (!again && step == SAVED) ck_assert_int_eq(curvd_save(ctx), CURVD_OK);
+      ck_assert_int_eq(take_step(ctx, &run, step, again ? parts[step] : whole[step]), CURVD_OK);
+    }
+    A[again] = service_factor(ctx, 0, 0);
+    run_close(&ctx);
+  }
+  ck_assert(is_same(SAVED, true));
+}
+
+/* What is told of a factor goes on, too, but for clocks. */
+START_TEST(certificates_go_on) {
+  static const char *const kinds[] = {"method=b-r-c-kfac capture_rows=10 online_renew=3 online_correct=2 full_share=1",
+                                      "method=b-kfac capture_rows=10 full_share=1", "method=nystrom-kfac full_share=1"};
+  for (size_t i = 0; i < COUNT(kinds); i++) {
+    char options[300];
+    curvd_factor_metrics A[2];
+    snprintf(options, sizeof options, "%s %s", often, kinds[i]);
+    check_one_rank(options, run_step, A);
+    ck_assert(A[0].error_bound == A[1].error_bound && A[0].orthogonality == A[1].orthogonality);
+    ck_assert(A[0].trace == A[1].trace && A[0].missing_trace == A[1].missing_trace &&
+              A[0].statistics_step == A[1].statistics_step && A[0].eig_rank == A[1].eig_rank);
+  }
+}
+END_TEST
+
+/* g^T [a 1] of fc0, whose 10 rows are fewer than 20 * 25 / 45: its projections follow the gradient from step to step.
+ */
+static dense followed_gradient(int step) {
+  dense a = run_inputs(step, 0, ROWS), g = run_output_gradients(step, 0, ROWS), one = dense_zero(ROWS, a.n + 1);
+  for (int64_t i = 0; i < ROWS; i++) {
+    for (int64_t j = 0; j <= a.n; j++) one.x[i][j] = j < a.n ? a.x[i][j] : 1;
+  }
+  return dense_product(dense_transposed(g), one);
+}
+
+static curvd_status followed_step(curvd_ctx *ctx, const service_run *run, int step, dense *directions) {
+  static float a[DENSE_MAX * SERVICE_LD_MAX], g[DENSE_MAX * SERVICE_LD_MAX];
+  const service_layer *fc0 = &run_layer[0];
+  service_floats(run_inputs(step, 0, ROWS), 0, ROWS, a);
+  service_floats(run_output_gradients(step, 0, ROWS), 0, ROWS, g);
+  curvd_status status =
+      curvd_capture_gradient(ctx, 0, ROWS, a, fc0->d_in + SERVICE_PAD, g, fc0->d_out + SERVICE_PAD, 1);
+  if (status == CURVD_OK) status = run_capture(ctx, run, step);
+  run_gradients(ctx, run, step, directions);
+  directions[0] = followed_gradient(step);
+  return status == CURVD_OK ? service_try(ctx, 0.1, SERVICE_APART, RUN_LAYERS, run_layer, directions) : status;
+}
+
+static bool has_saved(const char *name) {
+  for (int i = 0; i < saved.n; i++) {
+    if (strcmp(saved.part[i].name, name) == 0) return true;
+  }
+  return false;
+}
+
+/* Computed anew they would have other bits. */
+START_TEST(projections_that_follow_go_on) {
+  curvd_factor_metrics A[2];
+  check_one_rank("method=nystrom-kfac full_share=1 eig_rank=4 momentum=0.9 factor_update_steps=4 inv_update_steps=4",
+                 followed_step, A);
+  ck_assert(has_saved("curvature.fc0.P") && has_saved("curvature.fc0.R"));
+}
+END_TEST
+
 /* One, then two refreshes under way; free ones may land at any step, so only that they go on is asked. */
 START_TEST(refreshes_under_way_land_in_their_step) {
   check_same_split("method=kfac factor_update_steps=2 inv_update_steps=4 staleness=3", 5);
@@ -116,6 +193,10 @@ START_TEST(refreshes_under_way_land_in_their_step) {
       "method=nystrom-kfac carrier=sketch full_share=1 eig_rank=4 factor_update_steps=1 inv_update_steps=3 "
       "staleness=2",
       4);
+  check_same_split(
+      "method=nystrom-kfac carrier=sketch full_share=1 eig_rank=4 factor_update_steps=1 inv_update_steps=2 "
+      "staleness=1", /* in front of the step in which the new seed is not in use yet */
+      3);
   check_same_split("method=kfac form=cholesky exponent_a=1 exponent_g=1 damping_mode=pi damping=0.01 "
                    "factor_update_steps=2 inv_update_steps=2 staleness=3",
                    5);
@@ -276,7 +357,8 @@ START_TEST(flags_come_to_all_workers) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {every_store_goes_on_with_the_same_bits,  refreshes_under_way_land_in_their_step,
+  const TTest *const tests[] = {every_store_goes_on_with_the_same_bits,  certificates_go_on,
+                                projections_that_follow_go_on,           refreshes_under_way_land_in_their_step,
                                 every_way_to_apply_and_to_sum,           spread_factors_of_one_block,
                                 another_split_goes_on_to_rounding,       a_run_can_go_back,
                                 what_does_not_fit_is_refused_everywhere, hostile_numbers_are_refused,
