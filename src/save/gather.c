@@ -15,6 +15,7 @@
 
 enum { FAILED_MAX = 600 };
 static const long poll_ns = 50000000;
+static const double LATE_S = 2;
 
 /* ---- a rank that failed ---- */
 
@@ -92,6 +93,20 @@ static curvd_status wait_for_all(const gather *g, cv_error *err) {
                      (long long)missing, g->patience_s);
     nanosleep(&(struct timespec){0, poll_ns}, NULL);
   }
+}
+
+/* All but rank 0, which is here. */
+static bool have_all_ended(const gather *g) {
+  bool is_over = true;
+  for (int64_t r = 1; r < g->origin->n_ranks; r++)
+    is_over = is_over && (g->is_there[r] || look_for(g, r, NULL) != CURVD_OK || g->is_there[r]);
+  return is_over;
+}
+
+void gather_settle(const gather *g) {
+  double end_s = cv_wall_s() + LATE_S;
+  for (int64_t r = 0; r < g->origin->n_ranks; r++) g->is_there[r] = false;
+  while (!have_all_ended(g) && cv_wall_s() < end_s) nanosleep(&(struct timespec){0, poll_ns}, NULL);
 }
 
 /* ---- the whole ---- */

@@ -26,6 +26,10 @@ typedef struct gather {
 /* IO, DATA, MEMORY; REMOTE: a rank's shard failed. */
 curvd_status gather_publish(const gather *g, cv_error *err);
 
+/* After a save that failed: waits a little (2 s at most) for the ranks that have not come to the end of theirs, so that
+ * none of them makes the folder again that rank 0 removes. */
+void gather_settle(const gather *g);
+
 /* Tells rank 0 of a failed shard: shard-00003.failed. */
 void gather_tell(int tmp, const char *tmp_name, const shard_origin *origin, const char *why);
 

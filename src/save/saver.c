@@ -56,18 +56,17 @@ static void remove_older(const saver *s, int parent) {
   free(step);
 }
 
-static curvd_status publish(const saver *s, int parent, int tmp, const char *tmp_name, cv_error *err) {
-  gather g = {.path = s->folder,
-              .parent = parent,
-              .tmp = tmp,
-              .tmp_name = tmp_name,
-              .origin = &s->origin,
-              .patience_s = s->set.patience_s,
-              .about = s->set.about,
-              .shard = s->listed,
-              .is_there = s->is_there,
-              .watch = {&s->set.faults, s->origin.step}};
-  return gather_publish(&g, err);
+static gather gather_of(const saver *s, int parent, int tmp, const char *tmp_name) {
+  return (gather){.path = s->folder,
+                  .parent = parent,
+                  .tmp = tmp,
+                  .tmp_name = tmp_name,
+                  .origin = &s->origin,
+                  .patience_s = s->set.patience_s,
+                  .about = s->set.about,
+                  .shard = s->listed,
+                  .is_there = s->is_there,
+                  .watch = {&s->set.faults, s->origin.step}};
 }
 
 /* This rank's shard, and on rank 0 the checkpoint. */
@@ -76,8 +75,13 @@ static curvd_status write_into(saver *s, int parent, int tmp, const char *tmp_na
   curvd_status status = s->failed.code;
   if (status == CURVD_OK) status = shard_write(&s->shard, &s->origin, tmp, tmp_name, watch, bytes, err);
   if (status != CURVD_OK) cv_fail(err, status, "%s", s->failed.text);
-  if (s->origin.rank != 0 && status != CURVD_OK) gather_tell(tmp, tmp_name, &s->origin, err->text);
-  if (s->origin.rank == 0 && status == CURVD_OK) status = publish(s, parent, tmp, tmp_name, err);
+  if (s->origin.rank != 0) {
+    if (status != CURVD_OK) gather_tell(tmp, tmp_name, &s->origin, err->text);
+    return status;
+  }
+  gather all = gather_of(s, parent, tmp, tmp_name);
+  if (status == CURVD_OK) status = gather_publish(&all, err);
+  if (status != CURVD_OK) gather_settle(&all);
   return status;
 }
 

@@ -315,6 +315,30 @@ START_TEST(test_fault_of_another_rank) {
 END_TEST
 
 /* A shard and a failure of an earlier try of the same step, which nobody took away, are not those of this one. */
+static int write_slowly(void *user, int64_t step) {
+  (void)user, (void)step;
+  nanosleep(&(struct timespec){0, 300000000}, NULL);
+  return 0;
+}
+
+/* Rank 0 gives up at once, for itself or for rank 1; rank 2 has not even made its folder then, or writes still. */
+START_TEST(test_a_rank_that_still_writes) {
+  for (int bad = 0; bad < 2; bad++) {
+    fault f = {.at = 0, .why_write = ENOSPC, .why_sync = EIO};
+    saver_faults slow = {write_slowly, write_slowly, NULL};
+    saver *s[3];
+    make_folder();
+    for (int r = 0; r < 3; r++) s[r] = new_saver(r, 3, 2, r == bad ? faults_of(&f) : r == 2 ? slow : no_faults);
+    for (int r = 0; r < 3; r++) fill_shard(s[r], r, 3, 100);
+    for (int r = 0; r < 3; r++) saver_commit(s[r]);
+    for (int r = 0; r < 3; r++) saver_wait(s[r]);
+    assert_steps(0, NULL);
+    for (int r = 0; r < 3; r++) saver_free(&s[r]);
+    remove_folder();
+  }
+}
+END_TEST
+
 START_TEST(test_an_earlier_try_is_not_believed) {
   saver *s[2];
   make_folder();
@@ -612,6 +636,7 @@ int main(void) {
       test_every_fault,
       test_every_fault_of_the_same_step,
       test_fault_of_another_rank,
+      test_a_rank_that_still_writes,
       test_an_earlier_try_is_not_believed,
       test_cancel,
       test_patience,
