@@ -7,7 +7,10 @@
 
 #include <stdint.h>
 
-enum { FILE_PLACE_MAX = 120 };
+enum {
+  FILE_PLACE_MAX = 120,
+  FILE_BLOCK = 4096, /* bytes; what begins at a multiple, in memory and in the file, is written without a copy */
+};
 
 typedef struct save_file {
   int fd; /* -1: closed */

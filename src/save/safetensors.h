@@ -15,7 +15,7 @@ enum {
   SAFETENSORS_DIMENSIONS_MAX = 8,
   SAFETENSORS_NAME_MAX = 200, /* bytes of a name, with its end */
   SAFETENSORS_LENGTH_BYTES = 8,
-  SAFETENSORS_ALIGNMENT = 64,       /* of the first number, in what is built */
+  SAFETENSORS_ALIGNMENT = 4096,     /* of the first number, in what is built: a block of the file's */
   SAFETENSORS_JSON_MAX = 100000000, /* bytes; the reference implementation's limit */
 };
 

@@ -52,11 +52,14 @@ static void describe(const curvd_array *a, int64_t begin, safetensors_tensor *t)
   t->shape[1] = a->n_columns;
 }
 
+/* In whole blocks, at the begin of one: file_put writes such data without a copy. */
 static bool grow_bytes(shard *s, int64_t needed) {
   if (needed <= s->capacity && s->data != NULL) return true;
-  int64_t more = needed > 2 * s->capacity ? needed + 1 : 2 * s->capacity;
-  char *grown = realloc(s->data, (size_t)more);
+  int64_t more = (needed > 2 * s->capacity ? needed : 2 * s->capacity) / FILE_BLOCK * FILE_BLOCK + FILE_BLOCK;
+  char *grown = aligned_alloc(FILE_BLOCK, (size_t)more);
   if (grown == NULL) return false;
+  if (s->bytes > 0) memcpy(grown, s->data, (size_t)s->bytes);
+  free(s->data);
   s->data = grown, s->capacity = more;
   return true;
 }

@@ -231,22 +231,28 @@ static void assert_failed(const saver_outcome *outcome, int64_t step) {
                 "%s", outcome->error.text);
 }
 
-/* A shard's header, numbers, fsync, fsync of its folder; a manifest's bytes and fsyncs; the parent's: 8 events. */
+/* A shard's header, numbers (in blocks, and what is left), fsync, fsync of its folder; a manifest's bytes and fsyncs;
+ * the parent's: 8 or 9 events, as the file system takes blocks or not. */
+static int count_events(const fault *f) {
+  ck_assert(f->n_seen == 8 || f->n_seen == 9);
+  return f->n_seen;
+}
+
 START_TEST(test_every_fault) {
   fault f = {.at = -1, .why_write = ENOSPC, .why_sync = EIO};
   make_folder();
   saver *s = new_saver(0, 1, 1, faults_of(&f));
   save_alone(s, 100);
-  ck_assert_int_eq(f.n_seen, 8);
-  for (int at = 0; at < 8; at++) {
+  const int n_events = count_events(&f);
+  for (int at = 0; at < n_events; at++) {
     f.at = at, f.n_seen = 0;
     fill_shard(s, 0, 1, 200 + at);
     saver_commit(s);
     saver_outcome outcome = outcome_of(s);
     assert_failed(&outcome, 200 + at);
-    ck_assert_msg(strstr(outcome.error.text, at < 4   ? "shard-00000.safetensors cannot be written"
-                                             : at < 7 ? "manifest.json cannot be written"
-                                                      : "cannot be made to stay") != NULL,
+    ck_assert_msg(strstr(outcome.error.text, at < n_events - 4   ? "shard-00000.safetensors cannot be written"
+                                             : at < n_events - 1 ? "manifest.json cannot be written"
+                                                                 : "cannot be made to stay") != NULL,
                   "%s", outcome.error.text);
     ck_assert_int_eq(f.n_seen, at + 1); /* nothing is written after a fault */
     ASSERT_STEPS(100);
@@ -266,7 +272,8 @@ START_TEST(test_every_fault_of_the_same_step) {
   saver *s = new_saver(0, 1, 2, faults_of(&f));
   save_numbers_of(s, 100, 70);
   saver_wait(s);
-  for (int at = 0; at < 8; at++) {
+  const int n_events = count_events(&f);
+  for (int at = 0; at < n_events; at++) {
     f.at = at, f.n_seen = 0;
     save_numbers_of(s, 100, 80 + at);
     saver_outcome outcome = outcome_of(s);
