@@ -35,3 +35,22 @@ endforeach()
 install(FILES ${CMAKE_BINARY_DIR}/curvd.tcl DESTINATION ${modules_folder} RENAME ${PROJECT_VERSION})
 install(FILES ${CMAKE_BINARY_DIR}/curvd.lua DESTINATION ${modules_folder} RENAME ${PROJECT_VERSION}.lua)
 
+# what the option table says, for man and for shells: the program itself writes it
+if(NOT CMAKE_CROSSCOMPILING)
+  set(manuals)
+  foreach(row "man man/man1 curvd.1" "bash bash-completion/completions curvd" "zsh zsh/site-functions _curvd"
+              "markdown doc/curvd options.md")
+    separate_arguments(row)
+    list(GET row 0 format)
+    list(GET row 1 folder)
+    list(GET row 2 name)
+    set(manual ${CMAKE_BINARY_DIR}/manual/${folder}/${name})
+    add_custom_command(OUTPUT ${manual} DEPENDS curvd VERBATIM
+                       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/manual/${folder}
+                       COMMAND ${CMAKE_COMMAND} -E env ASAN_OPTIONS=detect_leaks=0 $<TARGET_FILE:curvd>
+                               options --format ${format} > ${manual})
+    list(APPEND manuals ${manual})
+    install(FILES ${manual} DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/${folder})
+  endforeach()
+  add_custom_target(manual ALL DEPENDS ${manuals})
+endif()
