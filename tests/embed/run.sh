@@ -2,7 +2,8 @@
 # The library as its users get it. usage: tests/embed/run.sh BUILD
 # Installs the build folder BUILD, moves what was installed to another place, with a blank in its name, and builds and
 # runs the programs of this folder against it: by CMake (CMakeLists.txt) and by pkg-config ($programs), each with the
-# shared and with the static library, on 1 and 3 ranks. Compares the library's symbols with symbols.txt.
+# shared and with the static library, on 1 and 3 ranks. Compares the library's symbols with symbols.txt; loads the module
+# files where Lmod or Environment Modules are there.
 #        tests/embed/run.sh --symbols BUILD    prints what symbols.txt should hold
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -54,7 +55,8 @@ CURVD_VERSION_MINOR (include/curvd.h) where a symbol that was released is gone o
   diff -u "$work/declared" "$work/symbols" || fail 'the headers declare (-) other functions than the library has (+)'
   local version
   version=$(pkg-config --modversion curvd)
-  readelf -d "$lib/libcurvd.so" | grep -q "SONAME.*\[libcurvd.so.${version%.*}\]" || fail "the library's SONAME is not libcurvd.so.${version%.*}"
+  [[ $(nm -D "$lib/libcurvd.so") == *" curvd_create@@curvd_${version%.*}"* ]] || fail "curvd_create has not the version curvd_${version%.*}"
+  [[ $(readelf -d "$lib/libcurvd.so") == *"[libcurvd.so.${version%.*}]"* ]] || fail "the library's SONAME is not libcurvd.so.${version%.*}"
 }
 
 run_ranks() { # run_ranks PROGRAM
@@ -75,8 +77,8 @@ by_pkg_config() {
     $compiler "${flags[@]}" "$here/$file" -x none "${libs[@]}" -Wl,-rpath,"$lib" $link -o "$work/${name}_shared"
     # shellcheck disable=SC2086
     $compiler "${flags[@]}" "$here/$file" -x none "${static_libs[@]/#-lcurvd/-l:libcurvd.a}" $link -o "$work/${name}_static"
-    ldd "$work/${name}_shared" | grep -qF "$lib/libcurvd.so" || fail "${name}_shared does not load the library from $lib"
-    ! ldd "$work/${name}_static" | grep -F libcurvd || fail "${name}_static loads the shared library"
+    [[ $(ldd "$work/${name}_shared") == *"$lib/libcurvd.so"* ]] || fail "${name}_shared does not load the library from $lib"
+    [[ $(ldd "$work/${name}_static") != *libcurvd* ]] || fail "${name}_static loads the shared library"
     run_ranks "$work/${name}_shared"
     run_ranks "$work/${name}_static"
     printf 'pkg-config: %s: ok\n' "$name"
@@ -98,7 +100,29 @@ by_cmake() {
   done
 }
 
+# check_module NAME COMMAND...: prints what a shell is to do for "module load curvd"
+check_module() {
+  local name=$1 set
+  shift
+  set=$(MODULEPATH=$prefix/share/modulefiles "$@" bash load curvd 2>"$work/log") || { cat "$work/log" && fail "$name does not load the module"; }
+  (
+    eval "$set"
+    [[ $(command -v curvd) == "$prefix/bin/curvd" && ":$CMAKE_PREFIX_PATH:" == *":$prefix:"* ]] || fail "$name sets other paths: $set"
+    pkg-config --exists curvd || fail "$name does not lead pkg-config to curvd"
+  )
+  printf 'module load: %s: ok\n' "$name"
+}
+
+by_module() {
+  local lmod=${LMOD_CMD:-/usr/share/lmod/lmod/libexec/lmod} modules
+  modules=$(command -v modulecmd || ls /usr/lib/*/modulecmd.tcl 2>/dev/null || true)
+  [[ ! -x $lmod ]] || LMOD_DIR=$(dirname "$lmod") check_module Lmod "$lmod"
+  [[ -z $modules ]] || check_module 'Environment Modules' "$modules"
+  [[ -x $lmod || -n $modules ]] || printf 'module load: SKIPPED: neither Lmod nor Environment Modules is installed\n'
+}
+
 install_and_move
+by_module
 export PKG_CONFIG_PATH="$lib/pkgconfig"
 check_symbols
 by_pkg_config
