@@ -27,6 +27,7 @@ from ctypes import POINTER, byref, c_bool, c_char_p, c_double, c_float, c_int, c
 import numpy as np
 from mpi4py import MPI  # before the library, which must find the same libmpi loaded
 
+VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH = 0, 1, 0
 (OK, ERR_ARGUMENT, ERR_STATE, ERR_OPTION, ERR_MEMORY, ERR_MPI, ERR_NUMERIC, ERR_LAYOUT, ERR_IO, ERR_DATA, ERR_MISMATCH,
  ERR_SIZE, ERR_REMOTE, ERR_DAMAGE) = range(0, -14, -1)
 CHANNELS_LAST, CHANNELS_FIRST = 0, 1
@@ -150,7 +151,7 @@ _PROTOTYPES = {  # name: (result, arguments)
 
 
 def _load():
-    name = "libcurvd.so.0"
+    name = f"libcurvd.so.{VERSION_MAJOR}.{VERSION_MINOR}"
     prefix = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
     found = sorted(glob.glob(f"{prefix}/lib*/{name}") + glob.glob(f"{prefix}/lib/*/{name}"))
     path = os.environ.get("CURVD_LIBRARY") or (found[0] if found else name)
@@ -159,6 +160,10 @@ def _load():
         lib = ctypes.CDLL(path)
     except OSError as e:
         raise ImportError(f"the library of curvd cannot be loaded: {e}. Set CURVD_LIBRARY to its path, .../{name}") from e
+    lib.curvd_version.restype = c_char_p
+    if not lib.curvd_version().decode().startswith(f"{VERSION_MAJOR}.{VERSION_MINOR}."):
+        raise ImportError(f"{path} is curvd {lib.curvd_version().decode()}; this module is for "
+                          f"{VERSION_MAJOR}.{VERSION_MINOR}")
     for function, (result, arguments) in _PROTOTYPES.items():
         entry = getattr(lib, "curvd_" + function)
         entry.restype, entry.argtypes = result, arguments
