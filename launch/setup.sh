@@ -9,6 +9,8 @@ dry_run=0
 packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev
   dataset-fashion-mnist python3 libdnnl-dev)
+# Tests alone need them: launch/test installs them, too.
+test_packages=(iproute2)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
 modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
@@ -76,7 +78,8 @@ setup_other() {
   ((${#absent[@]} == 0 || dry_run)) || die 2 "not found: ${absent[*]}. Install them, then start again."
 }
 
-setup_packages() {
+setup_packages() { # setup_packages PACKAGE...: these, and what the build needs
+  packages+=("$@")
   if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
     setup_debian
   else
