@@ -20,6 +20,10 @@ die() { # die STATUS TEXT
   exit "$1"
 }
 
+need_count() { # need_count OPTION VALUE
+  [[ $2 =~ ^[1-9][0-9]{0,5}$ ]] || die 2 "$1 needs a count from 1, not '$2'"
+}
+
 print_command() {
   local word line=
   for word in "$@"; do
