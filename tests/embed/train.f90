@@ -229,6 +229,8 @@ contains
     call require(curvd_step(ctx, 0d0, [curvd_gradient_of(w)]) == CURVD_ERR_ARGUMENT, 'a small weight is refused')
     call require(curvd_step(ctx, 0d0, [curvd_gradient_of(wide(1:4, 1:2), parameter=a(:, 1:2))]) == &
                  CURVD_ERR_ARGUMENT, 'parameters with another layout are refused')
+    call require(curvd_step(ctx, 0d0, [curvd_gradient_of(wide(1:4, 1:2), parameter=wide(1:3, 3:4))]) == &
+                 CURVD_ERR_ARGUMENT, 'parameters of another shape are refused')
   end subroutine
 
   logical function run(curvature_ranks)

@@ -1,5 +1,6 @@
 """A user's own network in Python by curvd.py, numpy and mpi4py: 2-20-20-2 with tanh tells two spirals apart; one step is
-compared with exact K-FAC in dense fp64; and what curvd.py refuses. Run by python3 -m mpi4py."""
+compared with exact K-FAC in dense fp64; and what curvd.py refuses. Run by python3 -m mpi4py; with --leave rank 0 fails
+while the others wait for it."""
 import sys
 
 import curvd
@@ -207,7 +208,21 @@ def try_state():
         refused(KeyError, second.load, 1)
 
 
+def leave():
+    with curvd.Context(COMM, curvature_ranks=1) as service:
+        service.add_layer("only", 4, 3)
+        service.plan()
+        if service.worker_index == 0:
+            raise FileNotFoundError("a file of rank 0")
+        if not service.is_worker:
+            return service.serve()
+        w = np.zeros((3, 5), np.float32)
+        service.step(0.1, [curvd.gradient(w[:, :4], w[:, 4])])
+
+
 def main():
+    if sys.argv[1:] == ["--leave"]:
+        return leave()
     try_errors()
     try_state()
     for curvature_ranks in range(min(COMM.size, 2)):
@@ -219,4 +234,3 @@ def main():
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
