@@ -160,13 +160,13 @@ def _load():
         lib = ctypes.CDLL(path)
     except OSError as e:
         raise ImportError(f"the library of curvd cannot be loaded: {e}. Set CURVD_LIBRARY to its path, .../{name}") from e
-    lib.curvd_version.restype = c_char_p
-    if not lib.curvd_version().decode().startswith(f"{VERSION_MAJOR}.{VERSION_MINOR}."):
-        raise ImportError(f"{path} is curvd {lib.curvd_version().decode()}; this module is for "
-                          f"{VERSION_MAJOR}.{VERSION_MINOR}")
     for function, (result, arguments) in _PROTOTYPES.items():
-        entry = getattr(lib, "curvd_" + function)
+        entry = getattr(lib, "curvd_" + function, None)
+        if entry is None:
+            raise ImportError(f"{path} has no function curvd_{function}: it is not the library of this module, {name}")
         entry.restype, entry.argtypes = result, arguments
+    if not lib.curvd_version().decode().startswith(f"{VERSION_MAJOR}.{VERSION_MINOR}."):
+        raise ImportError(f"{path} is curvd {lib.curvd_version().decode()}, but this module is for {name}")
     mine, theirs = lib.curvd_build_info().decode(), MPI.Get_library_version().split(",")[0].split("\n")[0]
     if theirs not in mine:
         raise ImportError(f"mpi4py runs on {theirs}, but curvd does not ({mine}): both need the same MPI library")
@@ -248,6 +248,8 @@ def gradient(weight, bias=None, parameter=None, parameter_bias=None, shrink=0.0)
     """One layer's gradient for Context.step: weight (d_out, d_in; a convolution's may have its four dimensions), bias
     (d_out). With parameter, W laid out as weight is, the step does W <- (1 - shrink) W - lr * direction; without, the
     direction replaces the gradient. The arrays are kept alive by what is returned, which can be used in every step."""
+    if np.ndim(weight) < 2:
+        raise ValueError(f"weight has shape {np.shape(weight)}: (d_out, d_in) is expected")
     out = Gradient(shrink=shrink)
     out.arrays = [x for x in (weight, bias, parameter, parameter_bias) if x is not None]
     if any(isinstance(x, np.ndarray) and not x.flags.writeable for x in out.arrays):
@@ -274,8 +276,8 @@ class Context:
     """One service. comm: mpi4py's communicator, duplicated. Collective; options must be the same on every rank."""
 
     def __init__(self, comm=MPI.COMM_WORLD, **options):
-        self._ctx, self._keep, self._layers, self._thrown = c_void_p(), [], [], None
-        self._require(_lib.curvd_create_f(comm.py2f(), byref(self._ctx)), "curvd_create")
+        self._handle, self._keep, self._layers, self._thrown = c_void_p(), [], [], None
+        self._require(_lib.curvd_create_f(comm.py2f(), byref(self._handle)), "curvd_create")
         self.set(**options)
 
     def __enter__(self):
@@ -287,15 +289,20 @@ class Context:
 
     def close(self):
         """Collective. Ends and frees the service; nothing when called twice."""
-        _lib.curvd_destroy(byref(self._ctx))
+        _lib.curvd_destroy(byref(self._handle))
+
+    @property
+    def _ctx(self):
+        if not self._handle:
+            raise Error(ERR_STATE, "the context is closed")
+        return self._handle
 
     def _check(self, code):
         thrown, self._thrown = self._thrown, None
         if thrown is not None:
             raise thrown
         if code != 0:
-            sentence = _lib.curvd_last_error(self._ctx) if self._ctx else b"the context is closed"
-            raise Error(code, sentence.decode())
+            raise Error(code, _lib.curvd_last_error(self._ctx).decode())
 
     def _require(self, code, what):
         """Of functions that leave no sentence."""
@@ -380,6 +387,8 @@ class Context:
         self._check(_lib.curvd_precondition(self._ctx, layer, *self._matrices(layer, a, g), scale, keep, byref(to)))
 
     def _check_gradient(self, layer, of):
+        if not isinstance(of, Gradient):
+            raise TypeError(f"the gradient of layer {layer} is of {type(of).__name__}: curvd.gradient() makes one")
         known, shape = self._layers[layer], of.arrays[0].shape
         if shape[0] != known["weight"][0] or np.prod(shape) != np.prod(known["weight"]):
             raise ValueError(f"layer {known['name']}: the gradient's weight is {shape}, not {known['weight']}")
