@@ -12,6 +12,8 @@ foreach(kind shared static)
   install(EXPORT curvd_${kind} NAMESPACE curvd:: FILE curvd-${kind}.cmake DESTINATION ${cmake_folder})
 endforeach()
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# for PYTHONPATH: finds the library of its own prefix
+install(FILES src/python/curvd.py src/python/curvd_torch.py DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/curvd/python)
 
 # below 1.0 every minor version may change the interface
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/curvd-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -1,25 +1,47 @@
 #!/usr/bin/env bash
-# The library as its users get it. usage: tests/embed/run.sh BUILD
-# Installs the build folder BUILD, moves what was installed to another place, with a blank in its name, and builds and
-# runs the programs of this folder against it: by CMake (CMakeLists.txt) and by pkg-config ($programs), each with the
-# shared and with the static library, on 1 and 3 ranks. Compares the library's symbols with symbols.txt; loads the module
-# files where Lmod or Environment Modules are there.
-#        tests/embed/run.sh --symbols BUILD    prints what symbols.txt should hold
+# The library as its users get it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-# name | compiler and its words | file | words for the linker
+usage() {
+  cat <<'TEXT'
+usage: tests/embed/run.sh BUILD                   all steps, in a temporary folder
+       tests/embed/run.sh BUILD FOLDER STEP...    some of them; FOLDER stays, and install comes first
+       tests/embed/run.sh --symbols BUILD         prints what symbols.txt should hold
+
+Builds and runs the programs of this folder against the installed build folder BUILD, on 1 and 3 ranks (CMake: 3):
+  install         installs BUILD, and moves that to another place, with a blank in its name
+  module          loads the module files, where Lmod or Environment Modules are there
+  symbols         compares the library's symbols with symbols.txt
+  c cpp fortran   programs by pkg-config, with the shared and with the static library
+  cmake           the same by CMake, for several sets of languages
+  python torch    programs with numpy and mpi4py; with PyTorch
+  interfaces      compares the Fortran and Python modules with the headers
+Status 77, and why, when one of the steps that were named lacks what it needs.
+TEXT
+}
+
+# step | name | compiler and its words | files; with @ of the installed headers | words for the linker
 programs=(
-  "c|mpicc -std=c11 -Wall -Wextra -Werror|embed.c|-lm"
-  "cpp|mpicxx -std=c++11 -Wall -Wextra -Werror -DOMPI_SKIP_MPICXX -x c++|embed.c|-lm"
+  "c|embed_c|mpicc -std=c11 -Wall -Wextra -Werror|embed.c|-lm"
+  "c|train_c|mpicc -std=c11 -Wall -Wextra -Werror|train.c|-lm"
+  "cpp|embed_cpp|mpicxx -std=c++11 -Wall -Wextra -Werror -DOMPI_SKIP_MPICXX -x c++|embed.c|-lm"
+  "cpp|train_cpp|mpicxx -std=c++17 -Wall -Wextra -Werror -DOMPI_SKIP_MPICXX|train.cpp|"
+  "fortran|train_fortran|mpif90 -std=f2008 -ffree-line-length-132 -Wall -Wextra -Werror|@curvd.f90 train.f90|"
 )
 # languages that projects of users enable
-languages=("C" "CXX" "C;CXX")
+languages=("C" "CXX" "Fortran" "C;CXX;Fortran")
 
 fail() {
   printf 'embed: %s\n' "$1" >&2
   exit 1
+}
+
+skipped=0
+skip() {
+  printf 'SKIPPED: %s\n' "$1"
+  skipped=1
 }
 
 # public LIBRARY: names of what it exports, without their versions
@@ -31,12 +53,28 @@ if [[ ${1-} == --symbols ]]; then
   public "${2?a build folder is missing}/libcurvd.so"
   exit
 fi
-build=$(cd "${1?a build folder is missing: tests/embed/run.sh BUILD}" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+if [[ ${1-} == --help || ${1-} == -h ]]; then
+  usage
+  exit
+fi
+build=$(cd "${1?a build folder is missing (see tests/embed/run.sh --help)}" && pwd)
+shift
+steps=(install module symbols c cpp fortran cmake python torch interfaces)
+named=0
+if (($# == 0)); then
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+else
+  named=1
+  mkdir -p "$1"
+  work=$(cd "$1" && pwd)
+  steps=("${@:2}")
+fi
 prefix="$work/moved tree"
+log=$work/log.$$
 
 install_and_move() {
+  rm -rf "$work/installed" "$prefix"
   cmake --install "$build" --prefix "$work/installed" >"$work/install.log"
   lib=$(cd "$(dirname "$(find "$work/installed" -name libcurvd.so)")" && pwd)
   lib=$prefix${lib#"$work/installed"}
@@ -59,24 +97,41 @@ CURVD_VERSION_MINOR (include/curvd.h) where a symbol that was released is gone o
   [[ $(readelf -d "$lib/libcurvd.so") == *"[libcurvd.so.${version%.*}]"* ]] || fail "the library's SONAME is not libcurvd.so.${version%.*}"
 }
 
-run_ranks() { # run_ranks PROGRAM
+mpi_flags=(--oversubscribe --bind-to none --mca pml ob1 --mca btl 'self,vader')
+run_ranks() { # run_ranks COMMAND...
   local ranks
   for ranks in 1 3; do
-    mpirun -n "$ranks" --oversubscribe --bind-to none --mca pml ob1 --mca btl self,vader "$1" || fail "$1 failed on $ranks ranks"
+    logged mpirun -n "$ranks" "${mpi_flags[@]}" "$@"
   done
 }
 
-by_pkg_config() {
-  local row name compiler file link
-  local -a flags libs static_libs
+# The target is one that plain SGD does not reach in as many steps.
+sgd_falls_short() {
+  local lr
+  for lr in 0.3 1 2 5 10; do
+    ! "$work/train_c_shared" none "$lr" >"$log" 2>&1 || fail "plain SGD reaches the target, too, with learning rate $lr: it is no target"
+    grep -q 'points are on their side' "$log" || { cat "$log" && fail 'train_c does not run by plain SGD'; }
+  done
+}
+
+by_pkg_config() { # by_pkg_config STEP
+  local row step name compiler file files link include
+  local -a flags libs static_libs sources
   # as a Makefile has it: the shell takes away the backslashes before blanks
-  eval "flags=($(pkg-config --cflags curvd)) libs=($(pkg-config --libs curvd)) static_libs=($(pkg-config --static --libs curvd))"
+  eval "include=$(pkg-config --variable=includedir curvd) flags=($(pkg-config --cflags curvd)) libs=($(pkg-config --libs curvd)) static_libs=($(pkg-config --static --libs curvd))"
+  mkdir -p "$work/by $1"
+  cd "$work/by $1" # where Fortran's modules go
   for row in "${programs[@]}"; do
-    IFS='|' read -r name compiler file link <<<"$row"
+    IFS='|' read -r step name compiler files link <<<"$row"
+    [[ $step == "$1" ]] || continue
+    sources=()
+    for file in $files; do
+      [[ $file == @* ]] && sources+=("$include/${file#@}") || sources+=("$here/$file")
+    done
     # shellcheck disable=SC2086 # words
-    $compiler "${flags[@]}" "$here/$file" -x none "${libs[@]}" -Wl,-rpath,"$lib" $link -o "$work/${name}_shared"
+    $compiler "${flags[@]}" "${sources[@]}" -x none "${libs[@]}" -Wl,-rpath,"$lib" $link -o "$work/${name}_shared"
     # shellcheck disable=SC2086
-    $compiler "${flags[@]}" "$here/$file" -x none "${static_libs[@]/#-lcurvd/-l:libcurvd.a}" $link -o "$work/${name}_static"
+    $compiler "${flags[@]}" "${sources[@]}" -x none "${static_libs[@]/#-lcurvd/-l:libcurvd.a}" $link -o "$work/${name}_static"
     [[ $(ldd "$work/${name}_shared") == *"$lib/libcurvd.so"* ]] || fail "${name}_shared does not load the library from $lib"
     [[ $(ldd "$work/${name}_static") != *libcurvd* ]] || fail "${name}_static loads the shared library"
     run_ranks "$work/${name}_shared"
@@ -86,17 +141,21 @@ by_pkg_config() {
 }
 
 logged() { # logged COMMAND...: shows its words only when it fails
-  "$@" >"$work/log" 2>&1 || { cat "$work/log" && fail "this failed: $*"; }
+  "$@" >"$log" 2>&1 || { cat "$log" && fail "this failed: $*"; }
 }
 
 by_cmake() {
   local enabled folder
   for enabled in "${languages[@]}"; do
+    if [[ $enabled == *Fortran* ]] && ! has_fortran; then
+      skip "CMake, languages $enabled: no Fortran compiler (Debian: gfortran)"
+      continue
+    fi
     folder="$work/cmake ${enabled//;/ }"
     logged cmake -G Ninja -S "$here" -B "$folder" -DEMBED_LANGUAGES="$enabled" -DCMAKE_PREFIX_PATH="$prefix"
     logged cmake --build "$folder"
     logged ctest --test-dir "$folder" --output-on-failure --no-tests=error
-    printf 'CMake, languages %s: %s\n' "$enabled" "$(grep -o '100% tests passed.*' "$work/log")"
+    printf 'CMake, languages %s: %s\n' "$enabled" "$(grep -o '100% tests passed.*' "$log")"
   done
 }
 
@@ -104,7 +163,7 @@ by_cmake() {
 check_module() {
   local name=$1 set
   shift
-  set=$(MODULEPATH=$prefix/share/modulefiles "$@" bash load curvd 2>"$work/log") || { cat "$work/log" && fail "$name does not load the module"; }
+  set=$(MODULEPATH=$prefix/share/modulefiles "$@" bash load curvd 2>"$log") || { cat "$log" && fail "$name does not load the module"; }
   (
     eval "$set"
     [[ $(command -v curvd) == "$prefix/bin/curvd" && ":$CMAKE_PREFIX_PATH:" == *":$prefix:"* ]] || fail "$name sets other paths: $set"
@@ -121,10 +180,86 @@ by_module() {
   [[ -x $lmod || -n $modules ]] || printf 'module load: SKIPPED: neither Lmod nor Environment Modules is installed\n'
 }
 
-install_and_move
-by_module
-export PKG_CONFIG_PATH="$lib/pkgconfig"
-check_symbols
-by_pkg_config
-by_cmake
-"$prefix/bin/curvd" --version
+has_fortran() {
+  mpif90 --version >"$log" 2>&1
+}
+
+python_with() { # python_with MODULE...: sets python to one that has them
+  local modules=$*
+  for python in python3 /usr/bin/python3; do
+    ! "$python" -c "import ${modules// /, }" >"$log" 2>&1 || return 0
+  done
+  return 1
+}
+
+by_python() { # by_python FILE MODULE...
+  local file=$1 status=0
+  shift
+  python_with "$@" || { skip "no python3 imports ${*} (Debian: ${*/#/python3-})" && return; }
+  export PYTHONPATH=$prefix/share/curvd/python PYTHONDONTWRITEBYTECODE=1
+  unset CURVD_LIBRARY
+  run_ranks "$python" -m mpi4py "$here/$file"
+  printf '%s: ok\n' "$file"
+}
+
+# What a rank that fails alone does to the others; and a module that has lost its library.
+try_python_failures() {
+  local status=0
+  timeout 60 mpirun -n 3 "${mpi_flags[@]}" "$python" -m mpi4py "$here/train.py" --leave >"$log" 2>&1 || status=$?
+  ((status != 0 && status != 124)) || fail "a rank that fails in Python does not end the job (status $status)"
+  grep -q 'FileNotFoundError: a file of rank 0' "$log" || { cat "$log" && fail 'the error of the rank that failed is not seen'; }
+  mkdir -p "$work/alone"
+  cp "$PYTHONPATH/curvd.py" "$work/alone"
+  ! PYTHONPATH=$work/alone LD_LIBRARY_PATH='' "$python" -c 'import curvd' >"$log" 2>&1 || fail 'curvd.py was loaded without its library'
+  grep -q 'ImportError.*Set CURVD_LIBRARY to its path' "$log" || { cat "$log" && fail 'what to do without a library is not said'; }
+  PYTHONPATH=$work/alone CURVD_LIBRARY=$lib/libcurvd.so "$python" -c 'import curvd' || fail 'CURVD_LIBRARY is not obeyed'
+}
+
+check_interfaces() {
+  has_fortran || { skip 'interfaces: no Fortran compiler (Debian: gfortran)' && return; }
+  python_with numpy mpi4py || { skip 'interfaces: no python3 imports numpy and mpi4py (Debian: python3-numpy python3-mpi4py)' && return; }
+  "$python" "$here/interfaces.py" "$prefix/include" "$prefix/share/curvd/python"
+}
+
+run_step() { # no && between functions: they would go on behind a command that fails
+  case $1 in
+    install)
+      install_and_move
+      "$prefix/bin/curvd" --version
+      ;;
+    module) by_module ;;
+    symbols) check_symbols ;;
+    c)
+      by_pkg_config c
+      sgd_falls_short
+      ;;
+    cpp) by_pkg_config cpp ;;
+    fortran)
+      if has_fortran; then
+        by_pkg_config fortran
+      else
+        skip 'no Fortran compiler (Debian: gfortran)'
+      fi
+      ;;
+    cmake) by_cmake ;;
+    python)
+      by_python train.py numpy mpi4py
+      if ((!skipped)); then
+        try_python_failures
+      fi
+      ;;
+    torch) by_python train_torch.py numpy mpi4py torch ;;
+    interfaces) check_interfaces ;;
+    *) fail "there is no step '$1' (see tests/embed/run.sh --help)" ;;
+  esac
+}
+
+for step in "${steps[@]}"; do
+  if [[ $step != install ]]; then
+    [[ -d $prefix ]] || fail "nothing is installed in $work: step install comes first"
+    lib=$(dirname "$(find "$prefix" -name libcurvd.so)")
+    export PKG_CONFIG_PATH="$lib/pkgconfig"
+  fi
+  run_step "$step"
+done
+((!named || !skipped)) || exit 77
