@@ -9,6 +9,8 @@ dry_run=0
 packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev
   dataset-fashion-mnist python3 libdnnl-dev)
+# Tests alone need them: launch/test installs them, too.
+test_packages=(iproute2 gfortran python3-numpy python3-mpi4py)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
 modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
@@ -16,6 +18,10 @@ modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
 die() { # die STATUS TEXT
   printf 'launch: %s\n' "$2" >&2
   exit "$1"
+}
+
+need_count() { # need_count OPTION VALUE
+  [[ $2 =~ ^[1-9][0-9]{0,5}$ ]] || die 2 "$1 needs a count from 1, not '$2'"
 }
 
 print_command() {
@@ -76,7 +82,8 @@ setup_other() {
   ((${#absent[@]} == 0 || dry_run)) || die 2 "not found: ${absent[*]}. Install them, then start again."
 }
 
-setup_packages() {
+setup_packages() { # setup_packages PACKAGE...: these, and what the build needs
+  packages+=("$@")
   if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
     setup_debian
   else

@@ -1,6 +1,9 @@
 #include "train/commands.h"
 #include "train/config.h"
+#include "train/manual.h"
+#include "train/usage.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 enum { COLUMNS = 100, INDENT = 6 };
@@ -23,30 +26,12 @@ static void paragraph(FILE *out, const char *text) {
   fputc('\n', out);
 }
 
-/* Copies the range with blanks around '|', so that long lists can be wrapped. */
-static void spread(const char *range, char *text, size_t size) {
-  size_t n = 0;
-  for (; *range != '\0' && n + 4 < size; range++) {
-    if (*range == '|') text[n++] = ' ';
-    text[n++] = *range;
-    if (*range == '|') text[n++] = ' ';
-  }
-  text[n] = '\0';
-}
-
-/* "lr_decay" as "--lr-decay". */
-static void flag_name(const char *name, char *text, size_t size) {
-  snprintf(text, size, "--%s", name);
-  for (char *c = text; *c != '\0'; c++)
-    if (*c == '_') *c = '-';
-}
-
 static void option_print(FILE *out, const curvd_option_info *info) {
   char flag[80], range[320], text[1024];
-  flag_name(info->name, flag, sizeof flag);
+  usage_flag(info->name, flag, sizeof flag);
   fprintf(out, "  %-26s %-9s %-9s default %s\n", flag, info->type, info->unit,
           info->initial[0] != '\0' ? info->initial : "''");
-  spread(info->range, range, sizeof range);
+  usage_spread(info->range, " | ", range, sizeof range);
   bool is_text = strcmp(info->type, "text") == 0; /* its range says nothing */
   snprintf(text, sizeof text, "%s%s%s%s", info->help, is_text ? "" : " (", is_text ? "" : range, is_text ? "" : ")");
   paragraph(out, text);
@@ -78,11 +63,27 @@ static void origins_print(const config *shown) {
   }
 }
 
+/* "--format NAME" or "--format=NAME", and nothing else. */
+static int format_print(int argc, char **argv) {
+  cv_error err = {.code = CURVD_OK};
+  bool is_one = argv[0][strlen("--format")] == '=';
+  const char *format = is_one ? argv[0] + strlen("--format=") : argc > 1 ? argv[1] : NULL;
+  curvd_status status = CURVD_OK;
+  if (argc > (is_one ? 1 : 2))
+    status = cv_fail(&err, CURVD_ERR_OPTION, "unexpected word '%.60s': --format NAME stands alone", argv[argc - 1]);
+  if (status == CURVD_OK) status = manual_print(stdout, format, &err);
+  return status == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
+}
+
 int cmd_options(int argc, char **argv) {
   cv_error err = {.code = CURVD_OK};
   if (argc == 0) return options_print(stdout, &err) == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
+  if (strncmp(argv[0], "--format", strcspn(argv[0], "=")) == 0 && strcspn(argv[0], "=") == strlen("--format"))
+    return format_print(argc, argv);
   if (strcmp(argv[0], "--origins") != 0) {
-    cv_fail(&err, CURVD_ERR_OPTION, "unexpected word '%.60s': write `curvd options` or `curvd options --origins ...`",
+    cv_fail(&err, CURVD_ERR_OPTION,
+            "unexpected word '%.60s': write `curvd options`, `curvd options --origins ...` or "
+            "`curvd options --format man|markdown|bash|zsh`",
             argv[0]);
     return command_failed(&err);
   }

@@ -6,12 +6,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-typedef struct command {
-  const char *name, *usage, *text;
-  int (*run)(int argc, char **argv);
-  bool lists_options; /* in its help */
-} command;
-
 static const command commands[] = {
     {"train", "curvd train [--config FILE] [--name value ...]",
      "Trains a network. Under mpirun every rank runs the same command; without, there is one rank.", cmd_train, true},
@@ -24,8 +18,10 @@ static const command commands[] = {
      "      intervals with the shortest step, of preconditioners at most STEPS (20) old. Under\n"
      "      mpirun transfers are measured, too.",
      cmd_tune, false},
-    {"options", "curvd options [--origins [--config FILE] [--name value ...]]",
-     "Lists every option; with --origins the value of each one and where it comes from.", cmd_options, false},
+    {"options", "curvd options [--format man|markdown|bash|zsh] [--origins [--config FILE] [--name value ...]]",
+     "Lists every option; with --origins the value of each one and where it comes from; with\n"
+     "      --format the manual of all commands, or their completion for a shell.",
+     cmd_options, false},
     {"check", "curvd check --config FILE [--name value ...]",
      "Checks a configuration in a moment: no MPI, no data, nothing written.", cmd_check, false},
     {"checkpoint", "curvd checkpoint list|verify|diff|export FOLDER ...",
@@ -37,6 +33,11 @@ static const command commands[] = {
      cmd_checkpoint, false},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+const command *commands_table(int *n) {
+  *n = N_COMMANDS;
+  return commands;
+}
 
 static void exit_codes_print(void) {
   printf("\nExit codes\n");

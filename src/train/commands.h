@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "train/config.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 /* X(name, code, text) */
@@ -25,6 +26,16 @@
 #define EXIT_CODE_ENUM(name, code, text) name = code,
 typedef enum exit_code { EXIT_CODE_LIST(EXIT_CODE_ENUM) } exit_code;
 #undef EXIT_CODE_ENUM
+
+typedef struct command {
+  const char *name;
+  const char *usage; /* "curvd NAME ...", in the words of usage.h: completion is made of it */
+  const char *text;  /* lines after the first have six blanks */
+  int (*run)(int argc, char **argv);
+  bool lists_options; /* in its help */
+} command;
+
+const command *commands_table(int *n);
 
 int exit_code_of(curvd_status status);
 

@@ -104,6 +104,19 @@ START_TEST(test_origins) {
 }
 END_TEST
 
+START_TEST(test_manual_of_a_format) {
+  ck_assert_int_eq(RUN("options", "--format", "man"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "\n.TH CURVD 1 "));
+  ck_assert_int_eq(RUN("options", "--format=bash"), 0);
+  ck_assert_ptr_nonnull(strstr(out, "\ncomplete -F _curvd curvd\n"));
+  assert_said(RUN("options", "--format", "html"), 2,
+              "curvd: --format: expected man, markdown, bash or zsh, not 'html'\n");
+  assert_said(RUN("options", "--format"), 2, "curvd: --format: expected man, markdown, bash or zsh, not ''\n");
+  assert_said(RUN("options", "--format=man", "--lr"), 2, "curvd: unexpected word '--lr': --format NAME stands alone\n");
+  ck_assert_int_eq(RUN("options", "--formats=man"), 2);
+}
+END_TEST
+
 START_TEST(test_check) {
   ck_assert_int_eq(RUN("check", "--batch", "64", "--no-warm-start"), 0);
   ck_assert_str_eq(out, "command line: ok (2 values set)\n");
@@ -253,6 +266,7 @@ int main(void) {
       test_help_and_version,
       test_options_are_listed,
       test_origins,
+      test_manual_of_a_format,
       test_check,
       test_check_of_combinations,
       test_wrong_words,

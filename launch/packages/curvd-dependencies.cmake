@@ -1,0 +1,58 @@
+# What the library needs of others, as targets without paths: for the build, and (installed) for those who use it.
+#   curvd::mpi        MPI for a language that the project has enabled: C, else C++, else Fortran
+#   curvd::openblas, curvd::scalapack, Threads::Threads    what the static library is linked with
+# A target that cannot be made is left out: whoever includes this decides what it means.
+
+get_property(curvd_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
+if("C" IN_LIST curvd_languages OR "CXX" IN_LIST curvd_languages)
+  find_package(Threads QUIET)
+  list(REMOVE_ITEM curvd_languages Fortran)
+endif()
+
+if(NOT TARGET curvd::mpi)
+  set(curvd_mpi_languages)
+  foreach(curvd_language IN ITEMS C CXX Fortran)
+    if(curvd_language IN_LIST curvd_languages)
+      list(APPEND curvd_mpi_languages ${curvd_language})
+    endif()
+  endforeach()
+  if(curvd_mpi_languages)
+    find_package(MPI QUIET COMPONENTS ${curvd_mpi_languages})
+  endif()
+  set(curvd_mpi)
+  if(MPI_C_FOUND)
+    list(APPEND curvd_mpi MPI::MPI_C)
+  endif()
+  if(MPI_CXX_FOUND AND MPI_C_FOUND)
+    # mpi.h of Open MPI 4 brings its C++ classes into every C++ file, and they need their library
+    list(APPEND curvd_mpi $<$<LINK_LANGUAGE:CXX>:MPI::MPI_CXX>)
+  elseif(MPI_CXX_FOUND)
+    list(APPEND curvd_mpi MPI::MPI_CXX)
+  elseif(MPI_Fortran_FOUND AND NOT MPI_C_FOUND)
+    list(APPEND curvd_mpi MPI::MPI_Fortran)
+  endif()
+  if(curvd_mpi)
+    add_library(curvd::mpi INTERFACE IMPORTED)
+    set_target_properties(curvd::mpi PROPERTIES INTERFACE_LINK_LIBRARIES "${curvd_mpi}")
+  endif()
+endif()
+
+if(NOT TARGET curvd::openblas)
+  find_package(PkgConfig QUIET)
+  if(PKG_CONFIG_FOUND)
+    pkg_check_modules(CURVD_OPENBLAS QUIET IMPORTED_TARGET openblas)
+  endif()
+  if(TARGET PkgConfig::CURVD_OPENBLAS)
+    add_library(curvd::openblas INTERFACE IMPORTED)
+    set_target_properties(curvd::openblas PROPERTIES INTERFACE_LINK_LIBRARIES PkgConfig::CURVD_OPENBLAS)
+  endif()
+endif()
+
+if(NOT TARGET curvd::scalapack)
+  # not by pkg-config: its -lblas would load a second BLAS beside OpenBLAS
+  find_library(SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack)
+  if(SCALAPACK_LIBRARY)
+    add_library(curvd::scalapack UNKNOWN IMPORTED)
+    set_target_properties(curvd::scalapack PROPERTIES IMPORTED_LOCATION "${SCALAPACK_LIBRARY}")
+  endif()
+endif()
