@@ -9,7 +9,7 @@ bin=$work/bin
 # a copy, so that nothing is written into or removed from this tree's own build folders
 root=$work/tree
 mkdir -p "$root/src/base" "$root/build-coverage"
-cp -R "$(dirname "$0")"/../{launch,.ci,tests} "$root"
+cp -R "$(dirname "$0")"/../{launch,.ci,include,tests} "$root"
 touch "$root/src/base/array.c"
 n=0
 
@@ -33,7 +33,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env find grep head mkdir mktemp realpath rm sed sh sort tail tr wc xargs)
+tools=(bash cat dirname env find grep head mkdir mktemp paste realpath rm sed sh sort tail tr wc xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
@@ -73,10 +73,10 @@ TEXT
   stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh .ci/run tests/check_includes.sh tests/launch.sh; do
+for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh launch/packages/build-deb .ci/run tests/check_includes.sh tests/launch.sh; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
-for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint .ci/run; do
+for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/packages/build-deb .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
 
@@ -97,7 +97,11 @@ expect 0 'usage: launch/test' "$root/launch/test" --help
 expect 0 'usage: launch/fuzz' "$root/launch/fuzz" --help
 expect 0 'usage: launch/coverage' "$root/launch/coverage" --help
 expect 0 'usage: launch/lint' "$root/launch/lint" --help
+expect 0 'usage: launch/packages/build-deb' "$root/launch/packages/build-deb" --help
 expect 2 "unknown argument '--all'" "$root/launch/fuzz" --all
+expect 2 "unknown argument 'debs'" "$root/launch/packages/build-deb" debs
+expect 2 '--output needs a folder' "$root/launch/packages/build-deb" --output
+expect 2 'is no git repository' "$root/launch/packages/build-deb" --dry-run
 expect 2 "no harness 'main': there are checkpoint cifar" "$root/launch/fuzz" main
 expect 2 "--seconds needs a number from 1, not '1h'" "$root/launch/fuzz" --seconds 1h
 expect 2 "unknown argument 'quick'" "$root/launch/coverage" quick
@@ -130,6 +134,13 @@ expect 0 'fuzz_idx -max_total_time=3600 ' "$root/launch/fuzz" --dry-run --second
 expect 0 '-DCURVD_RANKS_MAX=2 ' "$root/launch/coverage" --dry-run --ranks 2
 expect 0 '--fail-under-line 90 ' "$root/launch/coverage" --dry-run
 expect 0 "clang-tidy --quiet -p $root/build-lint $root/src/base/array.c" "$root/launch/lint" --dry-run
+stand_in git <<'TEXT'
+case $3 in status) echo " M README.md" ;; *) echo .git ;; esac
+TEXT
+expect 0 'dpkg-buildpackage -us -uc' "$root/launch/packages/build-deb" --dry-run
+expect 0 'changes that are not committed are left out' "$root/launch/packages/build-deb" --dry-run
+sed -i 's/^\(#define CURVD_VERSION_MINOR\) .*/\1 99/' "$root/include/curvd.h"
+expect 1 'curvd.h has version 0.99.0, launch/packages/debian/changelog 0.1.0: write an entry there' "$root/launch/packages/build-deb" --dry-run
 [[ ! -e $work/apt && ! -e $work/cmake ]] || fail '--dry-run started something'
 stand_in nproc <<<'echo 1'
 expect 0 'mpirun -n 2 ' "$root/launch/run" --dry-run

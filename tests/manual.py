@@ -63,7 +63,10 @@ def check_names(curvd, texts):
 
 
 def check_man_page(path):
-    """groff finds nothing to warn of, and nothing is lost on the way to a terminal."""
+    """groff finds nothing to warn of, nothing is lost on the way to a terminal, and a dash can be copied from there."""
+    with open(path, encoding="utf-8") as f:
+        bare = [line for line in f if not line.startswith(".") and re.search(r"(?<!\\)-", line)]
+    check(bare == [], f"dashes that a terminal may show as hyphens: {bare[:3]}")
     rendered = output_of("groff", "-ww", "-man", "-Tutf8", "-P-cbou", path)
     for words in ("--lr-decay", "EXIT STATUS", "told to stop, and saved", "checkpoint list|verify|diff|export FOLDER"):
         check(words in " ".join(rendered.split()), f"the rendered page does not say '{words}'")
@@ -96,7 +99,10 @@ def check_zsh(script):
                             "checkpoint v": "1:what:(list verify diff export)"}.items():
         offered = output_of("zsh", "-fc", ask, "zsh", script, typed).splitlines()
         check(any(line.startswith(expected) for line in offered), f"curvd {typed}: zsh is told {offered}")
-    methods = [line for line in output_of("zsh", "-fc", ask, "zsh", script, "train --").splitlines() if line.startswith("--method=")]
+    flags = [line for line in output_of("zsh", "-fc", ask, "zsh", script, "train --").splitlines() if re.match(r"--[a-z-]+=?\[", line)]
+    for flag in flags:
+        check(re.fullmatch(r"--[a-z-]+=?\[([^][:\\]|\\.)*\](:[^][]*)?", flag), f"zsh cannot tell where the text ends in {flag}")
+    methods = [line for line in flags if line.startswith("--method=")]
     check(len(methods) == 1 and methods[0].endswith(":choice:(sgd adamw kfac rs-kfac sre-kfac nystrom-kfac b-kfac b-r-kfac b-r-c-kfac)"),
           f"curvd train --method: zsh is told {methods}")
 

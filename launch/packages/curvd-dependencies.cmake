@@ -5,7 +5,6 @@
 
 get_property(curvd_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
 if("C" IN_LIST curvd_languages OR "CXX" IN_LIST curvd_languages)
-  set(THREADS_PREFER_PTHREAD_FLAG ON)
   find_package(Threads QUIET)
   list(REMOVE_ITEM curvd_languages Fortran)
 endif()

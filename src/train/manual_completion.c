@@ -113,9 +113,9 @@ void manual_bash(FILE *out, const config *c) {
 
 /* ---- zsh ---- */
 
-/* Inside quotes, and in the brackets of _arguments. */
+/* The first line of text, inside quotes and in the brackets of _arguments. */
 static void zsh_escaped(FILE *out, const char *text) {
-  for (; *text != '\0'; text++) {
+  for (; *text != '\0' && *text != '\n'; text++) {
     if (*text == '\'')
       fputs("'\\'", out);
     else if (strchr("[]:\\", *text) != NULL)
@@ -170,9 +170,7 @@ void manual_zsh(FILE *out, const config *c) {
   fprintf(out, "  )\n  subcommands=(\n");
   for (int i = 0; i < n; i++) {
     fprintf(out, "    '%s:", row[i].name);
-    char text[200];
-    snprintf(text, sizeof text, "%.*s", (int)strcspn(row[i].text, "\n"), row[i].text);
-    zsh_escaped(out, text);
+    zsh_escaped(out, row[i].text);
     fprintf(out, "'\n");
   }
   fprintf(out, "  )\n  if ((CURRENT == 2)); then\n    _describe command subcommands\n    return\n  fi\n"

@@ -35,7 +35,7 @@ static void man_title(FILE *out) {
           ".\\\" Written by `curvd options --format man`.\n"
           ".TH CURVD 1 \"\" \"curvd %s\" \"User Commands\"\n"
           ".nh\n.ad l\n" /* a value that is broken into two words is none */
-          ".SH NAME\ncurvd \\- second-order training of neural networks on MPI, with ranks that serve curvature\n",
+          ".SH NAME\ncurvd \\- second\\-order training of neural networks on MPI, with ranks that serve curvature\n",
           curvd_version());
 }
 
