@@ -167,6 +167,7 @@ check_module() {
   (
     eval "$set"
     [[ $(command -v curvd) == "$prefix/bin/curvd" && ":$CMAKE_PREFIX_PATH:" == *":$prefix:"* ]] || fail "$name sets other paths: $set"
+    [[ ":$PYTHONPATH:" == *":$prefix/share/curvd/python:"* ]] || fail "$name does not lead Python to curvd: $set"
     pkg-config --exists curvd || fail "$name does not lead pkg-config to curvd"
   )
   printf 'module load: %s: ok\n' "$name"
