@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { SCHEMA = 1 };
-static const double STEPS_MAX = 9007199254740992.0; /* 2^53 */
+static const json_int_t STEPS_MAX = (json_int_t)1 << 53; /* as numbers of fp64 they are whole */
 
 typedef struct reading {
   history *h;
@@ -111,9 +111,10 @@ static curvd_status take(void *user, json_t *record, int64_t line, cv_error *err
   const char *kind = jsonl_text(record, "kind");
   const json_t *step = json_object_get(record, "step");
   r->line = line;
-  r->step = json_is_integer(step) ? (double)json_integer_value(step) : -1;
+  json_int_t at = json_is_integer(step) ? json_integer_value(step) : -1;
+  r->step = (double)at;
   if (kind[0] == '\0') return refuse(r, "a record without a text \"kind\": no metrics.jsonl of a run", err);
-  if (!(r->step >= 0 && r->step <= STEPS_MAX)) return refuse(r, "a record without a \"step\" of 0 or more", err);
+  if (at < 0 || at > STEPS_MAX) return refuse(r, "a record without a \"step\" of 0 or more", err);
   if (strcmp(kind, "run") == 0) return take_run(r, record, err);
   if (strcmp(kind, "step") == 0) return take_score(r, &r->h->steps, record, "loss", err);
   if (strcmp(kind, "epoch") == 0) return take_score(r, &r->h->scores, record, "test_loss", err);
