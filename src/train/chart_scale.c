@@ -99,7 +99,7 @@ void chart_ticks_make(const chart_axis *axis, int most, chart_ticks *ticks) {
   }
   if (axis->to / axis->from > 100) power_ticks(axis, most, ticks);
   if (axis->to / axis->from <= 100) part_ticks(axis, most, ticks);
-  if (ticks->n < 2) linear_ticks(axis, most, ticks);
+  if (ticks->n < 3 && axis->to / axis->from < 20) linear_ticks(axis, most, ticks); /* 2, 4, 6, 8 say more than 2, 5 */
 }
 
 /* 10 and the exponent as superscript digits of UTF-8 */

@@ -79,7 +79,7 @@ void markup_element(markup *m, const char *tag, const char *text) {
 }
 
 void number_text(double value, char text[NUMBER_TEXT_MAX]) {
-  if (isnan(value))
+  if (!isfinite(value))
     snprintf(text, NUMBER_TEXT_MAX, "\xE2\x80\x93");
   else if (fabs(value) < 1e7 && (value == floor(value) || fabs(value) >= 1000))
     snprintf(text, NUMBER_TEXT_MAX, "%.0f", value + 0.0); /* never -0 */
@@ -94,7 +94,7 @@ void markup_number_cell(markup *m, double value) {
 }
 
 void markup_percent_cell(markup *m, double percent) {
-  if (isnan(percent))
+  if (!isfinite(percent))
     markup_number_cell(m, percent);
   else
     markup_put(m, "<td class=\"n\">%.*f</td>", fabs(percent) < 9.995 ? 2 : 1, percent);

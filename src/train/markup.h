@@ -26,7 +26,7 @@ void markup_element(markup *m, const char *tag, const char *text);
 
 enum { NUMBER_TEXT_MAX = 32 };
 
-/* Four significant digits, whole numbers up to 10^7 as they are; an en dash for NaN. */
+/* Four significant digits, whole numbers up to 10^7 as they are; an en dash for what is no number. */
 void number_text(double value, char text[NUMBER_TEXT_MAX]);
 
 /* <td class="n">number</td>; of percent, two digits behind the point at most. */

@@ -118,10 +118,13 @@ static bool differs(const setting *x, const settings *y) {
   return !is_of_no_matter(x->name) && other != NULL && strcmp(x->value, other->value) != 0;
 }
 
+/* As far as is known. */
 static bool has_same_ranks(const page_run *x, const page_run *y) {
   static const char *const keys[] = {"workers", "curvature_ranks"};
-  for (int i = 0; i < 2; i++)
-    if (!json_equal(json_object_get(x->history.run, keys[i]), json_object_get(y->history.run, keys[i]))) return false;
+  for (int i = 0; i < 2; i++) {
+    double a = jsonl_number(x->history.run, keys[i]), b = jsonl_number(y->history.run, keys[i]);
+    if (!isnan(a) && !isnan(b) && a != b) return false;
+  }
   return true;
 }
 
@@ -186,7 +189,9 @@ static void label_group(const page_data *d, int group) {
   const page_run *run = &d->run[g->first];
   int n_told = 0;
   snprintf(g->label, sizeof g->label, "%s", method_of(run));
-  if (have_other_ranks(d, group))
+  bool are_known =
+      !isnan(jsonl_number(run->history.run, "workers") + jsonl_number(run->history.run, "curvature_ranks"));
+  if (are_known && have_other_ranks(d, group))
     append(g, ", %.0f+%.0f ranks", jsonl_number(run->history.run, "workers"),
            jsonl_number(run->history.run, "curvature_ranks"));
   for (int i = 0; i < run->settings.n && n_told < DIFFERENCES_MAX; i++) {

@@ -76,6 +76,7 @@ START_TEST(test_tick_texts) {
   assert_ticks(true, 1e-6, 1, 8,
                "10\xE2\x81\xBB\xE2\x81\xB6 10\xE2\x81\xBB\xE2\x81\xB5 10\xE2\x81\xBB\xE2\x81\xB4 0.001 0.01 0.1 1");
   assert_ticks(true, 1e-13, 1e12, 3, "10\xE2\x81\xBB\xE2\x81\xB9 1 10\xE2\x81\xB9");
+  assert_ticks(true, 1.9, 8.1, 6, "2 4 6 8");
   assert_ticks(true, 3.1, 3.9, 6, "3.2 3.4 3.6 3.8");
 }
 END_TEST
