@@ -22,6 +22,7 @@ void chart_range_from_zero(chart_range *range) {
 }
 
 static void fit_log(chart_axis *axis, chart_range range, double margin) {
+  if (!(range.least <= range.most)) range = (chart_range){1, 10};
   if (!(range.least > 0)) range.least = range.most > 0 ? range.most / 10 : 1;
   if (!(range.most > 0)) range.most = 10;
   bool is_point = range.most / range.least < 1 + 1e-9;
@@ -82,14 +83,20 @@ static void power_ticks(const chart_axis *axis, int most, chart_ticks *ticks) {
     if (((i % every) + every) % every == 0) tick_add(axis, ticks, pow(10, i));
 }
 
-/* 1, 2, 5, 10, 20, ... */
+/* 1, 2, 5, 10, 20, ...; or 1, 3, 10, 30, ..., where these are too many. */
 static void part_ticks(const chart_axis *axis, int most, chart_ticks *ticks) {
-  static const double part[] = {1, 2, 5};
+  static const struct {
+    int n;
+    double part[3];
+  } ways[] = {{3, {1, 2, 5}}, {2, {1, 3}}};
   int first = (int)floor(log10(axis->from)), last = (int)floor(log10(axis->to) + 1e-9);
-  *ticks = (chart_ticks){.n = 0};
-  for (int i = first; i <= last; i++)
-    for (int j = 0; j < 3; j++) tick_add(axis, ticks, part[j] * pow(10, i));
-  if (ticks->n > most) power_ticks(axis, most, ticks);
+  for (int way = 0; way < 2; way++) {
+    *ticks = (chart_ticks){.n = 0};
+    for (int i = first; i <= last; i++)
+      for (int j = 0; j < ways[way].n; j++) tick_add(axis, ticks, ways[way].part[j] * pow(10, i));
+    if (ticks->n <= most) return;
+  }
+  power_ticks(axis, most, ticks);
 }
 
 void chart_ticks_make(const chart_axis *axis, int most, chart_ticks *ticks) {

@@ -90,6 +90,7 @@ static curvd_status take_factor(const reading *r, series *s, const json_t *facto
                               jsonl_number(factor, "lambda_min"),
                               jsonl_number(factor, "tau"),
                               jsonl_number(factor, "missing_trace")};
+  if (!(row[FACTOR_EIG_RANK] > 0)) row[FACTOR_LAMBDA_MAX] = row[FACTOR_LAMBDA_MIN] = row[FACTOR_TAU] = NAN;
   row[FACTOR_EFFECTIVE] = row[FACTOR_LAMBDA_MAX] > 0 ? row[FACTOR_TRACE] / row[FACTOR_LAMBDA_MAX] : NAN;
   return series_add(s, row, err);
 }

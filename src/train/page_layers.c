@@ -116,13 +116,14 @@ static chart_range largest_of(const curve *curves, int n) {
 }
 
 /* Values below the floor are lifted to it. */
-static void fit_curves(const curve *curves, int n, chart_range *x, chart_range *y) {
+static void fit_curves(const view *v, const curve *curves, chart_range *x, chart_range *y) {
+  int n = v->n_groups * v->n_lines;
   *x = chart_nothing;
   *y = largest_of(curves, n);
   y->least = fmax(y->least, y->most / DECADES);
   for (int i = 0; i < n; i++)
     for (int64_t j = 0; j < curves[i].n; j++) {
-      if (curves[i].y[j] == 0) curves[i].y[j] = NAN; /* there is none: no tau of a full spectrum */
+      if (curves[i].y[j] == 0 && v->column[i % v->n_lines] == FACTOR_TAU) curves[i].y[j] = NAN; /* of a full spectrum */
       if (curves[i].y[j] < y->least) curves[i].y[j] = y->least;
       if (!isnan(curves[i].y[j])) chart_range_add(x, curves[i].x[j]);
     }
@@ -151,7 +152,7 @@ static void draw_panel(markup *m, const page_data *d, const view *v, const cell 
                    .has_y_texts = true,
                    .y = {.is_log = true}};
   chart_range x, y;
-  fit_curves(curves, v->n_groups * v->n_lines, &x, &y);
+  fit_curves(v, curves, &x, &y);
   chart_panel_fit(&p, x, y);
   chart_frame(m, &p);
   for (int i = 0; i < v->n_groups; i++) draw_group(m, &p, v, &d->group[v->group[i]], curves + i * v->n_lines);

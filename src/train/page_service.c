@@ -115,9 +115,10 @@ void page_service(page *p) {
   }
   page_section_begin(p, "service", "How old preconditioners were, and who waited");
   draw_service(p, rows, n);
-  page_caption(p, "Ages are counted from the statistics to their use, over all factors and steps: the filled dot is "
-                  "the mean, the open one "
-                  "99 %, the end the oldest. Dots of the right panel are the least and the most busy curvature rank.");
+  page_caption(
+      p, "Ages are counted from the statistics to their use, over all factors and steps: the filled dot is "
+         "the mean, the open one "
+         "99\xC2\xA0%, the end the oldest. Dots of the right panel are the least and the most busy curvature rank.");
   service_table(p, rows, n);
   page_section_end(p);
 }
@@ -236,7 +237,7 @@ void page_prediction(page *p) {
     return;
   }
   page_section_begin(p, "prediction", "What the model said of a step, and what was measured");
-  chart_begin(p->out, PAGE_WIDTH, TOP + ((n - 1) / COLUMNS + 1) * (double)PANEL_ROW - 20, "Predicted against measured");
+  chart_begin(p->out, PAGE_WIDTH, TOP + ((n - 1) / COLUMNS + 1) * (double)PANEL_ROW - 40, "Predicted against measured");
   for (int i = 0; i < n; i++) predicted_panel(p->out, p->data, &rows[i], i);
   chart_end(p->out);
   page_caption(

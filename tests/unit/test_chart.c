@@ -42,6 +42,9 @@ START_TEST(test_ranges) {
   chart_axis nothing = {.is_log = false};
   chart_axis_fit(&nothing, chart_nothing, 0.1);
   ck_assert(nothing.from < nothing.to && isfinite(nothing.to - nothing.from));
+  nothing.is_log = true;
+  chart_axis_fit(&nothing, chart_nothing, 0.1);
+  ck_assert(nothing.from > 0 && nothing.from < nothing.to && isfinite(nothing.to));
   static const double log_ends[][2] = {{1, 2}, {1e-30, 1e30}, {5, 5}, {-1, 5}, {-2, -1}, {0, 0}};
   for (size_t i = 0; i < COUNT(log_ends); i++) {
     chart_axis axis = fitted(true, log_ends[i][0], log_ends[i][1]);
@@ -76,6 +79,7 @@ START_TEST(test_tick_texts) {
   assert_ticks(true, 1e-6, 1, 8,
                "10\xE2\x81\xBB\xE2\x81\xB6 10\xE2\x81\xBB\xE2\x81\xB5 10\xE2\x81\xBB\xE2\x81\xB4 0.001 0.01 0.1 1");
   assert_ticks(true, 1e-13, 1e12, 3, "10\xE2\x81\xBB\xE2\x81\xB9 1 10\xE2\x81\xB9");
+  assert_ticks(true, 1.9, 66, 4, "3 10 30");
   assert_ticks(true, 1.9, 8.1, 6, "2 4 6 8");
   assert_ticks(true, 3.1, 3.9, 6, "3.2 3.4 3.6 3.8");
 }
