@@ -31,6 +31,10 @@ static const command commands[] = {
      "      diff CHECKPOINT CHECKPOINT  the largest difference of each array; code 0: the same bits\n"
      "      export CHECKPOINT FOLDER    writes every array to FOLDER/NAME.npy",
      cmd_checkpoint, false},
+    {"report", "curvd report [--output FILE.html] PATH...",
+     "Draws runs (their folders) and scaling benchmarks (files of lines of bench/scale) on one page\n"
+     "      that stands by itself (report.html); no MPI.",
+     cmd_report, false},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

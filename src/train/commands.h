@@ -56,6 +56,7 @@ int cmd_tune(int argc, char **argv);    /* measures, and names the best split of
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
 int cmd_checkpoint(int argc, char **argv); /* lists, verifies, compares and exports checkpoints without MPI */
+int cmd_report(int argc, char **argv);     /* draws runs and scaling lines on a page; no MPI */
 
 /* Writes every option with type, default, range and meaning, for help. */
 curvd_status options_print(FILE *out, cv_error *err);

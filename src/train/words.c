@@ -21,7 +21,7 @@ bool words_take_switch(words *w, const char *name) {
 static curvd_status read_integer(const char *name, const char *text, int64_t least, int64_t most, int64_t *value,
                                  cv_error *err) {
   int64_t read = 0;
-  if (text == NULL) return cv_fail(err, CURVD_ERR_OPTION, "%s: a value is missing", name);
+  if (text[0] == '\0') return cv_fail(err, CURVD_ERR_OPTION, "%s: a value is missing", name);
   if (!cv_integer_parse(text, &read) || read < least || read > most)
     return cv_fail(err, CURVD_ERR_OPTION, "%s: '%.60s' is no integer of %lld to %lld", name, text, (long long)least,
                    (long long)most);
@@ -29,17 +29,32 @@ static curvd_status read_integer(const char *name, const char *text, int64_t lea
   return CURVD_OK;
 }
 
-curvd_status words_take_integer(words *w, const char *name, int64_t least, int64_t most, int64_t *value,
-                                cv_error *err) {
+/* Takes "name VALUE" or "name=VALUE" out; *text: NULL without it, "" when the value is missing. */
+static void take_value(words *w, const char *name, const char **text) {
   size_t length = strlen(name);
+  *text = NULL;
   for (int i = 0; i < w->argc; i++) {
     const char *word = w->argv[i];
     if (strncmp(word, name, length) != 0 || (word[length] != '\0' && word[length] != '=')) continue;
     bool is_one = word[length] == '=', is_last = i + 1 == w->argc;
-    const char *text = is_one ? word + length + 1 : is_last ? NULL : w->argv[i + 1];
-    CV_TRY(read_integer(name, text, least, most, value, err));
-    drop(w, i, is_one ? 1 : 2);
-    return CURVD_OK;
+    *text = is_one ? word + length + 1 : is_last ? "" : w->argv[i + 1];
+    drop(w, i, is_one || is_last ? 1 : 2);
+    return;
   }
+}
+
+curvd_status words_take_integer(words *w, const char *name, int64_t least, int64_t most, int64_t *value,
+                                cv_error *err) {
+  const char *text;
+  take_value(w, name, &text);
+  return text != NULL ? read_integer(name, text, least, most, value, err) : CURVD_OK;
+}
+
+curvd_status words_take_text(words *w, const char *name, const char **value, cv_error *err) {
+  const char *text;
+  take_value(w, name, &text);
+  if (text == NULL) return CURVD_OK;
+  if (text[0] == '\0') return cv_fail(err, CURVD_ERR_OPTION, "%s: a value is missing", name);
+  *value = text;
   return CURVD_OK;
 }

@@ -19,4 +19,7 @@ bool words_take_switch(words *w, const char *name);
  */
 curvd_status words_take_integer(words *w, const char *name, int64_t least, int64_t most, int64_t *value, cv_error *err);
 
+/* The same of a text, which stays in argv; an empty one is missing. */
+curvd_status words_take_text(words *w, const char *name, const char **value, cv_error *err);
+
 #endif

@@ -18,6 +18,7 @@ void fuzz_cifar(const uint8_t *bytes, size_t n_bytes);
 void fuzz_config(const uint8_t *bytes, size_t n_bytes);
 void fuzz_file(const uint8_t *bytes, size_t n_bytes);
 void fuzz_folder(const uint8_t *bytes, size_t n_bytes);
+void fuzz_history(const uint8_t *bytes, size_t n_bytes);
 void fuzz_idx(const uint8_t *bytes, size_t n_bytes);
 void fuzz_inject(const uint8_t *bytes, size_t n_bytes);
 void fuzz_manifest(const uint8_t *bytes, size_t n_bytes);

@@ -14,6 +14,7 @@ static const struct {
                {"config", fuzz_config},
                {"file", fuzz_file},
                {"folder", fuzz_folder},
+               {"history", fuzz_history},
                {"idx", fuzz_idx},
                {"inject", fuzz_inject},
                {"manifest", fuzz_manifest},

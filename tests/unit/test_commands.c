@@ -50,6 +50,7 @@ START_TEST(test_help_and_version) {
                                       "curvd tune [--ranks N]",
                                       "curvd options",
                                       "curvd check",
+                                      "curvd report [--output FILE.html] PATH...",
                                       "CURVD_",
                                       "Exit codes",
                                       "  7  MPI"};

@@ -1,0 +1,22 @@
+/* Medians, and how sure they are. */
+#ifndef TRAIN_INTERVAL_H
+#define TRAIN_INTERVAL_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+/* Of n values, none of them NaN; NaN of none. Sorts x. */
+double median_of(double *x, int64_t n);
+
+typedef struct interval {
+  int64_t n; /* values that there were; NaN is none */
+  double median, low, high;
+} interval;
+
+/* The median and its 95 % interval by the percentile bootstrap (Efron and Tibshirani, 1993, ch. 13): the 50th and the
+ * 1951st of 2000 sorted medians of samples of n drawn with replacement. The draws depend on n alone, so equal values
+ * give equal intervals. MEMORY. */
+curvd_status interval_of_median(const double *x, int64_t n, interval *made, cv_error *err);
+
+#endif

@@ -1,0 +1,309 @@
+/* Step times and efficiency against ranks, from the lines of bench/scale. */
+#include "train/page_parts.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { LEFT = 58, GAP = 56, TOP = 30, HEIGHT = 210, BOTTOM = 40, PANELS = 3, SERIES_MAX = 32 };
+
+/* Points of one line: what agrees but for the ranks (strong, weak) or the curvature ranks (curvature). */
+typedef struct line {
+  const scaling_point *point[CHART_TICKS_MAX]; /* by ranks; further ones are only in the table */
+  int n;
+  const scaling_point *base; /* the method's point with the fewest ranks */
+  char name[PAGE_NAME_MAX];
+  chart_style style;
+} line;
+
+/* One figure: points of one kind and network. */
+typedef struct figure {
+  const page_data *data;
+  const scaling_point *first; /* of n points in a row */
+  int64_t n;
+  line line[SERIES_MAX];
+  int n_lines;
+  bool is_curvature; /* against curvature ranks */
+} figure;
+
+static bool is_one_method(const scaling_key *x, const scaling_key *y) {
+  return strcmp(x->method, y->method) == 0 && x->threads == y->threads;
+}
+
+static bool is_one_line(const figure *f, const scaling_key *x, const scaling_key *y) {
+  return is_one_method(x, y) && (f->is_curvature ? x->workers == y->workers : x->curvature_ranks == y->curvature_ranks);
+}
+
+/* ---- lines ---- */
+
+static void name_line(const figure *f, line *l) {
+  const scaling_key *key = &l->point[0]->key;
+  bool has_threads = false, has_others = false;
+  for (int64_t i = 0; i < f->n; i++) {
+    has_threads = has_threads || f->first[i].key.threads != key->threads;
+    has_others = has_others || (is_one_method(&f->first[i].key, key) && !is_one_line(f, &f->first[i].key, key));
+  }
+  size_t n = (size_t)snprintf(l->name, sizeof l->name, "%.60s", key->method);
+  if (has_others)
+    n += (size_t)snprintf(l->name + n, sizeof l->name - n, f->is_curvature ? ", W = %lld" : ", C = %lld",
+                          (long long)(f->is_curvature ? key->workers : key->curvature_ranks));
+  if (has_threads) snprintf(l->name + n, sizeof l->name - n, ", %lld threads", (long long)key->threads);
+}
+
+static void make_lines(figure *f) {
+  for (int64_t i = 0; i < f->n; i++) {
+    const scaling_point *point = &f->first[i];
+    int at = 0;
+    while (at < f->n_lines && !is_one_line(f, &f->line[at].point[0]->key, &point->key)) at++;
+    if (at == SERIES_MAX) continue;
+    if (at == f->n_lines) f->line[f->n_lines++] = (line){.base = point};
+    line *l = &f->line[at];
+    if (l->n < CHART_TICKS_MAX) l->point[l->n++] = point;
+  }
+  for (int i = 0; i < f->n_lines; i++) {
+    line *l = &f->line[i];
+    int n_before = 0;
+    for (int64_t j = f->n - 1; j >= 0; j--)
+      if (is_one_method(&f->first[j].key, &l->base->key)) l->base = &f->first[j]; /* points stand by ranks */
+    for (int j = 0; j < i; j++) n_before += strcmp(f->line[j].base->key.method, l->base->key.method) == 0;
+    l->style = page_method_style(f->data, l->base->key.method);
+    l->style.dash = n_before % CHART_DASHES;
+    name_line(f, l);
+  }
+}
+
+/* ---- what is drawn against what ---- */
+
+typedef enum view { STEP_TIME, OF_WORKERS, OF_RANKS, WAITS } view;
+
+static double x_of(const figure *f, const scaling_point *point, view v) {
+  if (f->is_curvature) return (double)point->key.curvature_ranks;
+  return (double)(v == OF_WORKERS ? point->key.workers : point->key.ranks);
+}
+
+static double efficiency(const scaling_point *point, const scaling_point *base, bool of_workers) {
+  double n = (double)(of_workers ? point->key.workers : point->key.ranks);
+  return 100 * scaling_efficiency(point, n, base, (double)(of_workers ? base->key.workers : base->key.ranks));
+}
+
+/* The median, and its interval through the same function: efficiency falls as time grows. */
+static interval value_of(const line *l, const scaling_point *point, view v) {
+  if (v == WAITS) {
+    interval wait = point->measure[SCALING_WAIT];
+    return (interval){wait.n, 100 * wait.median, 100 * wait.low, 100 * wait.high};
+  }
+  interval step = point->measure[SCALING_STEP_S];
+  if (v == STEP_TIME) return (interval){step.n, 1e3 * step.median, 1e3 * step.low, 1e3 * step.high};
+  double median = efficiency(point, l->base, v == OF_WORKERS);
+  return (interval){step.n, median, median * step.median / step.high, median * step.median / step.low};
+}
+
+/* Step time if all ranks were worth as much as those of base. */
+static double ideal_ms(const line *l, double ranks) {
+  double base_ms = 1e3 * l->base->measure[SCALING_STEP_S].median;
+  if (strcmp(l->base->key.kind, "weak") == 0) return base_ms;
+  return base_ms * (double)l->base->key.ranks / ranks;
+}
+
+static chart_panel panel_make(const figure *f, view v, int at) {
+  static const char *const titles[] = {"Median step, ms", "Efficiency, workers only, %", "Efficiency, all ranks, %",
+                                       "Workers' waits, %"};
+  double width = (PAGE_WIDTH - LEFT - PAGE_NAMES - (PANELS - 1) * GAP) / (double)PANELS;
+  chart_panel p = {.title = titles[v],
+                   .x_title = f->is_curvature   ? "curvature ranks"
+                              : v == OF_WORKERS ? "workers"
+                                                : "ranks",
+                   .left = LEFT + at * (width + GAP),
+                   .top = TOP,
+                   .width = width,
+                   .height = HEIGHT,
+                   .has_y_texts = true};
+  p.x.is_log = !f->is_curvature;
+  p.y.is_log = v == STEP_TIME && !f->is_curvature;
+  return p;
+}
+
+/* Ticks at the numbers of ranks that there are. */
+static void tick_add(chart_ticks *ticks, double value) {
+  for (int i = 0; i < ticks->n; i++)
+    if (ticks->value[i] == value) return;
+  if (ticks->n < CHART_TICKS_MAX) ticks->value[ticks->n++] = value;
+}
+
+/* Those that are too near to the one before stay without. */
+static void thin_ticks(const chart_axis *x, chart_ticks *ticks) {
+  int kept = 0;
+  for (int i = 1; i < ticks->n; i++)
+    for (int j = i; j > 0 && ticks->value[j - 1] > ticks->value[j]; j--) {
+      double larger = ticks->value[j - 1];
+      ticks->value[j - 1] = ticks->value[j], ticks->value[j] = larger;
+    }
+  for (int i = 0; i < ticks->n; i++)
+    if (kept == 0 || chart_place(x, ticks->value[i]) - chart_place(x, ticks->value[kept - 1]) > 18)
+      ticks->value[kept++] = ticks->value[i];
+  ticks->n = kept;
+}
+
+static void panel_fit(const figure *f, view v, chart_panel *p) {
+  chart_range x = chart_nothing, y = chart_nothing;
+  chart_ticks ticks = {.n = 0};
+  for (int i = 0; i < f->n_lines; i++)
+    for (int j = 0; j < f->line[i].n; j++) {
+      interval value = value_of(&f->line[i], f->line[i].point[j], v);
+      double at = x_of(f, f->line[i].point[j], v);
+      chart_range_add(&x, at);
+      chart_range_add(&y, value.low);
+      chart_range_add(&y, value.high);
+      if (v == STEP_TIME) chart_range_add(&y, 1e3 * f->line[i].point[j]->measure[SCALING_PREDICTED_S].median);
+      tick_add(&ticks, at);
+    }
+  if (!p->y.is_log) chart_range_add(&y, 0);
+  if (f->is_curvature) chart_range_add(&x, -0.25); /* its first point is 0, and stands free of the edge */
+  if (v == OF_WORKERS || v == OF_RANKS) chart_range_add(&y, 100);
+  chart_panel_fit(p, x, y);
+  chart_axis_fit(&p->x, x, 0.06);
+  thin_ticks(&p->x, &ticks);
+  p->x_ticks = ticks;
+}
+
+/* ---- drawing ---- */
+
+/* Of efficiencies 100 %; of step times a line for each method, from its base. */
+static void draw_ideal(markup *m, const figure *f, const chart_panel *p, view v) {
+  const chart_style grey = {CHART_GREY, 1};
+  double left = p->x_ticks.value[0], right = p->x_ticks.value[p->x_ticks.n - 1];
+  if (v == WAITS || (v == STEP_TIME && f->is_curvature)) return;
+  for (int i = 0; i < (v == STEP_TIME ? f->n_lines : 1); i++) {
+    const line *l = &f->line[i];
+    if (v == STEP_TIME && l->point[0] != l->base) continue; /* one line a method */
+    double from = v == STEP_TIME ? ideal_ms(l, left) : 100, to = v == STEP_TIME ? ideal_ms(l, right) : 100;
+    double top = fmax(chart_place(&p->y, to), p->top), bottom = fmin(top, p->top + p->height);
+    if (isfinite(bottom) && chart_place(&p->y, to) <= p->top + p->height)
+      chart_rule(m, chart_place(&p->x, left), chart_place(&p->y, from), chart_place(&p->x, right), bottom, grey);
+  }
+}
+
+static void draw_point(markup *m, const figure *f, const chart_panel *p, const line *l, const scaling_point *point,
+                       view v) {
+  char text[200];
+  interval value = value_of(l, point, v);
+  snprintf(text, sizeof text, "%s, %lld + %lld ranks: %.4g (%.4g to %.4g), %lld runs", l->name,
+           (long long)point->key.workers, (long long)point->key.curvature_ranks, value.median, value.low, value.high,
+           (long long)value.n);
+  chart_point(m, p, l->style, x_of(f, point, v), value.median, value.low, value.high, text);
+  double predicted = 1e3 * point->measure[SCALING_PREDICTED_S].median;
+  if (v == STEP_TIME)
+    chart_dot(m, chart_place(&p->x, x_of(f, point, v)), chart_place(&p->y, predicted), l->style, true, "predicted");
+}
+
+static double draw_line(markup *m, const figure *f, const chart_panel *p, const line *l, view v) {
+  double x[CHART_TICKS_MAX], y[CHART_TICKS_MAX], last = NAN;
+  for (int i = 0; i < l->n; i++) {
+    x[i] = x_of(f, l->point[i], v);
+    y[i] = value_of(l, l->point[i], v).median;
+    if (!isnan(chart_place(&p->y, y[i]))) last = chart_place(&p->y, y[i]);
+  }
+  chart_line(m, p, l->style, l->name, l->n, x, y);
+  for (int i = 0; i < l->n; i++) draw_point(m, f, p, l, l->point[i], v);
+  return last;
+}
+
+static void draw_panel(markup *m, const figure *f, view v, int at) {
+  chart_label label[SERIES_MAX];
+  chart_panel p = panel_make(f, v, at);
+  panel_fit(f, v, &p);
+  markup_put(m, "<g data-panel=\"%s\">\n", p.title);
+  chart_frame(m, &p);
+  draw_ideal(m, f, &p, v);
+  for (int i = 0; i < f->n_lines; i++)
+    label[i] = (chart_label){draw_line(m, f, &p, &f->line[i], v), f->line[i].name, f->line[i].style};
+  if (at == PANELS - 1)
+    chart_labels_write(m, label, f->n_lines, p.left + p.width + 10, PAGE_NAMES - 12, p.top + 4, p.top + p.height);
+  markup_put(m, "</g>\n");
+}
+
+static void table_row(markup *m, const figure *f, const scaling_point *point) {
+  const scaling_point *base = point;
+  for (int64_t i = f->n - 1; i >= 0; i--)
+    if (is_one_method(&f->first[i].key, &point->key)) base = &f->first[i];
+  const interval *step = &point->measure[SCALING_STEP_S];
+  const double cells[] = {(double)point->key.workers,
+                          (double)point->key.curvature_ranks,
+                          (double)point->key.hosts,
+                          (double)point->key.threads,
+                          (double)point->key.batch,
+                          (double)step->n,
+                          1e3 * step->median,
+                          1e3 * step->low,
+                          1e3 * step->high,
+                          1e3 * point->measure[SCALING_PREDICTED_S].median,
+                          efficiency(point, base, true),
+                          efficiency(point, base, false),
+                          100 * point->measure[SCALING_WAIT].median,
+                          point->measure[SCALING_CORE_S].median,
+                          point->measure[SCALING_TARGET_S].median,
+                          point->measure[SCALING_ACCURACY].median};
+  markup_put(m, "<tr>");
+  markup_element(m, "td", point->key.method);
+  for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) markup_number_cell(m, cells[i]);
+  markup_put(m, "</tr>\n");
+}
+
+static void scaling_table(page *p, const figure *f) {
+  static const char *const heads[] = {
+      "method",        "W",         "C",      "hosts",      "threads",        "batch",
+      "runs",          "step (ms)", "from",   "to",         "predicted (ms)", "workers only (%)",
+      "all ranks (%)", "wait (%)",  "core-s", "target (s)", "accuracy (%)",   NULL};
+  page_table_begin(p, "Numbers of the points", heads, 1);
+  for (int64_t i = 0; i < f->n; i++) table_row(p->out, f, &f->first[i]);
+  page_table_end(p);
+}
+
+static void base_caption(const figure *f, char *text, size_t size) {
+  size_t n = (size_t)snprintf(
+      text, size,
+      "Medians of runs, with the 95 %% interval of the median (bootstrap); open dots: predicted. Dashed: ideal. "
+      "100 %% is what a rank does in the smallest run: ");
+  for (int i = 0; i < f->n_lines && n < size; i++) {
+    const line *l = &f->line[i];
+    if (l->point[0] != l->base) continue;
+    n += (size_t)snprintf(text + n, size - n, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", l->base->key.method,
+                          (long long)l->base->key.workers, (long long)l->base->key.curvature_ranks);
+  }
+  if (n < size) snprintf(text + n, size - n, ".");
+}
+
+static void draw_figure(page *p, figure *f) {
+  char id[SCALING_TEXT_MAX + 40], title[2 * SCALING_TEXT_MAX + 40], caption[1200];
+  make_lines(f);
+  const scaling_key *key = &f->first->key;
+  snprintf(id, sizeof id, "scaling-%lld", (long long)(f->first - p->data->scaling.point));
+  snprintf(title, sizeof title, "Scaling, %s: %s", key->kind, key->network);
+  page_section_begin(p, id, title);
+  chart_begin(p->out, PAGE_WIDTH, TOP + HEIGHT + BOTTOM, title);
+  draw_panel(p->out, f, STEP_TIME, 0);
+  draw_panel(p->out, f, f->is_curvature ? WAITS : OF_WORKERS, 1);
+  draw_panel(p->out, f, OF_RANKS, 2);
+  chart_end(p->out);
+  base_caption(f, caption, sizeof caption);
+  page_caption(p, caption);
+  scaling_table(p, f);
+  page_section_end(p);
+}
+
+void page_scaling(page *p) {
+  const scaling *s = &p->data->scaling;
+  if (s->n_points == 0) {
+    page_missing(p, "Scaling and efficiency.", "Give the file of lines that bench/scale has written.");
+    return;
+  }
+  for (int64_t i = 0, next; i < s->n_points; i = next) {
+    const scaling_key *key = &s->point[i].key;
+    for (next = i + 1; next < s->n_points && strcmp(s->point[next].key.kind, key->kind) == 0 &&
+                       strcmp(s->point[next].key.network, key->network) == 0;)
+      next++;
+    figure f = {
+        .data = p->data, .first = &s->point[i], .n = next - i, .is_curvature = strcmp(key->kind, "curvature") == 0};
+    draw_figure(p, &f);
+  }
+}

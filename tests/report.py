@@ -1,0 +1,352 @@
+#!/usr/bin/env python3
+"""curvd report: pages of made-up runs are taken apart, and their lines turned back into numbers by the ticks beside them."""
+import argparse
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+
+from program import ENVIRONMENT, Failure, Run, check
+
+XHTML, SVG = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}"
+SUPERSCRIPTS = {"⁻": "-", **dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789"))}
+NASTY = "a<b>&\"quoted\" 'x' é"
+ALL_FIGURES = {"training", "stages", "spectra", "ranks", "service", "traffic", "prediction", "summary", "runs"}
+
+
+# ---- made-up runs ----
+
+
+def loss_at(seed, step):
+    return 2.5 * math.exp(-step / 60) + 0.1 + 0.02 * math.sin(step + 3 * seed)
+
+
+def stage(worker_s, curvature_s):
+    return {"wall_min_s": 0, "wall_mean_s": max(worker_s, curvature_s), "wall_max_s": 1, "worker_mean_s": worker_s,
+            "curvature_mean_s": curvature_s, "cpu_sum_s": 1}
+
+
+def end_record(steps):
+    pair = {"predicted_s": 0.002, "measured_s": 0.0025}
+    return {"kind": "end", "step": steps, "wall_s": 0.02 * steps, "cpu_s": 3.0, "waited_share": 0.04, "age_mean": 4.5, "age_p99": 9,
+            "age_max": 11, "curvature_busy": [0.3, 0.5], "curvature_busy_min": 0.3, "curvature_busy_max": 0.5,
+            "stages": {"forward": stage(0.4, 0), "backward": stage(0.8, 0), "refresh": stage(0, 0.7), "wait for workers": stage(0, 9)},
+            "sent_bytes": {"gradients": 40e6, "statistics": 20e6, "preconditioners": 10e6, "control": 5, "moved factors": 0},
+            "predicted": {"step_s": 0.018, "measured_step_s": 0.02, "stages": {"capture": pair, "refresh": pair}}}
+
+
+def run_records(seed, method="nystrom-kfac", steps=100, workers=3, curvature=1, layer="fc1"):
+    records = [{"kind": "run", "step": 0, "schema": 1, "version": "0", "method": method, "network": "20-10-5", "batch": 64, "seed": seed,
+                "workers": workers, "curvature_ranks": curvature, "threads": 2,
+                "environment": {"cpu": NASTY, "hosts": [{"name": "n1", "ranks": 4, "processors": "0-3"}]}}]
+    for step in range(10, steps + 1, 10):
+        wall_s = 0.02 * step * (1 + 0.01 * seed)
+        records.append({"kind": "step", "step": step, "loss": loss_at(seed, step), "lr": 0.1, "wall_s": wall_s})
+        if step % 50 == 0:
+            records.append({"kind": "epoch", "step": step, "epoch": step / 50, "test_loss": loss_at(seed, step) + 0.05,
+                            "test_accuracy": 80 + seed + step / 50, "wall_s": wall_s})
+            factor = {"n": 21, "eig_rank": 8, "age": 3, "trace": 10.0, "lambda_max": 4.0, "lambda_min": 0.5, "tau": 0.1, "missing_trace": 0.07}
+            records.append({"kind": "layer", "step": step, "layer": layer, "A": factor, "G": factor})
+    return records + [end_record(steps)]
+
+
+def write_run(folder, records, settings=None, tail=""):
+    os.makedirs(folder)
+    with open(os.path.join(folder, b"metrics.jsonl" if isinstance(folder, bytes) else "metrics.jsonl"), "w", encoding="utf-8") as f:
+        f.write("".join(json.dumps(r) + "\n" for r in records) + tail)
+    if settings is not None:
+        with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as f:
+            f.write("".join(f"{name}: {value}  # --{name}\n" for name, value in settings.items()))
+
+
+def scaling_line(kind, method, workers, curvature, step_s, repeat):
+    ranks = workers + curvature
+    return {"bench": "scale", "schema": 1, "kind": kind, "method": method, "network": "20-10-5", "seed": 1, "repeat": repeat,
+            "ranks": ranks, "workers": workers, "curvature_ranks": curvature, "hosts": 1, "threads": 1, "batch": 64, "steps": 10,
+            "wall_s": 10 * step_s, "core_s": 10 * step_s * ranks, "cpu_s": 1.0, "step_s": step_s, "step_p99_s": step_s,
+            "accuracy": None, "test_loss": 0.5, "target": None, "target_s": None, "predicted_step_s": None, "wait_share": 0.1,
+            "run": "r", "environment": {"cpu": NASTY}}
+
+
+# ---- a page, taken apart ----
+
+
+class Page:
+    def __init__(self, curvd, folder, *paths):
+        self.path = os.path.join(folder, "page.html")
+        self.output = curvd_says(curvd, 0, "report", "--output", self.path, *paths)
+        with open(self.path, "rb") as f:
+            self.bytes = f.read()
+        self.root = ElementTree.fromstring(self.bytes)  # expat refuses what is not well-formed
+        self.text = "".join(self.root.itertext())
+
+    def sections(self):
+        return {s.get("id") for s in self.root.iter(XHTML + "section")}
+
+    def panel(self, name):
+        found = [g for g in self.root.iter(SVG + "g") if g.get("data-panel") == name]
+        check(len(found) == 1, f"{len(found)} panels named {name!r}")
+        return found[0]
+
+    def rows(self, section, summary):
+        """Cells of the table with this summary, as texts."""
+        for s in self.root.iter(XHTML + "section"):
+            for details in s.iter(XHTML + "details") if s.get("id").startswith(section) else ():
+                if details.find(XHTML + "summary").text == summary:
+                    return [["".join(cell.itertext()) for cell in row] for row in details.iter(XHTML + "tr")][1:]
+        raise Failure(f"no table {summary!r} in {section}")
+
+
+def tick_value(text):
+    if text.startswith("10") and any(c in SUPERSCRIPTS for c in text):
+        return 10.0 ** int("".join(SUPERSCRIPTS[c] for c in text[2:]))
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1)
+    return float(text.rstrip("kMG")) * factor
+
+
+def axis_of(panel, is_x):
+    """(value -> pixel and back) from the outermost ticks; whether it is logarithmic is in the title, or seen from a third one."""
+    anchor, at = ("middle", "x") if is_x else ("end", "y")
+    texts = [t for t in panel.iter(SVG + "text") if t.get("text-anchor") == anchor and t.get("class") == "tick"]
+    ticks = [(tick_value(t.text), float(t.get(at)) - (0 if is_x else 3.8)) for t in texts if re.match(r"^[-\d.]+[kMG⁰-⁻¹²³]*$", t.text)]
+    check(len(ticks) >= 2, "an axis has fewer than two ticks")
+    (v0, p0), (v1, p1) = ticks[0], ticks[-1]
+    middle = ticks[len(ticks) // 2]
+    is_titled = not is_x and any((t.text or "").endswith(", logarithmic") for t in panel.iter(SVG + "text"))
+    is_even = not is_titled and abs(p0 + (middle[0] - v0) / (v1 - v0) * (p1 - p0) - middle[1]) < 0.05
+    if is_even:
+        return lambda p: v0 + (p - p0) / (p1 - p0) * (v1 - v0)
+    for value, place in ticks:
+        expected = p0 + math.log(value / v0) / math.log(v1 / v0) * (p1 - p0)
+        check(abs(expected - place) < 0.05, f"tick {value} of a logarithmic axis stands at {place}, not {expected}")
+    return lambda p: v0 * (v1 / v0) ** ((p - p0) / (p1 - p0))
+
+
+def points_of(element):
+    return [tuple(float(n) for n in pair.split(",")) for pair in element.get("points").split()]
+
+
+def line_of(panel, name, x_of, y_of):
+    found = [p for line in panel.iter(SVG + "polyline") if line.get("data-series") == name for p in points_of(line)]
+    check(found, f"no line of {name!r}")
+    return [(x_of(x), y_of(y)) for x, y in found]
+
+
+def check_points(found, expected, what):
+    check(len(found) == len(expected), f"{what}: {len(found)} points, not {len(expected)}")
+    x_span = max(x for x, _ in expected) - min(x for x, _ in expected)
+    largest = max(abs(y) for _, y in expected)
+    for (x, y), (wanted_x, wanted_y) in zip(found, expected):
+        # pixels are written to 0.01 of some 200, ticks, too
+        check(abs(x - wanted_x) < 3e-4 * x_span and abs(y - wanted_y) < 3e-4 * largest, f"{what}: ({x}, {y}), not ({wanted_x}, {wanted_y})")
+
+
+def curvd_says(curvd, code, *words):
+    """stdout of a command that ends with this code; of one that fails stderr."""
+    done = subprocess.run([curvd, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60,
+                          env={**os.environ, **ENVIRONMENT})
+    out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    check(done.returncode == code, f"curvd {words[:3]}...: code {done.returncode}, not {code}: {err}{out}")
+    check(code != 0 or err == "", f"curvd {words[0]} writes to stderr: {err}")
+    return err if code else out
+
+
+# ---- tests ----
+
+
+def test_numbers(curvd, folder):
+    """Medians and bands of three seeds, against steps, seconds and core-seconds."""
+    for seed in (1, 2, 3):
+        write_run(f"{folder}/s{seed}", run_records(seed), {"method": "nystrom-kfac", "seed": seed, "run_dir": f"s{seed}"})
+    page = Page(curvd, folder, *(f"{folder}/s{seed}" for seed in (1, 2, 3)))
+    check("3 runs of 1 configuration." in page.text, "seeds are not one configuration")
+    steps = range(10, 101, 10)
+    losses = [statistics.median(loss_at(seed, step) for seed in (1, 2, 3)) for step in steps]
+    walls = [statistics.median(0.02 * step * (1 + 0.01 * seed) for seed in (1, 2, 3)) for step in steps]
+    first = page.panel("Training loss, steps")
+    y_of = axis_of(first, False)
+    for against, xs in (("steps", steps), ("seconds", walls), ("core-seconds, of all ranks", [8 * w for w in walls])):
+        panel = page.panel("Training loss, " + against)
+        found = line_of(panel, "nystrom-kfac", axis_of(panel, True), y_of)
+        check_points(found, list(zip(xs, losses)), against)
+    band = points_of(next(first.iter(SVG + "polygon")))
+    x_of = axis_of(first, True)
+    ends = [min(loss_at(s, step) for s in (1, 2, 3)) for step in steps], [max(loss_at(s, step) for s in (1, 2, 3)) for step in steps]
+    check_points([(x_of(x), y_of(y)) for x, y in band], list(zip([*steps, *reversed(steps)], ends[0] + ends[1][::-1])), "band")
+    panel = page.panel("Test accuracy, %, steps")
+    check_points(line_of(panel, "nystrom-kfac", axis_of(panel, True), axis_of(panel, False)), [(50, 83), (100, 84)], "accuracy")
+    check(page.sections() == ALL_FIGURES | {"missing"}, f"sections {sorted(page.sections())}")
+
+
+def test_stages(curvd, folder):
+    """ms of a step by role; curvature ranks' waits end with the step, as evaluations are no part of it."""
+    write_run(f"{folder}/s1", run_records(1))
+    page = Page(curvd, folder, f"{folder}/s1")
+    rows = {(row[1], row[2]): float(row[3]) for row in page.rows("stages", "Numbers of the stages")}
+    expected = {("workers", "forward"): 4, ("workers", "backward"): 8, ("workers", "anything else"): 8,
+                ("curvature ranks", "refresh"): 7, ("curvature ranks", "wait for workers"): 13}
+    check(rows.keys() == expected.keys() and all(abs(rows[k] - v) < 1e-3 for k, v in expected.items()), f"stages {rows}")
+    sent = page.rows("traffic", "Numbers of the bytes, of a mean step")[0]
+    check(sent[1:4] == ["0.4", "0.2", "0.1"], f"bytes {sent}")
+    ages = page.rows("service", "Numbers of ages and waits")[0]
+    check(ages[1:] == ["4.5", "9", "11", "4.00", "30.0", "50.0"], f"ages {ages}")
+    predicted = page.rows("prediction", "Numbers predicted and measured, of a mean step")
+    check(predicted[0][1:] == ["step", "18", "20", "1.111"], f"prediction {predicted[0]}")
+    layer = page.rows("spectra", "Last values of all factors, of the first run of each configuration")[0]
+    check(layer[1:] == ["fc1", "A", "21", "8", "2.5", "4", "0.5", "0.1", "10", "7.00", "3"], f"layer {layer}")
+
+
+def test_scaling(curvd, folder):
+    """Efficiencies by hand: 40 ms on 1 rank, 20 ms on 2 workers + 1."""
+    lines = [scaling_line("strong", "m", 1, 0, 0.04 + 0.001 * d, d) for d in (-1, 0, 1)]
+    lines += [scaling_line("strong", "m", 2, 1, 0.02, d) for d in range(3)]
+    lines += [scaling_line("strong", "m", 4, 1, 0.0125, d) for d in range(3)]
+    with open(f"{folder}/scale.jsonl", "w", encoding="utf-8") as f:
+        f.write("".join(json.dumps(line) + "\n" for line in lines))
+    page = Page(curvd, folder, f"{folder}/scale.jsonl")
+    rows = page.rows("scaling", "Numbers of the points")
+    check([row[6:10] for row in rows] == [["3", "40", "39", "41"], ["3", "20", "20", "20"], ["3", "12.5", "12.5", "12.5"]], f"points {rows}")
+    efficiency = [(float(row[11]), float(row[12])) for row in rows]
+    for (workers, ranks), wanted in zip(efficiency, ((100, 100), (100, 200 / 3), (80, 64))):
+        check(abs(workers - wanted[0]) < 0.05 and abs(ranks - wanted[1]) < 0.05, f"efficiencies {efficiency}")
+    panel = page.panel("Efficiency, all ranks, %")
+    found = line_of(panel, "m, C = 1", axis_of(panel, True), axis_of(panel, False))
+    check_points(found, [(3, 200 / 3), (5, 64)], "efficiency")
+    check({"missing", "runs"} <= page.sections() and "training" not in page.sections(), f"sections {page.sections()}")
+    for words in ("Loss and accuracy.", "Where a step goes.", "Spectra", "Ages and waits.", "Bytes by kind.", "Predicted against"):
+        check(words in page.text, f"nothing says that {words!r} is missing")
+
+
+def test_nothing_from_outside(curvd, folder):
+    """Names that try to be markup stay text; nothing is loaded; the same runs give the same bytes."""
+    write_run(f"{folder}/{NASTY}", run_records(1, method="</title><script>alert(1)</script>", layer=NASTY), {"network": NASTY})
+    write_run(f"{folder}/latin-".encode() + b"\xe9\xff", run_records(2))
+    page = Page(curvd, folder, f"{folder}/{NASTY}", os.fsencode(f"{folder}/latin-") + b"\xe9\xff")
+    tags = {element.tag.rpartition("}")[2] for element in page.root.iter()}
+    check(not tags & {"script", "link", "img", "iframe", "object", "image", "use", "a", "foreignObject"}, f"elements {sorted(tags)}")
+    for element in page.root.iter():
+        outside = [k for k, v in element.attrib.items() if k.lower().startswith(("on", "href", "src", "{")) or "url(" in v]
+        check(not outside, f"attributes {outside} of {element.tag}")
+    style = page.root.find(f"{XHTML}head/{XHTML}style").text
+    check("url(" not in style and "@import" not in style, "the style loads something")
+    check(NASTY in page.text and "</title><script>alert(1)</script>" in page.text, "names are not shown as they are")
+    check("latin-\ufffd\ufffd" in page.text, "bytes that are no UTF-8 are not replaced")
+    check("prefers-color-scheme: dark" in style and "@media print" in style, "no looks for dark screens and paper")
+    before = page.bytes
+    check(Page(curvd, folder, f"{folder}/{NASTY}", os.fsencode(f"{folder}/latin-") + b"\xe9\xff").bytes == before, "two pages differ")
+
+
+def test_configurations(curvd, folder):
+    """What tells configurations of one method apart stands in their names; seeds and folders do not."""
+    for name, staleness, seed in (("a", 0, 1), ("b", 5, 1), ("c", 5, 2)):
+        write_run(f"{folder}/{name}", run_records(seed), {"staleness": staleness, "seed": seed, "run_dir": name})
+    write_run(f"{folder}/d", run_records(1, method="sgd", workers=1, curvature=0), {"seed": 1})
+    page = Page(curvd, folder, *(f"{folder}/{name}" for name in "abcd"))
+    check("4 runs of 3 configurations." in page.text, "not three configurations")
+    names = {line.get("data-series") for line in page.panel("Training loss, steps").iter(SVG + "polyline")}
+    check(names == {"nystrom-kfac, staleness 0", "nystrom-kfac, staleness 5", "sgd"}, f"names {names}")
+    colours = {line.get("data-series"): line.get("stroke") for line in page.panel("Training loss, steps").iter(SVG + "polyline")}
+    check(len(set(colours.values())) == 3, f"colours {colours}")
+
+
+def test_broken_off(curvd, folder):
+    """A run that was killed while it wrote, and one that was resumed."""
+    records = run_records(1)[:-1]
+    write_run(f"{folder}/cut", records, tail='{"kind":"step","st')
+    page = Page(curvd, folder, f"{folder}/cut")
+    check("was cut off" in page.output and "was cut off" in page.text and "no record of its end" in page.text, "nothing tells that it was cut")
+    again = [{**records[0], "workers": 1, "curvature_ranks": 0}] + [{**r, "loss": 7.0} for r in records[5:] if r["kind"] == "step"]
+    write_run(f"{folder}/again", records + again)
+    page = Page(curvd, folder, f"{folder}/again")
+    panel = page.panel("Training loss, steps")
+    found = line_of(panel, "nystrom-kfac", axis_of(panel, True), axis_of(panel, False))
+    expected = [(s, loss_at(1, s)) for s in range(10, 101, 10) if s < again[1]["step"]] + [(r["step"], 7.0) for r in again[1:]]
+    check_points(found, expected, "resumed")
+    check("was resumed" in page.text, "nothing tells that it was resumed")
+
+
+def test_refusals(curvd, folder):
+    """One sentence and a code; nothing is written."""
+    write_run(f"{folder}/good", run_records(1))
+    write_run(f"{folder}/bad", run_records(1)[:3], tail="{]\n{}\n")
+    os.makedirs(f"{folder}/empty")
+    with open(f"{folder}/bad.jsonl", "w", encoding="utf-8") as f:
+        f.write(json.dumps(scaling_line("strong", "m", 1, 0, 0.1, 0)) + "\n" + '{"bench":"scale","schema":1,"ranks":-1}\n')
+    os.mkfifo(f"{folder}/pipe")
+    out = f"{folder}/p.html"
+    cases = [(2, (), "a path is missing"), (2, (f"{folder}/good", "--outptu", out), "unknown option '--outptu'"),
+             (2, (f"{folder}/good", "--output"), "a value is missing"),
+             (2, (f"{folder}/good", "--output", f"{folder}/good/metrics.jsonl"), "does not end in .html"),
+             (3, (f"{folder}/none", "--output", out), "No such file"), (3, (f"{folder}/empty", "--output", out), "no metrics.jsonl in it"),
+             (3, (f"{folder}/bad", "--output", out), "metrics.jsonl:4: no JSON object"),
+             (3, (f"{folder}/bad.jsonl", "--output", out), 'bad.jsonl:2: "ranks" is missing or out of range'),
+             (3, (f"{folder}/pipe", "--output", out), "no regular file"), (3, ("/dev/null", "--output", out), "no regular file"),
+             (3, (f"{folder}/good", "--output", f"{folder}/none/p.html"), "No such file or directory; choose another place")]
+    for code, words, sentence in cases:
+        said = curvd_says(curvd, code, "report", *words)
+        check(sentence in said and said.startswith("curvd: ") and said.count("\n") == 1, f"{words[-1:]} says {said!r}, not {sentence!r}")
+        check(not os.path.exists(out) and not os.path.exists(out + ".part"), "a page is left behind")
+    check("curvd report [--output FILE.html] PATH..." in curvd_says(curvd, 0, "report", "--help"), "no help")
+
+
+def test_long_run(curvd, folder):
+    """100 000 records make a page of a size that a browser opens."""
+    records = run_records(1)[:1] + [{"kind": "step", "step": s, "loss": 1 + 1 / s, "wall_s": s} for s in range(1, 100001)]
+    write_run(f"{folder}/long", records)
+    page = Page(curvd, folder, f"{folder}/long")
+    check(len(page.bytes) < 200000, f"{len(page.bytes)} bytes")
+    points = sum(len(points_of(line)) for line in page.panel("Training loss, steps").iter(SVG + "polyline"))
+    check(400 <= points <= 800, f"{points} points")
+
+
+def test_real_run(curvd, folder, mpiexec):
+    """Two workers and a curvature rank: every figure that runs can fill is there."""
+    options = {"data": "teacher", "teacher_samples": 2000, "network": "20-30-5", "batch": 50, "epochs": 2, "eval_every": 0.5, "log_every": 5,
+               "method": "nystrom-kfac", "curvature_ranks": 1, "staleness": 2, "factor_update_steps": 2, "inv_update_steps": 4,
+               "eig_rank": 8, "run_dir": f"{folder}/real"}
+    code = Run(curvd, mpiexec, 3, options, f"{folder}/log").end()
+    check(code == 0, f"the run ends with {code}")
+    with open(f"{folder}/real/metrics.jsonl", encoding="utf-8") as f:
+        records = [json.loads(line) for line in f]
+    begin, end = records[0], records[-1]
+    places = begin["environment"]["hosts"]
+    check(sum(p["ranks"] for p in places) == 3 and places[0]["name"] == os.uname().nodename, f"hosts {places}")
+    check(begin["threads"] == 1 and begin["first_step"] == 0, "threads or first_step are wrong")
+    sums = {role: sum(s[role] for name, s in end["stages"].items() if name != "evaluate") for role in ("worker_mean_s", "curvature_mean_s")}
+    check(0 < sums["worker_mean_s"] <= 1.05 * end["wall_s"], f"workers' stages {sums} of {end['wall_s']} s")
+    check(end["stages"]["forward"]["curvature_mean_s"] == 0 and end["stages"]["refresh"]["curvature_mean_s"] > 0, "roles are mixed")
+    page = Page(curvd, folder, f"{folder}/real")
+    check(page.sections() == ALL_FIGURES | {"missing"}, f"sections {sorted(page.sections())}")
+    panel = page.panel("Training loss, steps")
+    expected = [(r["step"], r["loss"]) for r in records if r["kind"] == "step"]
+    check_points(line_of(panel, "nystrom-kfac", axis_of(panel, True), axis_of(panel, False)), expected, "a real run's loss")
+    check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
+
+
+TESTS = (test_numbers, test_stages, test_scaling, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("curvd")
+    parser.add_argument("--mpiexec", default="mpirun")
+    arguments = parser.parse_args()
+    failed = 0
+    for test in (*TESTS, test_real_run):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                test(arguments.curvd, folder, *([arguments.mpiexec] if test is test_real_run else []))
+                print(f"{test.__name__}: ok", flush=True)
+            except Failure as failure:
+                failed += 1
+                print(f"{test.__name__}: {failure}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
