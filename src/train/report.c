@@ -131,6 +131,7 @@ typedef struct rank_numbers {
   double transfer_s, exposed_s;
   double sent_bytes[CURVD_TRAFFICS];
   double memory_bytes[CV_MEMORY_KINDS], memory_peak_bytes;
+  char host[MPI_MAX_PROCESSOR_NAME];
 } rank_numbers;
 
 static rank_numbers numbers_of(const trainer *t) {
@@ -155,6 +156,8 @@ static rank_numbers numbers_of(const trainer *t) {
     mine.memory_bytes[i] = (double)t->memory.bytes[i] + (i < CURVD_MEMORIES ? (double)metrics.memory_bytes[i] : 0);
   }
   mine.memory_peak_bytes = (double)t->memory.peak_bytes + (double)metrics.memory_peak_bytes;
+  int length = 0;
+  MPI_Get_processor_name(mine.host, &length);
   return mine;
 }
 
@@ -360,8 +363,20 @@ static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
   return m;
 }
 
+/* Names in the order of the ranks, each once: the ranks of a host mostly follow each other, but need not. */
+static json_t *hosts_of(const rank_numbers *rank, int n_ranks) {
+  json_t *hosts = json_array();
+  for (int r = 0; r < n_ranks; r++) {
+    bool is_known = r > 0 && strcmp(rank[r].host, rank[r - 1].host) == 0;
+    for (size_t i = 0; i < json_array_size(hosts) && !is_known; i++)
+      is_known = strcmp(json_string_value(json_array_get(hosts, i)), rank[r].host) == 0;
+    if (!is_known) json_array_append_new(hosts, json_string(rank[r].host));
+  }
+  return hosts;
+}
+
 static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
-                      const train_goal *goal) {
+                      const train_goal *goal, step_times *times) {
   double cpu = 0;
   for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
   json_t *record = run_record_new("end", t->step);
@@ -379,6 +394,9 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);
   run_record_real(record, "cpu_s", cpu);
+  run_record_real(record, "step_median_s", step_times_quantile(times, times->n, 0.5));
+  run_record_real(record, "step_p99_s", step_times_quantile(times, times->n, 0.99));
+  json_object_set_new(record, "hosts", hosts_of(rank, t->n_ranks));
   json_object_set_new(record, "target_reached", json_boolean(goal->is_reached));
   run_record(out, record);
   if (goal->is_reached) run_line(out, "target accuracy reached in step %lld", (long long)goal->step);
@@ -387,8 +405,8 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   run_line(out, "run folder %s", out->folder);
 }
 
-void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal) {
+void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal, step_times *times) {
   rank_numbers *all = gather(t);
-  if (all) write_end(t, all, out, score, goal);
+  if (all) write_end(t, all, out, score, goal, times);
   free(all);
 }
