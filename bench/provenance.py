@@ -6,11 +6,15 @@ import os
 import platform
 import re
 
-from common import ROOT, commit, machine, shown
+from common import ROOT, commit, environment, machine, shown
+from train_run import command
 
 VARIABLES = re.compile(r"(SLURM|OMPI_MCA|PMIX_MCA|PRTE_MCA|OMP|GOMP|OPENBLAS|MKL|DNNL|ONEDNN)_|CURVD_DATA_DIR$")
 SECRETS = re.compile(r"JWT|TOKEN|PASSWORD|KEY")
-CACHE = re.compile(r"^(CMAKE_BUILD_TYPE|CMAKE_C_COMPILER|CMAKE_C_FLAGS|CMAKE_C_FLAGS_RELEASE|CURVD_\w+):\w+=(.*)$", re.MULTILINE)
+CACHE = re.compile(r"^(CMAKE_BUILD_TYPE|CMAKE_C_COMPILER|CURVD_\w+):\w+=(.*)$", re.MULTILINE)
+# of the program's main file: the cache does not have what CMakeLists.txt adds
+FLAGS = (("build.ninja", r"^build CMakeFiles/curvd\.dir/src/train/main\.c\.o:(?:.*\n)(?:  .*\n)*?  FLAGS = (.*)$"),
+         ("CMakeFiles/curvd.dir/flags.make", r"^C_FLAGS = (.*)$"))
 
 
 def text_of(path):
@@ -35,7 +39,8 @@ def build_of(folder):
     for name in ("ID", "VERSION"):
         found = re.search(rf'set\(CMAKE_C_COMPILER_{name} "(.*)"\)', text_of(about) or "")
         cache[f"CMAKE_C_COMPILER_{name}"] = found.group(1) if found else None
-    return cache
+    found = [re.search(pattern, text_of(os.path.join(folder, name)) or "", re.MULTILINE) for name, pattern in FLAGS]
+    return cache | {"flags": next((f.group(1).strip() for f in found if f), None)}
 
 
 def config_hash(path):
@@ -54,12 +59,13 @@ def machine_state():
             "kernel": platform.release(), "load_before": os.getloadavg()[0]}
 
 
-def environment_of(words, build, folder, run, end, before):
-    """words: the command; run, end: records of metrics.jsonl; before: machine_state before the run."""
+def environment_of(request, folder, run, end, before):
+    """run, end: records of metrics.jsonl; before: machine_state before the run."""
     config = os.path.join(folder, "config.yaml")
-    kept = {name: value for name, value in sorted(os.environ.items()) if VARIABLES.match(name) and not SECRETS.search(name)}
-    return {"command": shown(words), "config": config, "config_hash": config_hash(config), "commit": commit(),
-            "version": run["version"], "libraries": run["build"], "build": build_of(build), "hosts": end["hosts"],
+    kept = {name: value for name, value in sorted(environment(request.threads).items())
+            if VARIABLES.match(name) and not SECRETS.search(name)}
+    return {"command": shown(command(request, folder)), "config": config, "config_hash": config_hash(config), "commit": commit(),
+            "version": run["version"], "libraries": run["build"], "build": build_of(request.build), "hosts": end["hosts"],
             **before, "scheduler": {name: value for name, value in kept.items() if name.startswith("SLURM_")},
             "variables": {name: value for name, value in kept.items() if not name.startswith("SLURM_")},
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}

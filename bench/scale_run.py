@@ -99,9 +99,8 @@ def measure(run, given, built):
         raise Refused(f"{run.name()}: {run_record['curvature_ranks']} curvature ranks ran")
     if built_at(given.build) != built:
         raise Misused(f"programs in {given.build} were built anew while they were measured: begin again, with another --output")
-    environment = environment_of(command(request, folder), given.build, folder, run_record, end, before)
-    line = line_of(run, folder, run_record, end, evaluations)
-    return line | {"target": given.target or None, "environment": environment | {"key": key_of(run, given)}}
+    told = environment_of(request, folder, run_record, end, before) | {"key": key_of(run, given)}
+    return line_of(run, folder, run_record, end, evaluations) | {"target": given.target or None, "environment": told}
 
 
 def tell(line):

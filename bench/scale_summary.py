@@ -137,11 +137,12 @@ def scaling_table(key, lines):
 def legend(lines):
     fewest = min(len(g) for g in grouped(lines, lambda line: (table_key(line), *(line[name] for name in POINT))).values())
     said = ["ranks: workers+curvature ranks; * more threads than cores, which shows how ranks share them, not how they scale",
-            "step ms: wall clock of a run over its steps, evaluation left out; median step and p99: of single steps, the first included",
+            "step ms: wall clock of a run over its steps, evaluation left out; median step, p99: of single steps, with the first",
             "eff.: speed-up over the base for each worker, and for each rank, curvature ranks counted; ~: no difference shown",
             "core-s: ranks x threads x wall clock; predicted: the model's step against the measured one"]
     if 1 < fewest < 6:
-        said.append(f"intervals of {fewest} runs are their range, which holds the true median in {100 * range_coverage(fewest):.0f} % of cases")
+        chance = 100 * range_coverage(fewest)
+        said.append(f"intervals of {fewest} runs are their range, which holds the true median in {chance:.0f} % of cases")
     commits = sorted({line["environment"].get("commit", "?") for line in lines})
     machines = sorted({line["environment"].get("machine", "?") for line in lines})
     return said + [f"commit {', '.join(commits)}; {'; '.join(machines)}"]

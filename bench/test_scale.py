@@ -29,6 +29,7 @@ from program import session_of  # noqa: E402
 from progress import clock, time_left  # noqa: E402
 from scale_points import Point, points, runs  # noqa: E402
 from scale_summary import efficiencies, summary  # noqa: E402
+from train_run import Request  # noqa: E402
 
 BUILD = os.environ.get("CURVD_BENCH_BUILD", "build")
 SCALE = os.path.join(ROOT, "bench", "scale")
@@ -224,9 +225,10 @@ class Provenance(unittest.TestCase):
     def test_variables_without_secrets(self):
         seen = {"SLURM_JOB_ID": "7", "SLURM_JWT": "secret", "OMPI_MCA_pml": "ob1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/root"}
         with mock.patch.dict(os.environ, seen, clear=True):
-            told = provenance.environment_of(["curvd"], BUILD, "/nowhere", {"version": "1", "build": "b"}, {"hosts": ["n"]}, {})
-        self.assertEqual((told["scheduler"], told["variables"]),
-                         ({"SLURM_JOB_ID": "7"}, {"OMPI_MCA_pml": "ob1", "OPENBLAS_NUM_THREADS": "1"}))
+            told = provenance.environment_of(Request("sgd", 1, threads=3, build=BUILD), "/nowhere", {"version": "1", "build": "b"},
+                                             {"hosts": ["n"]}, {})
+        self.assertEqual((told["scheduler"], told["variables"]["OMPI_MCA_pml"]), ({"SLURM_JOB_ID": "7"}, "ob1"))
+        self.assertEqual({told["variables"][name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}, {"3"})
         self.assertNotIn("secret", json.dumps(told))
 
     def test_choice_of_several(self):
@@ -279,6 +281,7 @@ class Program(unittest.TestCase):
         self.assertEqual((saved["target"], saved["target_s"]), (99.9, None))
         told = saved["environment"]
         self.assertEqual(told["build"]["CMAKE_C_COMPILER_ID"], "GNU")
+        self.assertIn("-Wshadow", told["build"]["flags"])
         self.assertIn("Open MPI", told["libraries"])
         self.assertEqual(len(told["hosts"]), 1)
         with open(os.path.join(saved["run"], "metrics.jsonl"), encoding="utf-8") as file:
