@@ -2,6 +2,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import shlex
 
 from train_run import FIRST_ORDER, MPI_FLAGS, Request, command
@@ -81,10 +83,16 @@ def runs(given, chosen):
 # ---- commands ----
 
 
+def nodes_words(ranks):
+    """By itself srun puts few ranks on all nodes of the job; here as many on each as the job's own tasks would be."""
+    tasks, nodes = (int(os.environ.get(name, 0)) for name in ("SLURM_NTASKS", "SLURM_JOB_NUM_NODES"))
+    return ["-N", str(min(nodes, math.ceil(ranks / math.ceil(tasks / nodes))))] if tasks and nodes else []
+
+
 def launch_words(given, ranks):
     """What starts so many ranks. All points start alike, also one of one rank: what binds ranks binds all."""
     if given.launcher == "srun":
-        return ["srun", "--mpi=pmix", "-n", str(ranks), "-c", str(given.threads), "--cpu-bind=cores",
+        return ["srun", "--mpi=pmix", "-n", str(ranks), *nodes_words(ranks), "-c", str(given.threads), "--cpu-bind=cores",
                 *shlex.split(given.srun_flags or "")]
     words = ["mpirun", "-n", str(ranks)]
     if given.hosts:

@@ -94,6 +94,13 @@ class Points(unittest.TestCase):
         self.assertEqual(words(options(launcher="srun", threads=4, srun_flags="--mem 1G"), 2),
                          ["srun", "--mpi=pmix", "-n", "2", "-c", "4", "--cpu-bind=cores", "--mem", "1G"])
 
+    def test_ranks_fill_node_after_node(self):
+        # 7 tasks on 3 nodes: up to 3 on each
+        with mock.patch.dict(os.environ, {"SLURM_NTASKS": "7", "SLURM_JOB_NUM_NODES": "3"}):
+            nodes = [scale_points.nodes_words(ranks) for ranks in (1, 3, 4, 7, 12)]
+            self.assertIn("-N 2", " ".join(scale_points.launch_words(options(launcher="srun"), 4)))
+        self.assertEqual(nodes, [["-N", n] for n in ("1", "1", "2", "3", "3")])
+
     def test_keys_tell_runs_apart(self):
         with mock.patch.object(scale_points, "command", lambda request, folder: [str(request)]):
             given = options(seeds=2)
