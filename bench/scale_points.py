@@ -107,7 +107,8 @@ def request_of(run, given):
     more = (["--lr", p.lr] if p.lr else []) + (["--validation-images", str(LEFT_OUT)] if p.kind == "tune" else [])
     return Request(method=p.method, seed=run.seed, network=p.network, batch=p.batch, epochs=given.epochs or 1, steps=given.steps,
                    eval_every=given.eval_every, target=given.target, ranks=p.ranks, curvature_ranks=p.curvature_ranks,
-                   threads=p.threads, launch=launch_words(given, p.ranks), build=given.build, more=more + given.more)
+                   threads=p.threads, launch=launch_words(given, p.ranks), build=given.build,
+                   must_learn=p.kind != "tune", more=more + given.more)
 
 
 def key_of(run, given):

@@ -11,6 +11,7 @@ from scale_points import folder_name, key_of, request_of
 from train_run import Failed, check, command, start_in
 
 EXIT_USAGE = 2  # of curvd: wrong options, which no other run would like better
+EXIT_NOT_FINITE = 5  # the loss was not finite: a rate that is too large, which is what tuning wants to know
 
 
 def lines_saved(path):
@@ -73,39 +74,55 @@ def free_folder(path):
     return name
 
 
-def line_of(run, folder, run_record, end, evaluations):
+def line_of(run, given, folder, run_record, end, evaluations):
     p = run.point
     predicted = end.get("predicted") or {}
-    line = {
-        "bench": "tune" if p.kind == "tune" else "scale", "schema": 1, "kind": p.kind, "method": p.method,
-        "network": p.network, "seed": run.seed, "repeat": run.repeat, "ranks": p.ranks, "workers": run_record["workers"],
+    return {
+        "bench": "scale", "schema": 1, "kind": p.kind, "method": p.method, "network": p.network, "seed": run.seed,
+        "repeat": run.repeat, "ranks": p.ranks, "workers": run_record["workers"],
         "curvature_ranks": run_record["curvature_ranks"], "hosts": len(end["hosts"]), "threads": p.threads, "batch": p.batch,
         "steps": end["step"], "wall_s": end["wall_s"], "core_s": p.ranks * p.threads * end["wall_s"], "cpu_s": end["cpu_s"],
         "step_s": end["step_median_s"], "step_p99_s": end["step_p99_s"], "accuracy": end["test_accuracy"],
-        "test_loss": end["test_loss"], "target": None, "target_s": None, "predicted_step_s": predicted.get("step_s"),
-        "wait_share": end["waited_share"], "run": folder,
+        "test_loss": end["test_loss"], "target": given.target or None,
+        "target_s": evaluations[-1]["wall_s"] if end["target_reached"] else None,
+        "predicted_step_s": predicted.get("step_s"), "wait_share": end["waited_share"], "run": folder,
     }
-    if end["target_reached"]:
-        line["target_s"] = evaluations[-1]["wall_s"]
-    return line | ({"lr": p.lr} if p.kind == "tune" else {})
+
+
+def line_of_rate(run, folder, run_record, end):
+    p = run.point
+    return {
+        "bench": "tune", "schema": 1, "kind": p.kind, "method": p.method, "network": p.network, "seed": run.seed,
+        "repeat": run.repeat, "batch": p.batch, "lr": p.lr, "steps": run_record["total_steps"],
+        "accuracy": end and end["test_accuracy"], "test_loss": end and end["test_loss"], "is_finite": end is not None,
+        "run": folder,
+    }
 
 
 def measure(run, given, built):
     """The line of a checked run. Refused when it did not do what was asked; built: the programs as they were at first."""
-    request, before = request_of(run, given), machine_state()
+    request, before, is_tuning = request_of(run, given), machine_state(), run.point.kind == "tune"
     folder = free_folder(os.path.join(given.folder, folder_name(run, given)))
-    run_record, end, _, evaluations = check(request, start_in(folder, request))
+    try:
+        run_record, end, _, evaluations = check(request, start_in(folder, request))
+    except Failed as failed:
+        if not is_tuning or failed.exit_code != EXIT_NOT_FINITE:
+            raise
+        run_record, end, evaluations = lines_saved(os.path.join(folder, "metrics.jsonl"))[0], None, []
     if run_record["curvature_ranks"] != run.point.curvature_ranks:
         raise Refused(f"{run.name()}: {run_record['curvature_ranks']} curvature ranks ran")
     if built_at(given.build) != built:
         raise Misused(f"programs in {given.build} were built anew while they were measured: begin again, with another --output")
-    told = environment_of(request, folder, run_record, end, before) | {"key": key_of(run, given)}
-    return line_of(run, folder, run_record, end, evaluations) | {"target": given.target or None, "environment": told}
+    told = environment_of(request, folder, run_record, end["hosts"] if end else [], before) | {"key": key_of(run, given)}
+    line = line_of_rate(run, folder, run_record, end) if is_tuning else line_of(run, given, folder, run_record, end, evaluations)
+    return line | {"environment": told}
 
 
 def tell(line):
-    accuracy = "" if line["accuracy"] is None else f", {line['accuracy']:.2f} %"
-    say(f"bench/scale:   {1e3 * line['wall_s'] / line['steps']:.3g} ms a step{accuracy}")
+    said = [f"{1e3 * line['wall_s'] / line['steps']:.3g} ms a step"] if "wall_s" in line else []
+    said += [] if line["accuracy"] is None else [f"{line['accuracy']:.2f} %"]
+    said += [] if line.get("is_finite", True) else ["the loss was not finite"]
+    say(f"bench/scale:   {', '.join(said)}")
 
 
 def run_all(given, wanted):

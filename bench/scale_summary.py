@@ -1,5 +1,6 @@
 """The table of a scaling benchmark. Every number of a point is a median over its runs; a ratio is one of two medians."""
 import itertools
+import math
 import statistics
 
 from statistics_of_runs import differ, interval, range_coverage
@@ -153,8 +154,17 @@ def legend(lines):
 
 def score(lines):
     """The larger the better."""
+    if not all(line["is_finite"] for line in lines):
+        return -math.inf
     accuracy = middle(lines, "accuracy")
     return -middle(lines, "test_loss") if accuracy is None else accuracy
+
+
+def rate_cells(lines):
+    lost = sum(not line["is_finite"] for line in lines)
+    if lost:
+        return [str(len(lines)), "-", f"not finite in {lost}"]
+    return [str(len(lines)), digits(middle(lines, "accuracy"), "{:.2f}"), digits(middle(lines, "test_loss"))]
 
 
 def advice(method, rates):
@@ -170,8 +180,7 @@ def tuning_table(key, lines):
     rows, best, said = [["method", "lr", "runs", "accuracy", "loss"]], {}, []
     for method, of_method in methods.items():
         rates = grouped(of_method, lambda line: line["lr"])
-        rows += [[method, rate, str(len(some)), digits(middle(some, "accuracy"), "{:.2f}"), digits(middle(some, "test_loss"))]
-                 for rate, some in rates.items()]
+        rows += [[method, rate, *rate_cells(some)] for rate, some in rates.items()]
         best[method], sentence = advice(method, rates)
         said.append(sentence)
     return "\n".join([f"{kind}: {network}, batch {batch}, {steps} steps, scores of training images that were left out", "",

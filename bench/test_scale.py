@@ -214,13 +214,15 @@ class Summary(unittest.TestCase):
 
     def test_rates(self):
         def tuned(method, lr, accuracy):
-            return line(1, 0, 1, kind="tune", method=method, lr=lr, accuracy=accuracy, test_loss=-accuracy) | {"bench": "tune"}
-        lines = [tuned("sgd", "0.1", 80), tuned("sgd", "0.2", 90), tuned("sgd", "0.5", 85), tuned("adamw", "1e-3", 70),
+            return line(1, 0, 1, kind="tune", method=method, lr=lr, accuracy=accuracy, test_loss=-accuracy, bench="tune",
+                        is_finite=lr != "0.5")
+        lines = [tuned("sgd", "0.1", 80), tuned("sgd", "0.2", 90), tuned("sgd", "0.5", 99), tuned("adamw", "1e-3", 70),
                  tuned("adamw", "1e-2", 60)]
         text = summary(lines)
         self.assertIn("--lr sgd=0.2,adamw=1e-3", text)
         self.assertEqual(text.count("edge"), 1)
         self.assertIn("adamw: 1e-3 of 2 (at the edge", text)
+        self.assertIn("not finite in 1", text)
         for one in lines:
             one["accuracy"] = None
         self.assertIn("--lr sgd=0.2,adamw=1e-3", summary(lines))  # the lowest loss
@@ -234,7 +236,7 @@ class Provenance(unittest.TestCase):
         seen = {"SLURM_JOB_ID": "7", "SLURM_JWT": "secret", "OMPI_MCA_pml": "ob1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/root"}
         with mock.patch.dict(os.environ, seen, clear=True):
             told = provenance.environment_of(Request("sgd", 1, threads=3, build=BUILD), "/nowhere", {"version": "1", "build": "b"},
-                                             {"hosts": ["n"]}, {})
+                                             ["n"], {})
         self.assertEqual((told["scheduler"], told["variables"]["OMPI_MCA_pml"]), ({"SLURM_JOB_ID": "7"}, "ob1"))
         self.assertEqual({told["variables"][name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}, {"3"})
         self.assertNotIn("secret", json.dumps(told))
@@ -313,11 +315,12 @@ class Program(unittest.TestCase):
         self.assertIn("1 of 2 runs are in", done.stderr)
 
     def test_tune(self):
-        done = self.scale(*self.words("--methods", "sgd", "--lr", "sgd=0.01:0.1", "--repeats", "1", kind="tune")[:-5],
-                          "--", "--data", "teacher", "--teacher-samples", "24000")
+        words = self.words("--methods", "sgd", "--lr", "sgd=0.01:1e6", "--repeats", "1", kind="tune")[:-5]
+        done = self.scale(*words, "--", "--data", "teacher", "--teacher-samples", "24000")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([(x["bench"], x["lr"]) for x in self.saved()], [("tune", "0.01"), ("tune", "0.1")])
-        self.assertRegex(done.stdout, r"--lr sgd=0\.0?1")
+        self.assertEqual([(x["bench"], x["lr"], x["is_finite"], x["steps"]) for x in self.saved()],
+                         [("tune", "0.01", True, 20), ("tune", "1e6", False, 20)])  # a rate too large is a result
+        self.assertIn("--lr sgd=0.01\n", done.stdout)
         with open(os.path.join(self.saved()[0]["run"], "config.yaml"), encoding="utf-8") as file:
             self.assertIn("validation_images: 10000", file.read())
 
@@ -371,9 +374,11 @@ class Program(unittest.TestCase):
         ways = [(["stron"], "invalid choice: 'stron'"), (["strong", "--workers", "1,0"], "from 1, not '0'"), ([], "required"),
                 (["strong", "--workers", "1,1"], "twice"), (["strong", "--methods", "sgdd"], "knows no method 'sgdd'; known: sgd"),
                 (["strong", "--worker", "1"], "--worker"), (["strong", "--steps", "9", "--epochs", "1"], "not allowed with"),
-                (["curvature", "--workers", "1,2"], "one number of workers"), (["strong", "--lr", "kfac=1"], "not among the methods"),
+                (["curvature", "--workers", "1,2"], "one number of workers"),
+                (["strong", "--lr", "kfac=1"], "not among the methods"),
                 (["strong", "--lr", "sgd=1:2"], "only tune"), (["strong", "--lr", "sgd=x"], "not 'x'"),
-                (["strong", "--point", "99"], "no point 99, only 16"), (["strong", "--", "--seed", "3"], "set by bench/scale itself"),
+                (["strong", "--point", "99"], "no point 99, only 16"),
+                (["strong", "--", "--seed", "3"], "set by bench/scale itself"),
                 (["strong", "--hosts", "a", "--launcher", "srun"], "for mpirun"), (["summary", "/nowhere.jsonl"], "is not there"),
                 (["strong", "--output", "/nowhere/x.jsonl"], "folder of --output"), (["summary", SCALE], "not a line of JSON"),
                 (["strong", "--build", "no-such-folder"], "cmake")]
