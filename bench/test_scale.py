@@ -286,7 +286,8 @@ class Program(unittest.TestCase):
         self.assertEqual((saved["bench"], saved["schema"], saved["steps"], saved["hosts"]), ("scale", 1, 20, 1))
         self.assertEqual(saved["ranks"], saved["workers"] + saved["curvature_ranks"])
         self.assertAlmostEqual(saved["core_s"], saved["ranks"] * saved["wall_s"])
-        self.assertLessEqual(0 < saved["step_s"] and saved["step_s"], saved["step_p99_s"])
+        self.assertGreater(saved["step_s"], 0)
+        self.assertLess(saved["step_s"], saved["step_p99_s"])  # the first step is a slow one
         self.assertLess(20 * saved["step_p99_s"], 25 * saved["wall_s"])
         self.assertEqual((saved["target"], saved["target_s"]), (99.9, None))
         told = saved["environment"]
