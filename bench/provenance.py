@@ -59,13 +59,13 @@ def machine_state():
             "kernel": platform.release(), "load_before": os.getloadavg()[0]}
 
 
-def environment_of(request, folder, run, hosts, before):
+def environment_of(request, folder, run, before):
     """run: first record of metrics.jsonl; before: machine_state before the run."""
     config = os.path.join(folder, "config.yaml")
     kept = {name: value for name, value in sorted(environment(request.threads).items())
             if VARIABLES.match(name) and not SECRETS.search(name)}
     return {"command": shown(command(request, folder)), "config": config, "config_hash": config_hash(config), "commit": commit(),
-            "version": run["version"], "libraries": run["build"], "build": build_of(request.build), "hosts": hosts,
+            "version": run["version"], "libraries": run["build"], "build": build_of(request.build), "hosts": run["environment"]["hosts"],
             **before, "scheduler": {name: value for name, value in kept.items() if name.startswith("SLURM_")},
             "variables": {name: value for name, value in kept.items() if not name.startswith("SLURM_")},
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}

@@ -80,7 +80,8 @@ def line_of(run, given, folder, run_record, end, evaluations):
     return {
         "bench": "scale", "schema": 1, "kind": p.kind, "method": p.method, "network": p.network, "seed": run.seed,
         "repeat": run.repeat, "ranks": p.ranks, "workers": run_record["workers"],
-        "curvature_ranks": run_record["curvature_ranks"], "hosts": len(end["hosts"]), "threads": p.threads, "batch": p.batch,
+        "curvature_ranks": run_record["curvature_ranks"],
+        "hosts": len({host["name"] for host in run_record["environment"]["hosts"]}), "threads": p.threads, "batch": p.batch,
         "steps": end["step"], "wall_s": end["wall_s"], "core_s": p.ranks * p.threads * end["wall_s"], "cpu_s": end["cpu_s"],
         "step_s": end["step_median_s"], "step_p99_s": end["step_p99_s"], "accuracy": end["test_accuracy"],
         "test_loss": end["test_loss"], "target": given.target or None,
@@ -113,9 +114,18 @@ def measure(run, given, built):
         raise Refused(f"{run.name()}: {run_record['curvature_ranks']} curvature ranks ran")
     if built_at(given.build) != built:
         raise Misused(f"programs in {given.build} were built anew while they were measured: begin again, with another --output")
-    told = environment_of(request, folder, run_record, end["hosts"] if end else [], before) | {"key": key_of(run, given)}
+    told = environment_of(request, folder, run_record, before) | {"key": key_of(run, given)}
     line = line_of_rate(run, folder, run_record, end) if is_tuning else line_of(run, given, folder, run_record, end, evaluations)
     return line | {"environment": told}
+
+
+def check_writable(path):
+    """Before hours are spent."""
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as reason:
+        raise Misused(f"--output {path} cannot be written: {reason.strerror}") from None
 
 
 def tell(line):
@@ -131,6 +141,7 @@ def run_all(given, wanted):
     left = [run for run in wanted if key_of(run, given) not in saved]
     if len(left) < len(wanted):
         say(f"bench/scale: {len(wanted) - len(left)} of {len(wanted)} runs are in {given.output} already")
+    check_writable(given.output)
     done, refused = [], []
     for i, run in enumerate(left):
         rest = time_left(done, left[i:], lambda item: item.point)

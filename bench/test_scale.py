@@ -235,8 +235,8 @@ class Provenance(unittest.TestCase):
     def test_variables_without_secrets(self):
         seen = {"SLURM_JOB_ID": "7", "SLURM_JWT": "secret", "OMPI_MCA_pml": "ob1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/root"}
         with mock.patch.dict(os.environ, seen, clear=True):
-            told = provenance.environment_of(Request("sgd", 1, threads=3, build=BUILD), "/nowhere", {"version": "1", "build": "b"},
-                                             ["n"], {})
+            told = provenance.environment_of(Request("sgd", 1, threads=3, build=BUILD), "/nowhere",
+                                             {"version": "1", "build": "b", "environment": {"hosts": []}}, {})
         self.assertEqual((told["scheduler"], told["variables"]["OMPI_MCA_pml"]), ({"SLURM_JOB_ID": "7"}, "ob1"))
         self.assertEqual({told["variables"][name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}, {"3"})
         self.assertNotIn("secret", json.dumps(told))
@@ -294,7 +294,7 @@ class Program(unittest.TestCase):
         self.assertEqual(told["build"]["CMAKE_C_COMPILER_ID"], "GNU")
         self.assertIn("-Wshadow", told["build"]["flags"])
         self.assertIn("Open MPI", told["libraries"])
-        self.assertEqual(len(told["hosts"]), 1)
+        self.assertEqual(sum(host["ranks"] for host in told["hosts"]), saved["ranks"])
         with open(os.path.join(saved["run"], "metrics.jsonl"), encoding="utf-8") as file:
             end = json.loads(file.read().splitlines()[-1])
         self.assertEqual((end["kind"], end["wall_s"]), ("end", saved["wall_s"]))
@@ -381,7 +381,8 @@ class Program(unittest.TestCase):
                 (["strong", "--point", "99"], "no point 99, only 16"),
                 (["strong", "--", "--seed", "3"], "set by bench/scale itself"),
                 (["strong", "--hosts", "a", "--launcher", "srun"], "for mpirun"), (["summary", "/nowhere.jsonl"], "is not there"),
-                (["strong", "--output", "/nowhere/x.jsonl"], "folder of --output"), (["summary", SCALE], "not a line of JSON"),
+                (["strong", "--output", "/nowhere/x.jsonl"], "folder of --output"),
+                (["strong", "--output", "/proc/version", "--build", BUILD], "cannot be written"), (["summary", SCALE], "not a line of JSON"),
                 (["strong", "--build", "no-such-folder"], "cmake")]
         for words, sentence in ways:
             with self.subTest(words=words):

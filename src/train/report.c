@@ -1,5 +1,6 @@
 #include "train/report.h"
 
+#include "train/report_environment.h"
 #include "train/report_prediction.h"
 #include "train/report_service.h"
 
@@ -131,7 +132,7 @@ typedef struct rank_numbers {
   double transfer_s, exposed_s;
   double sent_bytes[CURVD_TRAFFICS];
   double memory_bytes[CV_MEMORY_KINDS], memory_peak_bytes;
-  char host[MPI_MAX_PROCESSOR_NAME];
+  rank_place place;
 } rank_numbers;
 
 static rank_numbers numbers_of(const trainer *t) {
@@ -156,8 +157,7 @@ static rank_numbers numbers_of(const trainer *t) {
     mine.memory_bytes[i] = (double)t->memory.bytes[i] + (i < CURVD_MEMORIES ? (double)metrics.memory_bytes[i] : 0);
   }
   mine.memory_peak_bytes = (double)t->memory.peak_bytes + (double)metrics.memory_peak_bytes;
-  int length = 0;
-  MPI_Get_processor_name(mine.host, &length);
+  rank_place_read(&mine.place);
   return mine;
 }
 
@@ -176,14 +176,21 @@ static const char *stage_text(int i) {
   return i < TRAINER_STAGES ? trainer_stage_name(i) : curvd_stage_name(i - TRAINER_STAGES);
 }
 
-static void stage_table(const rank_numbers *rank, int n_ranks, run *out, json_t *record) {
+/* Of ranks [from, to), whether they have the stage or not: means of all stages add up to their wall clock. */
+static double stage_mean(const rank_numbers *rank, int from, int to, int stage) {
+  double sum = 0;
+  for (int r = from; r < to; r++) sum += rank[r].stage_wall_s[stage];
+  return to > from ? sum / (to - from) : 0;
+}
+
+static void stage_table(const trainer *t, const rank_numbers *rank, run *out, json_t *record) {
   run_stage row[STAGES];
   int n = 0;
   json_t *stages = json_object();
   for (int i = 0; i < STAGES; i++) {
     double sum = 0, least = INFINITY, most = 0, cpu = 0;
     int having = 0;
-    for (int r = 0; r < n_ranks; r++) {
+    for (int r = 0; r < t->n_ranks; r++) {
       double s = rank[r].stage_wall_s[i];
       if (!(s > 0)) continue;
       having++, sum += s, least = fmin(least, s), most = fmax(most, s);
@@ -192,8 +199,9 @@ static void stage_table(const rank_numbers *rank, int n_ranks, run *out, json_t 
     if (having == 0) continue;
     row[n++] = (run_stage){stage_text(i), least, sum / having, most, sum / having / rank[0].wall_s};
     json_object_set_new(stages, stage_text(i),
-                        json_pack("{s:f,s:f,s:f,s:f}", "wall_min_s", least, "wall_mean_s", sum / having, "wall_max_s",
-                                  most, "cpu_sum_s", cpu));
+                        json_pack("{s:f,s:f,s:f,s:f,s:f,s:f}", "wall_min_s", least, "wall_mean_s", sum / having,
+                                  "wall_max_s", most, "worker_mean_s", stage_mean(rank, 0, t->n_workers, i),
+                                  "curvature_mean_s", stage_mean(rank, t->n_workers, t->n_ranks, i), "cpu_sum_s", cpu));
   }
   run_stages(out, row, n, rank[0].wall_s);
   json_object_set_new(record, "stages", stages);
@@ -258,6 +266,13 @@ static void progress_line(const trainer *t, run *out, json_t *record) {
   }
 }
 
+static void record_places(const trainer *t, const rank_numbers *rank, json_t *record) {
+  rank_place *places = calloc((size_t)t->n_ranks, sizeof *places);
+  for (int r = 0; places != NULL && r < t->n_ranks; r++) places[r] = rank[r].place;
+  if (places != NULL) json_object_set_new(record, "environment", report_environment(places, t->n_ranks));
+  free(places);
+}
+
 static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   const train_config *v = &t->config->values;
   json_t *record = run_record_new("run", 0);
@@ -269,12 +284,14 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   json_object_set_new(record, "parameters", json_integer(model_parameters(&t->model.spec)));
   json_object_set_new(record, "workers", json_integer(t->n_workers));
   json_object_set_new(record, "curvature_ranks", json_integer(t->n_ranks - t->n_workers));
+  json_object_set_new(record, "threads", json_integer(v->blas_threads));
   json_object_set_new(record, "batch", json_integer(v->batch));
   json_object_set_new(record, "seed", json_integer(v->seed));
   json_object_set_new(record, "train_examples", json_integer(t->data.train.n));
   json_object_set_new(record, "test_examples", json_integer(t->data.test.n));
   json_object_set_new(record, "total_steps", json_integer(t->total_steps));
   json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
+  json_object_set_new(record, "first_step", json_integer(t->first_step));
   run_line(out, "%s", curvd_build_info());
   run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s",
            t->config->method, v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch,
@@ -283,6 +300,7 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   coverage(t, out);
   progress_line(t, out, record);
   memory_table(rank, t->n_ranks, out, record);
+  record_places(t, rank, record);
   run_record(out, record);
 }
 
@@ -363,24 +381,12 @@ static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
   return m;
 }
 
-/* Names in the order of the ranks, each once: the ranks of a host mostly follow each other, but need not. */
-static json_t *hosts_of(const rank_numbers *rank, int n_ranks) {
-  json_t *hosts = json_array();
-  for (int r = 0; r < n_ranks; r++) {
-    bool is_known = r > 0 && strcmp(rank[r].host, rank[r - 1].host) == 0;
-    for (size_t i = 0; i < json_array_size(hosts) && !is_known; i++)
-      is_known = strcmp(json_string_value(json_array_get(hosts, i)), rank[r].host) == 0;
-    if (!is_known) json_array_append_new(hosts, json_string(rank[r].host));
-  }
-  return hosts;
-}
-
 static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
                       const train_goal *goal, step_times *times) {
   double cpu = 0;
   for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
   json_t *record = run_record_new("end", t->step);
-  stage_table(rank, t->n_ranks, out, record);
+  stage_table(t, rank, out, record);
   traffic_line(rank, t->n_ranks, out, record);
   overlap_line(t, rank, out, record);
   peak_line(rank, t->n_ranks, out, record);
@@ -396,7 +402,6 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   run_record_real(record, "cpu_s", cpu);
   run_record_real(record, "step_median_s", step_times_quantile(times, times->n, 0.5));
   run_record_real(record, "step_p99_s", step_times_quantile(times, times->n, 0.99));
-  json_object_set_new(record, "hosts", hosts_of(rank, t->n_ranks));
   json_object_set_new(record, "target_reached", json_boolean(goal->is_reached));
   run_record(out, record);
   if (goal->is_reached) run_line(out, "target accuracy reached in step %lld", (long long)goal->step);
