@@ -10,7 +10,7 @@ from provenance import environment_of, machine_state
 from scale_points import folder_name, key_of, request_of
 from train_run import Failed, check, command, start_in
 
-EXIT_USAGE = 2  # of curvd: wrong options, which no other run would like better
+EXITS_OF_ALL = (2, 3)  # of curvd: wrong options, unusable data; no other run would like them better
 EXIT_NOT_FINITE = 5  # the loss was not finite: a rate that is too large, which is what tuning wants to know
 
 
@@ -136,13 +136,13 @@ def tell(line):
 
 
 def run_all(given, wanted):
-    """Measures what the file does not have yet; the sentences of those that were refused."""
+    """Measures what the file does not have yet; how many of them were refused."""
     saved, built = keys_saved(given.output), built_at(given.build)
     left = [run for run in wanted if key_of(run, given) not in saved]
     if len(left) < len(wanted):
         say(f"bench/scale: {len(wanted) - len(left)} of {len(wanted)} runs are in {given.output} already")
     check_writable(given.output)
-    done, refused = [], []
+    done, refused = [], 0
     for i, run in enumerate(left):
         rest = time_left(done, left[i:], lambda item: item.point)
         say(f"bench/scale: run {i + 1} of {len(left)}, {run.name()}{clock(rest)}")
@@ -152,9 +152,9 @@ def run_all(given, wanted):
             append(given.output, line)
             tell(line)
         except Refused as reason:
-            if isinstance(reason, Failed) and reason.exit_code == EXIT_USAGE:
+            if isinstance(reason, Failed) and reason.exit_code in EXITS_OF_ALL:
                 raise Misused(str(reason)) from None
-            refused.append(str(reason))
+            refused += 1
             say(f"bench/scale: not counted: {reason}")
         done.append((run, time.monotonic() - begin))
     return refused

@@ -391,11 +391,18 @@ class Program(unittest.TestCase):
                 self.assertIn(sentence, done.stderr)
                 self.assertNotIn("Traceback", done.stderr)
 
-    def test_wrong_words_for_the_program_end_it_at_once(self):
-        done = self.scale(*self.words("--methods", "sgd"), "--momentun", "0.9")
-        self.assertEqual(done.returncode, 2, done.stderr)
-        self.assertIn("--momentun", done.stderr)
-        self.assertEqual(done.stderr.count("bench/scale: run "), 1)
+    def test_what_no_run_can_do_ends_all_at_once(self):
+        for words, sentence in ((["--momentun", "0.9"], "--momentun"), (["--data", "/nowhere"], "in the folder /nowhere")):
+            done = self.scale(*self.words("--methods", "sgd"), *words)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(sentence, done.stderr)
+            self.assertEqual(done.stderr.count("bench/scale: run "), 1)
+
+    def test_flags_of_a_launcher(self):
+        for launcher in ("mpirun", "srun"):
+            done = self.scale(*self.words("--launcher", launcher, f"--{launcher}-flags", "--quiet")[:-5], "--dry-run")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count(" --quiet "), len(done.stdout.splitlines()))
 
     def test_help(self):
         for words in (["--help"], ["weak", "--help"], ["tune", "--help"], ["summary", "--help"]):
