@@ -144,6 +144,9 @@ def legend(lines):
     if 1 < fewest < 6:
         chance = 100 * range_coverage(fewest)
         said.append(f"intervals of {fewest} runs are their range, which holds the true median in {chance:.0f} % of cases")
+    load, own = max(line["environment"].get("load_before", 0) for line in lines), max(l["ranks"] * l["threads"] for l in lines)
+    if load > own + 1:  # what is left of the run before is no more than its ranks
+        said.append(f"other programs took part: the load was {load:.1f} before a run, of which ours is {own} at most")
     commits = sorted({line["environment"].get("commit", "?") for line in lines})
     machines = sorted({line["environment"].get("machine", "?") for line in lines})
     return said + [f"commit {', '.join(commits)}; {'; '.join(machines)}"]

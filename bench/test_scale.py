@@ -203,6 +203,12 @@ class Summary(unittest.TestCase):
         text = summary([line(4, 0, 1), line(4, 1, 1), line(5, 0, 1, hosts=2)])  # of 4 cores each
         self.assertEqual([name in text for name in ("4+0*", "4+1*", "5+0*")], [False, True, False])
 
+    def test_busy_machines_are_told(self):
+        for load, is_told in ((3.9, False), (4.1, True)):  # 3 ranks of our own, and one more
+            lines = [line(2, 1, 1)]
+            lines[0]["environment"] = lines[0]["environment"] | {"load_before": load}
+            self.assertEqual("other programs" in summary(lines), is_told)
+
     def test_targets(self):
         reached = [line(2, 1, 9, target=80, target_s=s) for s in (6, 8, 7)]
         self.assertEqual(self.rows(reached)["sgd", "2+1"][-3:], ["3 of 3", "7", "21"])
@@ -382,7 +388,8 @@ class Program(unittest.TestCase):
                 (["strong", "--", "--seed", "3"], "set by bench/scale itself"),
                 (["strong", "--hosts", "a", "--launcher", "srun"], "for mpirun"), (["summary", "/nowhere.jsonl"], "is not there"),
                 (["strong", "--output", "/nowhere/x.jsonl"], "folder of --output"),
-                (["strong", "--output", "/proc/version", "--build", BUILD], "cannot be written"), (["summary", SCALE], "not a line of JSON"),
+                (["strong", "--output", "/proc/version", "--build", BUILD], "cannot be written"),
+                (["summary", SCALE], "not a line of JSON"),
                 (["strong", "--build", "no-such-folder"], "cmake")]
         for words, sentence in ways:
             with self.subTest(words=words):
