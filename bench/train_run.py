@@ -113,7 +113,7 @@ def start_in(folder, request, watch=None):
             raise Misused(f"{words[0]} is not on the PATH") from None
         if process.returncode != 0:
             errors.seek(0)
-            lines = [line.strip() for line in errors if line.strip()]
+            lines = [line.strip() for line in errors if line.strip(" -\n")]  # without rules
             reason = [line for line in lines if line.startswith("curvd: ")][:1] or lines[-3:] or last  # mpirun says a lot
             raise Failed(f"{request.name()}: curvd train ended with exit code {process.returncode}: {' '.join(reason)}",
                          process.returncode)
