@@ -58,6 +58,7 @@ def _git(*words):
         return ""
 
 
+@functools.cache  # a commit made while a program measures changes nothing of what it measures
 def commit():
     name = _git("rev-parse", "--short", "HEAD")
     if not name:
@@ -76,10 +77,10 @@ def machine():
     return f"{model}, {os.cpu_count()} cores"
 
 
-def environment():
-    """One thread a rank, and no option from outside but the place of the data."""
+def environment(threads=1):
+    """So many threads a rank, and no option from outside but the place of the data."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CURVD_") or k == "CURVD_DATA_DIR"}
-    kept |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    kept |= {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     if os.geteuid() == 0:
         kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return kept

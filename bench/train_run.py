@@ -1,15 +1,15 @@
 """One `curvd train`, and the checks that its records must pass before a number is taken from them."""
 import collections
 import dataclasses
-import json
 import math
 import os
 import subprocess
 import tempfile
 
-from common import Refused, environment, program
+from common import Misused, Refused, environment, lines_of_file, program
 
 FIRST_ORDER = ("sgd", "adamw")
+SECOND_ORDER = ("kfac", "rs-kfac", "sre-kfac", "nystrom-kfac", "b-kfac", "b-r-kfac", "b-r-c-kfac")
 LOG_EVERY = 10  # steps between two losses
 MPI_FLAGS = ["--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"]
 
@@ -21,11 +21,15 @@ class Request:
     network: str = "784-1000-1000-10"
     batch: int = 512
     epochs: float = 1.0
+    steps: int = 0  # instead of epochs; 0: epochs
     eval_every: float = 1.0  # epochs
     target: float = 0.0  # percent of accuracy to stop at; 0: none
     ranks: int = 1
     curvature_ranks: int | None = None  # None: the program decides
+    threads: int = 1  # BLAS threads of a rank
+    launch: list | None = None  # words in front of the program; None: mpirun on this machine where ranks is above 1
     build: str = "build"
+    must_learn: bool = True  # a loss that does not fall is refused
     more: list = dataclasses.field(default_factory=list)  # further words for curvd train
 
     def name(self):
@@ -59,32 +63,67 @@ def data_sizes(words):
 
 def command(request, folder):
     words = [program(request.build, "curvd"), "train", "--method", request.method, "--seed", str(request.seed)]
-    words += ["--network", request.network, "--batch", str(request.batch), "--epochs", f"{request.epochs:g}"]
+    words += ["--network", request.network, "--batch", str(request.batch)]
+    words += ["--steps", str(request.steps)] if request.steps else ["--epochs", f"{request.epochs:g}"]
     words += ["--eval-every", f"{request.eval_every:g}", "--log-every", str(LOG_EVERY), "--run-dir", folder]
     if request.target:
         words += ["--target-accuracy", f"{request.target:g}"]
     if request.curvature_ranks is not None and request.method not in FIRST_ORDER:
         words += ["--curvature-ranks", str(request.curvature_ranks)]
+    if request.threads > 1:
+        words += ["--blas-threads", str(request.threads)]
     words += request.more
+    if request.launch is not None:
+        return request.launch + words
     return words if request.ranks == 1 else ["mpirun", "-n", str(request.ranks), *MPI_FLAGS, *words]
 
 
-def start(request, watch=None):
-    """Runs it in a folder of its own; the records of metrics.jsonl. watch sees each line of its log. Refused when it fails."""
-    with tempfile.TemporaryDirectory(prefix="curvd-bench-") as folder, tempfile.TemporaryFile("w+") as errors:
-        folder, last = os.path.join(folder, "run"), collections.deque(maxlen=3)
-        with subprocess.Popen(command(request, folder), env=environment(), stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=errors) as process:
-            for line in process.stdout:
-                last.append(line.strip())
-                if watch:
-                    watch(line.strip())
+class Failed(Refused):
+    """A run that ended otherwise than well."""
+
+    def __init__(self, sentence, exit_code):
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def follow(process, watch):
+    """Its last lines; what ends the reader ends the process."""
+    last = collections.deque(maxlen=3)
+    try:
+        for line in process.stdout:
+            last.append(line.strip())
+            if watch:
+                watch(line.strip())
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return last
+
+
+def start_in(folder, request, watch=None):
+    """Runs it in this run folder; the records of metrics.jsonl. watch sees each line of its log. Failed when it fails."""
+    words = command(request, folder)
+    with tempfile.TemporaryFile("w+") as errors:
+        try:
+            with subprocess.Popen(words, env=environment(request.threads), stdin=subprocess.DEVNULL, text=True,
+                                  stdout=subprocess.PIPE, stderr=errors) as process:
+                last = follow(process, watch)
+        except FileNotFoundError:
+            raise Misused(f"{words[0]} is not on the PATH") from None
         if process.returncode != 0:
             errors.seek(0)
-            reason = errors.read().strip().splitlines()[-3:] or last
-            raise Refused(f"{request.name()}: curvd train ended with exit code {process.returncode}: {' '.join(reason)}")
-        with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+            lines = [line.strip() for line in errors if line.strip(" -\n")]  # without rules
+            reason = [line for line in lines if line.startswith("curvd: ")][:1] or lines[-3:] or last  # mpirun says a lot
+            raise Failed(f"{request.name()}: curvd train ended with exit code {process.returncode}: {' '.join(reason)}",
+                         process.returncode)
+        return lines_of_file(os.path.join(folder, "metrics.jsonl"))
+
+
+def start(request, watch=None):
+    """The same in a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="curvd-bench-") as folder:
+        return start_in(os.path.join(folder, "run"), request, watch)
 
 
 def evaluation_steps(request, per_epoch, total):
@@ -109,7 +148,8 @@ def check(request, records):
     per_epoch, total = run["steps_per_epoch"], run["total_steps"]
     need(train is None or per_epoch == train // request.batch,
          f"{per_epoch} steps in an epoch, not those of {train} images in batches of {request.batch}")
-    need(total == math.ceil(request.epochs * per_epoch), f"{total} steps planned for {request.epochs:g} epochs of {per_epoch}")
+    need(total == (request.steps or math.ceil(request.epochs * per_epoch)),
+         f"{total} steps planned for {request.steps or f'{request.epochs:g} epochs of {per_epoch}'}")
     need(run["workers"] + run["curvature_ranks"] == request.ranks, f"{request.ranks} ranks asked for, others ran")
 
     wanted, seen = evaluation_steps(request, per_epoch, total), [r["step"] for r in of["epoch"]]
@@ -122,7 +162,7 @@ def check(request, records):
     need(all(r["test_loss"] is not None for r in of["epoch"]), "a test loss is not finite")
     need(len(of["step"]) >= 2, f"fewer than {2 * LOG_EVERY} steps: too short to see the loss fall")
     first, last = of["step"][0]["loss"], of["step"][-1]["loss"]
-    need(last < first, f"the training loss went from {first:.6g} to {last:.6g}")
+    need(last < first or not request.must_learn, f"the training loss went from {first:.6g} to {last:.6g}")
     need(test is None or run["test_examples"] == test, f"evaluated on {run['test_examples']} examples, not on {test}")
     need(train is None or run["train_examples"] == train, f"trained on {run['train_examples']} examples, not on {train}")
     return run, end, of["step"], of["epoch"]

@@ -4,6 +4,7 @@
 #include "train/run.h"
 #include "train/session.h"
 #include "train/signals.h"
+#include "train/step_times.h"
 #include "train/trainer.h"
 #include "train/watchdog.h"
 
@@ -12,15 +13,14 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STEP_TIMES = 32 };
+enum { STEPS_SHOWN = 32 }; /* in the step time of the progress line */
 
 /* What the loop keeps besides the trainer. */
 typedef struct loop {
   trainer trainer;
   run run;
   watchdog watchdog;
-  double step_s[STEP_TIMES]; /* the last ones, of n_steps */
-  int64_t n_steps;
+  step_times times;
   double begin_s; /* of the process, nearly */
   double loss;    /* mean per example of the last line */
   int64_t next_eval;
@@ -47,15 +47,8 @@ static void evaluate(loop *l) {
   if (target > 0 && l->score.accuracy >= target) report_goal(t, &l->goal);
 }
 
-static double median_step(const loop *l) {
-  double sorted[STEP_TIMES];
-  int n = l->n_steps < STEP_TIMES ? (int)l->n_steps : STEP_TIMES;
-  for (int i = 0; i < n; i++) {
-    int j = i;
-    for (; j > 0 && sorted[j - 1] > l->step_s[i]; j--) sorted[j] = sorted[j - 1];
-    sorted[j] = l->step_s[i];
-  }
-  return n > 0 ? sorted[n / 2] : 0;
+static double median_step(loop *l) {
+  return l->times.n > 0 ? step_times_quantile(&l->times, STEPS_SHOWN, 0.5) : 0;
 }
 
 static void show(loop *l, double loss, bool is_due) {
@@ -103,7 +96,7 @@ static curvd_status train_step(loop *l, cv_error *err) {
   double begin = cv_wall_s();
   session_raise(&l->session, median_step(l));
   if (trainer_step(t, err) != CURVD_OK) return after_failure(l, err);
-  l->step_s[l->n_steps++ % STEP_TIMES] = cv_wall_s() - begin;
+  step_times_add(&l->times, cv_wall_s() - begin);
   CV_TRY(log_step(l, err));
   if (t->step >= l->next_eval || t->step == t->total_steps) {
     evaluate(l);
@@ -190,7 +183,7 @@ static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
     if (status == CURVD_ERR_MPI) end_all(l, err);
     watchdog_note(&l->watchdog, "end the run", NULL);
     status = trainer_agree(t->world, status, err);
-    if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal);
+    if (status == CURVD_OK) report_end(t, &l->run, &l->score, &l->goal, &l->times);
     if (status == CURVD_OK) *code = exit_code_agreed(l);
   }
   session_close(&l->session);

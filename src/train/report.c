@@ -382,7 +382,7 @@ static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
 }
 
 static void write_end(const trainer *t, const rank_numbers *rank, run *out, const trainer_score *score,
-                      const train_goal *goal) {
+                      const train_goal *goal, step_times *times) {
   double cpu = 0;
   for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
   json_t *record = run_record_new("end", t->step);
@@ -400,6 +400,8 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);
   run_record_real(record, "cpu_s", cpu);
+  run_record_real(record, "step_median_s", step_times_quantile(times, times->n, 0.5));
+  run_record_real(record, "step_p99_s", step_times_quantile(times, times->n, 0.99));
   json_object_set_new(record, "target_reached", json_boolean(goal->is_reached));
   run_record(out, record);
   if (goal->is_reached) run_line(out, "target accuracy reached in step %lld", (long long)goal->step);
@@ -408,8 +410,8 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   run_line(out, "run folder %s", out->folder);
 }
 
-void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal) {
+void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal, step_times *times) {
   rank_numbers *all = gather(t);
-  if (all) write_end(t, all, out, score, goal);
+  if (all) write_end(t, all, out, score, goal, times);
   free(all);
 }

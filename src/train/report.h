@@ -3,6 +3,7 @@
 #define TRAIN_REPORT_H
 
 #include "train/run.h"
+#include "train/step_times.h"
 #include "train/trainer.h"
 
 /* When the target accuracy was first seen. */
@@ -23,7 +24,8 @@ void report_epoch(const trainer *t, run *out, const trainer_score *score);
 
 void report_goal(const trainer *t, train_goal *goal);
 
-/* [collective over world] Record "end", and the tables: stages, traffic, memory, events. */
-void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal);
+/* [collective over world] Record "end", and the tables: stages, traffic, memory, events. times: of this rank, sorted
+ * here. */
+void report_end(const trainer *t, run *out, const trainer_score *score, const train_goal *goal, step_times *times);
 
 #endif
