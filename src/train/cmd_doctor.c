@@ -12,11 +12,14 @@
 #include "train/launcher.h"
 #include "train/plan_report.h"
 #include "train/trainer.h"
+#include "train/watchdog.h"
 #include "train/words.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const double PATIENCE_S = 20; /* with any one question */
 
 typedef struct visit {
   config *config;
@@ -37,6 +40,7 @@ typedef struct visit {
   doctor_overlap overlap;
   cv_error overlap_failure;
   doctor_findings found; /* by this rank */
+  watchdog watchdog;     /* a file system that answers nobody is a finding, too */
 } visit;
 
 /* ---- what the configuration needs ---- */
@@ -199,6 +203,20 @@ static curvd_status report(const visit *v, doctor_findings *all, char (*host)[DO
   return trainer_agree(MPI_COMM_WORLD, status, err);
 }
 
+/* [collective] */
+static void look_around(visit *v) {
+  watchdog_note(&v->watchdog, "plan without memory", NULL);
+  make_plan(v);
+  ask_self(v);
+  watchdog_note(&v->watchdog, "hear of all ranks", NULL);
+  meet(v);
+  watchdog_note(&v->watchdog, "look at libraries and host", NULL);
+  ask_libraries(v);
+  ask_host(v);
+  watchdog_note(&v->watchdog, "compare clocks and folders, try transfers", NULL);
+  ask_together(v);
+}
+
 static curvd_status examine(visit *v, int *code, cv_error *err) {
   size_t n = v->rank == 0 ? (size_t)v->n_ranks : 1;
   v->ranks = calloc(n, sizeof *v->ranks);
@@ -209,12 +227,8 @@ static curvd_status examine(visit *v, int *code, cv_error *err) {
   if (status != CURVD_OK) cv_fail(err, status, "no memory for what %d ranks find", v->n_ranks);
   status = trainer_agree(MPI_COMM_WORLD, status, err);
   if (status == CURVD_OK) {
-    make_plan(v);
-    ask_self(v);
-    meet(v);
-    ask_libraries(v);
-    ask_host(v);
-    ask_together(v);
+    look_around(v);
+    watchdog_note(&v->watchdog, "tell what all ranks have found", NULL);
     status = report(v, all, host, code, err);
     MPI_Comm_free(&v->node);
   }
@@ -235,7 +249,11 @@ static curvd_status doctor(config *c, int *code, cv_error *err) {
   MPI_Comm_size(MPI_COMM_WORLD, &v->n_ranks);
   MPI_Query_thread(&v->level);
   MPI_Get_library_version(v->library, &length);
-  return examine(v, code, err);
+  curvd_status status = watchdog_start(&v->watchdog, v->rank, PATIENCE_S, err);
+  status = trainer_agree(MPI_COMM_WORLD, status, err);
+  if (status == CURVD_OK) status = examine(v, code, err);
+  watchdog_stop(&v->watchdog);
+  return status;
 }
 
 /* Without MPI there is one thing to say. */

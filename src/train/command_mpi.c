@@ -1,6 +1,7 @@
 #include "train/commands.h"
 #include "train/launcher.h"
 #include "train/trainer.h"
+#include "train/watchdog.h"
 
 #include <stdlib.h>
 
@@ -21,13 +22,24 @@ curvd_status command_can_start(const launcher *l, cv_error *err) {
   return launcher_needs_pmi(l) && !speaks_pmi() ? launcher_failed_without_pmi(l, err) : CURVD_OK;
 }
 
-/* On all ranks, or none: the promise stands in each rank's own environment. */
+/* The promise stands in each rank's own environment. */
 static curvd_status check_launcher(const launcher *l, cv_error *err) {
   char library[MPI_MAX_LIBRARY_VERSION_STRING] = "";
   int n_ranks = 1, length = 0;
   MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
   MPI_Get_library_version(library, &length);
-  return trainer_agree(MPI_COMM_WORLD, launcher_check(l, n_ranks, library, err), err);
+  return launcher_check(l, n_ranks, library, err);
+}
+
+/* Of interfaces that lead nowhere MPI finds out in the first messages, which are waited for without an end. */
+static curvd_status first_messages(int rank, curvd_status mine, cv_error *err) {
+  static const double PATIENCE_S = 60;
+  watchdog guard;
+  curvd_status status = watchdog_start(&guard, rank, PATIENCE_S, err);
+  watchdog_note(&guard, "first messages to the other ranks (between hosts: OMPI_MCA_btl_tcp_if_include=NAME)", NULL);
+  status = trainer_agree(MPI_COMM_WORLD, mine != CURVD_OK ? mine : status, err);
+  watchdog_stop(&guard);
+  return status;
 }
 
 static int under_mpi(int argc, char **argv, bool needs_promised_ranks, command_of_ranks *run) {
@@ -41,7 +53,8 @@ static int under_mpi(int argc, char **argv, bool needs_promised_ranks, command_o
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = needs_promised_ranks ? check_launcher(&l, &err) : CURVD_OK;
   bool speaks = rank == 0 && (status == CURVD_OK || l.rank <= 0); /* of many worlds of one rank, one does */
-  if (status == CURVD_OK) status = trainer_agree(MPI_COMM_WORLD, config_load(argc, argv, &c, &err), &err);
+  if (status == CURVD_OK) status = config_load(argc, argv, &c, &err);
+  status = first_messages(rank, status, &err);
   if (status == CURVD_OK) status = run(&c, &code, &err);
   if (status != CURVD_OK) code = speaks ? command_failed(&err) : exit_code_of(status);
   config_free(&c);

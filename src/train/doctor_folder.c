@@ -132,9 +132,9 @@ static bool is_one_of(const char *name, const char *x, const char *y, const char
   return strcmp(name, x) == 0 || strcmp(name, y) == 0 || strcmp(name, z) == 0;
 }
 
-/* 1, 10, 100, ...: the next above, so that hosts which are alike say the same. */
+/* 10, 100, ...: the next above, so that hosts which are alike say the same. */
 static double power_of_ten(double x) {
-  double power = 1;
+  double power = 10;
   while (power < x) power *= 10;
   return power;
 }

@@ -37,12 +37,12 @@ bool doctor_interface_is_allowed(const doctor_interface *i, const char *include,
   return !i->is_loopback && !is_listed(i, exclude);
 }
 
-/* Bridges of containers and virtual machines: the same address on every host, and no way to another one. */
-static bool is_bridge(const char *name) {
+/* Loopback, and bridges of containers and virtual machines: the same address on every host, and no way to another. */
+static bool leads_nowhere(const doctor_interface *i) {
   static const char *const begins[] = {"docker", "virbr", "br-", "cni", "podman", "lxcbr", "lxdbr", "vboxnet"};
-  for (size_t i = 0; i < sizeof begins / sizeof begins[0]; i++)
-    if (strncmp(name, begins[i], strlen(begins[i])) == 0) return true;
-  return false;
+  for (size_t k = 0; k < sizeof begins / sizeof begins[0]; k++)
+    if (strncmp(i->name, begins[k], strlen(begins[k])) == 0) return true;
+  return i->is_loopback;
 }
 
 typedef struct interface_list {
@@ -59,23 +59,23 @@ static void put_interface(interface_list *to, const doctor_interface *i) {
 
 static void check_tcp(const doctor_network *network, doctor_findings *to) {
   interface_list allowed = {.n = 0};
-  const doctor_interface *bridge = NULL, *other = NULL;
+  const doctor_interface *nowhere = NULL, *other = NULL;
   for (int k = 0; k < network->n_interfaces; k++) {
     const doctor_interface *i = &network->interface[k];
     if (!doctor_interface_is_allowed(i, network->include, network->exclude)) continue;
     put_interface(&allowed, i);
-    if (is_bridge(i->name)) bridge = i;
-    if (!is_bridge(i->name)) other = i;
+    if (leads_nowhere(i)) nowhere = i;
+    if (!leads_nowhere(i)) other = i;
   }
   if (allowed.n == 0)
     doctor_add(to, DOCTOR_ERROR, "network",
                "no interface for messages to other hosts%s%s; OMPI_MCA_btl_tcp_if_include=NAME has to name one that is "
                "up (`ip -brief address`)",
                network->include[0] != '\0' ? ": btl_tcp_if_include is " : "", network->include);
-  else if (bridge)
+  else if (nowhere)
     doctor_add(to, DOCTOR_WARNING, "network",
                "TCP may take %s, which does not lead to other hosts, of: %s; OMPI_MCA_btl_tcp_if_include=%s",
-               bridge->name, allowed.text, other ? other->name : "NAME");
+               nowhere->name, allowed.text, other ? other->name : "NAME");
   else
     doctor_add(to, DOCTOR_OK, "network", "TCP by %s", allowed.text);
 }
