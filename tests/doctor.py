@@ -5,6 +5,7 @@ namespaces show what concerns several hosts."""
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,17 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "clu
 import hosts  # noqa: E402
 
 LIMIT_S = 60
+# Refuses process_vm_readv, as containers without CAP_SYS_PTRACE did: seccomp(2), with a filter for x86_64.
+WITHOUT_COPIES = """
+import ctypes, os, struct, sys
+code = b"".join(struct.pack("HBBI", *i) for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 310), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)))
+kept = ctypes.create_string_buffer(code, len(code))
+filter = ctypes.create_string_buffer(struct.pack("HP", 4, ctypes.addressof(kept)))
+libc = ctypes.CDLL(None)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
+    sys.exit("no seccomp here")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 LINES = ["launcher", "hosts", "binding", "MPI", "MPI threads", "BLAS", "thread pools", "convolutions", "processor", "clock",
          "network", "shared memory", "run folder", "shared folder", "clocks", "plan", "memory", "overlap"]
 
@@ -124,6 +136,14 @@ def copied_twice(bench):
     expect(found, "shared memory", "warning", "every message is copied twice (single_copy_mechanism none)")
 
 
+def refused_copies(bench):
+    if platform.machine() != "x86_64":
+        return f"SKIPPED: the filter is for x86_64, this is {platform.machine()}"
+    found = bench.doctor(0, ranks=3, before=[sys.executable, "-c", WITHOUT_COPIES])
+    expect(found, "shared memory", "warning", "the system refuses copies between processes (CMA): Operation not permitted;")
+    return None
+
+
 def wrong_words(bench):
     code, out, errors = bench.run([bench.curvd, "doctor", "--jason"])
     check((code, out) == (2, "") and "unknown option --jason" in errors, f"code {code}: {out} {errors}")
@@ -193,7 +213,7 @@ def two_hosts(bench):
 
 
 CASES = [alone, for_people, three_ranks, bound_to_one_core, more_threads_than_cores, no_plan, no_folder, copied_twice,
-         wrong_words, broken_promises, one_of_many_speaks, kept_promises, two_hosts]
+         refused_copies, wrong_words, broken_promises, one_of_many_speaks, kept_promises, two_hosts]
 
 
 def main():

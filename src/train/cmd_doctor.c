@@ -1,6 +1,5 @@
 /* curvd doctor: what is wrong, or slow, with what a run stands on. All ranks look; rank 0 hears, judges what concerns
- * several of them, and tells. Until a neighbour's memory is known to be readable only short messages travel, since long
- * ones would end the job on the spot. */
+ * several of them, and tells. */
 #include "train/commands.h"
 #include "train/doctor_blas.h"
 #include "train/doctor_folder.h"
@@ -88,9 +87,8 @@ static void ask_self(visit *v) {
 static void meet(visit *v) {
   MPI_Comm world = MPI_COMM_WORLD;
   int leader = 0;
-  if (v->rank > 0) MPI_Send(&v->ranks[0], (int)sizeof *v->ranks, MPI_BYTE, 0, 1, world);
-  for (int r = 1; r < v->n_ranks && v->rank == 0; r++)
-    MPI_Recv(&v->ranks[r], (int)sizeof *v->ranks, MPI_BYTE, r, 1, world, MPI_STATUS_IGNORE);
+  const doctor_rank mine = v->ranks[0];
+  MPI_Gather(&mine, (int)sizeof mine, MPI_BYTE, v->ranks, (int)sizeof mine, MPI_BYTE, 0, world);
   if (v->rank == 0) v->n_hosts = doctor_hosts(v->ranks, v->n_ranks, v->host_of);
   MPI_Scatter(v->host_of, 1, MPI_INT, &leader, 1, MPI_INT, 0, world);
   MPI_Bcast(&v->n_hosts, 1, MPI_INT, 0, world);
@@ -127,11 +125,9 @@ static void ask_host(visit *v) {
 
 /* [collective] */
 static void ask_together(visit *v) {
-  int can_copy = v->network.copy_errno == 0;
   v->unseen_by = doctor_folder_compare(MPI_COMM_WORLD, &v->folder, v->node_rank == 0);
   v->skew = doctor_skew_ask(MPI_COMM_WORLD, v->node_rank == 0, v->host_of);
-  MPI_Allreduce(MPI_IN_PLACE, &can_copy, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-  if (v->n_ranks > 1 && can_copy && v->plan.code == CURVD_OK)
+  if (v->n_ranks > 1 && v->plan.code == CURVD_OK)
     doctor_overlap_ask(MPI_COMM_WORLD, v->config->values.curvature_ranks, &v->overlap, &v->overlap_failure);
 }
 
@@ -174,25 +170,13 @@ static curvd_status tell(const visit *v, const doctor_findings *all, cv_error *e
   return CURVD_OK;
 }
 
-/* [collective] Line by line: a rank's findings as a whole would be a long message. */
-static void collect(const visit *v, doctor_findings *all) {
-  enum { LINE = sizeof(doctor_line) };
-  for (int i = 0; i < v->found.n; i++) {
-    if (v->rank > 0) MPI_Send(&v->found.line[i], LINE, MPI_BYTE, 0, 2, MPI_COMM_WORLD);
-    for (int r = 1; r < v->n_ranks && v->rank == 0; r++)
-      MPI_Recv(&all[r].line[i], LINE, MPI_BYTE, r, 2, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-  }
-  for (int r = 0; r < v->n_ranks && v->rank == 0; r++) all[r].n = v->found.n;
-  if (v->rank == 0) all[0] = v->found;
-}
-
 /* [collective] all, host: rank 0's, of every rank. Whoever was promised neighbours and has none leaves speaking to the
  * first of them. */
 static curvd_status report(const visit *v, doctor_findings *all, char (*host)[DOCTOR_HOST_MAX], int *code,
                            cv_error *err) {
   doctor_findings merged = {.n = 0};
   curvd_status status = CURVD_OK;
-  collect(v, all);
+  MPI_Gather(&v->found, (int)sizeof v->found, MPI_BYTE, all, (int)sizeof v->found, MPI_BYTE, 0, MPI_COMM_WORLD);
   if (v->rank == 0) {
     for (int r = 0; r < v->n_ranks; r++) memcpy(host[r], v->ranks[r].host, DOCTOR_HOST_MAX);
     judge(v, all, (const char(*)[DOCTOR_HOST_MAX])host, &merged);

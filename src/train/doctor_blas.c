@@ -38,8 +38,8 @@ void doctor_check_blas(const doctor_blas *blas, doctor_findings *to) {
                blas->c_calls, blas->sets_threads);
   } else if (!is_openblas(blas->fortran_calls)) {
     doctor_add(to, DOCTOR_WARNING, "BLAS",
-               "ScaLAPACK and LAPACK compute by %s, which is slow; Debian: update-alternatives --config "
-               "libblas.so.3-x86_64-linux-gnu, and choose OpenBLAS",
+               "ScaLAPACK and LAPACK compute by %s, not by the OpenBLAS whose threads are set; Debian: "
+               "update-alternatives --config libblas.so.3-x86_64-linux-gnu; and look at LD_PRELOAD",
                blas->fortran_calls);
   } else if (blas->pool == DOCTOR_POOL_NONE && blas->n_threads > 1) {
     doctor_add(to, DOCTOR_WARNING, "BLAS", "%s has no threads, and %d are wanted; Debian: libopenblas0-pthread",

@@ -92,8 +92,6 @@ void doctor_check_network(const doctor_network *network, int n_hosts, doctor_fin
 /* ---- judging: within a host ---- */
 
 void doctor_check_shared_memory(const doctor_network *network, int n_node, doctor_findings *to) {
-  static const char cure[] = "OMPI_MCA_btl_vader_single_copy_mechanism=none makes runs possible, in a container "
-                             "--cap-add=SYS_PTRACE makes them fast";
   const char *copy = network->copy;
   bool is_single = copy[0] != '\0' && strcmp(copy, "none") != 0 && strcmp(copy, "emulated") != 0;
   if (n_node == 1)
@@ -101,9 +99,11 @@ void doctor_check_shared_memory(const doctor_network *network, int n_node, docto
   else if (copy[0] == '\0')
     doctor_add(to, DOCTOR_OK, "shared memory", "by %s", network->pml[0] != '\0' ? network->pml : "a way unknown");
   else if (strcmp(copy, "cma") == 0 && network->copy_errno != 0)
-    doctor_add(to, DOCTOR_ERROR, "shared memory",
-               "Open MPI copies between processes (CMA), which the system refuses: %s; %s",
-               strerror(network->copy_errno), cure);
+    doctor_add(to, DOCTOR_WARNING, "shared memory",
+               "the system refuses copies between processes (CMA): %s; Open MPI tries one for every long message, and "
+               "says so on stderr; OMPI_MCA_btl_vader_single_copy_mechanism=none saves that, in a container "
+               "--cap-add=SYS_PTRACE permits them",
+               strerror(network->copy_errno));
   else if (!is_single)
     doctor_add(to, DOCTOR_WARNING, "shared memory",
                "every message is copied twice (single_copy_mechanism %s): ranks of other user namespaces or containers "

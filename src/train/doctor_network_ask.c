@@ -3,6 +3,7 @@
 #include "train/doctor_system.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -127,7 +128,7 @@ static int ask_neighbour(MPI_Comm node) {
                (rank + 1) % n, 0, node, MPI_STATUS_IGNORE);
   why = doctor_read_neighbour((pid_t)next.pid, (void *)(uintptr_t)next.address, &found, sizeof found);
   MPI_Barrier(node); /* number lives until it has been read */
-  return why != 0 ? why : found == next.value ? 0 : -1;
+  return why != 0 ? why : found == next.value ? 0 : EIO;
 }
 
 void doctor_network_ask(MPI_Comm node, doctor_network *network) {

@@ -7,7 +7,7 @@
 
 enum { DOCTOR_CORES_MAX = 4096, DOCTOR_MASK_WORDS = DOCTOR_CORES_MAX / 64 };
 
-/* What rank 0 knows of a rank. Small enough to travel in one short message. */
+/* What rank 0 knows of a rank. */
 typedef struct doctor_rank {
   char host[DOCTOR_HOST_MAX];
   int32_t n_cores;                 /* of the host, hardware threads counted */
