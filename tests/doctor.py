@@ -82,6 +82,8 @@ def alone(bench):
     expect(found, "launcher", "ok", "none: 1 rank")
     expect(found, "BLAS", "ok", "OpenBLAS")
     expect(found, "plan", "ok", "1 workers, 0 curvature ranks")
+    megabytes = bench.run([bench.curvd, "plan"])[1].split()[-1]
+    expect(found, "memory", "ok", f"the service takes {megabytes} MB of ")
     check(os.listdir(bench.scratch) == [], f"it leaves {os.listdir(bench.scratch)}")
 
 
@@ -108,7 +110,7 @@ def three_ranks(bench):
 def bound_to_one_core(bench):
     if os.cpu_count() < 2:
         return
-    core = str(min(os.sched_getaffinity(0)))
+    core = str(max(os.sched_getaffinity(0)))
     found = bench.doctor(11, ranks=2, before=["taskset", "-c", core])
     expect(found, "binding", "error", f"2 ranks are bound to 1 core ({core})")
 
