@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 typedef enum doctor_level { DOCTOR_OK, DOCTOR_WARNING, DOCTOR_ERROR } doctor_level;
-enum { DOCTOR_TEXT_MAX = 480, DOCTOR_LINES_MAX = 24, DOCTOR_HOST_MAX = 64, DOCTOR_PATH_MAX = 256 };
+enum { DOCTOR_TEXT_MAX = 480, DOCTOR_LINES_MAX = 24, DOCTOR_HOST_MAX = 64, DOCTOR_PATH_MAX = 512 };
 
 typedef struct doctor_line {
   doctor_level level;

@@ -33,12 +33,12 @@ static void go_up(char *path) {
     slash[slash == path] = '\0';
 }
 
+/* As the system knows it, or as it was given where that is too long for a line. */
 static void find_folder(const char *run_dir, char path[DOCTOR_PATH_MAX]) {
-  char at[PATH_MAX];
-  snprintf(at, sizeof at, "%s", strcmp(run_dir, "auto") == 0 ? "runs" : run_dir);
-  while (!is_folder(at) && strcmp(at, ".") != 0 && strcmp(at, "/") != 0) go_up(at);
-  char *real = realpath(at, NULL);
-  snprintf(path, DOCTOR_PATH_MAX, "%s", real ? real : at);
+  snprintf(path, DOCTOR_PATH_MAX, "%.*s", DOCTOR_PATH_MAX - 1, strcmp(run_dir, "auto") == 0 ? "runs" : run_dir);
+  while (!is_folder(path) && strcmp(path, ".") != 0 && strcmp(path, "/") != 0) go_up(path);
+  char *real = realpath(path, NULL);
+  if (real && strlen(real) < DOCTOR_PATH_MAX) memcpy(path, real, strlen(real) + 1);
   free(real);
 }
 

@@ -205,7 +205,7 @@ static void add_sound(const doctor_rank *rank, int n, doctor_findings *to) {
 
 void doctor_check_binding(const doctor_rank *rank, int n, doctor_findings *to) {
   doctor_level level = DOCTOR_OK;
-  crowd worst = {.neighbour = -1};
+  crowd worst = {.n_ranks = 1, .neighbour = -1};
   int at = 0;
   for (int r = 0; r < n; r++) {
     if (count_cores(&rank[r]) == 0) {

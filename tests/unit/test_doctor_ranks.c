@@ -90,7 +90,7 @@ START_TEST(test_hosts) {
   doctor_check_hosts(rank, RANKS_MAX, &found);
   assert_line(DOCTOR_OK, "hosts", "1: n0 (rank 0, 1, 2, 3, 4, 5, 6, 7, ...)");
   for (int r = 0; r < RANKS_MAX; r++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "n%d", r);
     place(r, name, 64, "0-63", 1);
   }
