@@ -2,29 +2,12 @@
 #include "train/config.h"
 #include "train/manual.h"
 #include "train/usage.h"
+#include "train/words.h"
 
 #include <stdbool.h>
 #include <string.h>
 
 enum { COLUMNS = 100, INDENT = 6 };
-
-/* Writes the words of text as an indented paragraph. */
-static void paragraph(FILE *out, const char *text) {
-  int column = INDENT;
-  fprintf(out, "%*s", INDENT, "");
-  for (const char *word = text; *word != '\0';) {
-    int n = (int)strcspn(word, " ");
-    bool is_first = column == INDENT;
-    if (!is_first && column + 1 + n > COLUMNS) {
-      fprintf(out, "\n%*s", INDENT, "");
-      column = INDENT;
-      is_first = true;
-    }
-    column += fprintf(out, "%s%.*s", is_first ? "" : " ", n, word);
-    word += n + (word[n] == ' ');
-  }
-  fputc('\n', out);
-}
 
 static void option_print(FILE *out, const curvd_option_info *info) {
   char flag[80], range[320], text[1024];
@@ -34,7 +17,8 @@ static void option_print(FILE *out, const curvd_option_info *info) {
   usage_spread(info->range, " | ", range, sizeof range);
   bool is_text = strcmp(info->type, "text") == 0; /* its range says nothing */
   snprintf(text, sizeof text, "%s%s%s%s", info->help, is_text ? "" : " (", is_text ? "" : range, is_text ? "" : ")");
-  paragraph(out, text);
+  fprintf(out, "%*s", INDENT, "");
+  words_wrap(out, text, INDENT, COLUMNS);
 }
 
 curvd_status options_print(FILE *out, cv_error *err) {
