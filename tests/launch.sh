@@ -38,7 +38,7 @@ reset_bin() {
   local tool
   rm -rf "$bin"
   mkdir "$bin"
-  for tool in "${tools[@]}"; do ln -s "$(command -v "$tool")" "$bin/$tool"; done
+  for tool in "${tools[@]}"; do ln -s "$(type -P "$tool")" "$bin/$tool"; done
   stand_in nproc <<'TEXT'
 echo "${OMP_NUM_THREADS-8}"
 TEXT
@@ -72,7 +72,7 @@ TEXT
   stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-for script in launch/run launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh .ci/run tests/check_includes.sh tests/launch.sh; do
+for script in launch/run launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/slurm/{job.sh,agent,train.sbatch,hetero.sbatch,sweep.sbatch} .ci/run tests/check_includes.sh tests/launch.sh; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
 for script in launch/run launch/test launch/fuzz launch/coverage launch/lint .ci/run; do
@@ -182,6 +182,56 @@ expect 8 '1 tests failed' "$root/.ci/run"
 stand_in cmake <<<'echo "error: x.c:1"; exit 1'
 expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
+
+# batch scripts, in what they take for a job
+tools+=(hostname paste printf tr wc)
+reset_bin
+for script in train hetero sweep; do
+  expect 0 "launch/slurm/$script.sbatch " "$root/launch/slurm/$script.sbatch" --help
+  expect 2 'this is no job of SLURM' "$root/launch/slurm/$script.sbatch" --epochs 3
+done
+job=(env "CURVD_HOME=$root" SLURM_JOB_ID=12 SLURM_JOB_NAME=name SLURM_NTASKS=4 SLURM_CPUS_PER_TASK=2)
+expect 2 "no program $root/build/curvd on" "${job[@]}" bash "$root/launch/slurm/train.sbatch"
+expect 2 'type sbatch in the clone of curvd, or export CURVD_HOME=' "${job[@]}" "CURVD_HOME=$work" \
+  bash "$root/launch/slurm/train.sbatch"
+mkdir -p "$root/build"
+stand_in srun <<'TEXT'
+echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS by $SLURM_MPI_TYPE"
+for word; do echo "<$word>"; done
+exit ${status-7}
+TEXT
+cp "$bin/srun" "$root/build/curvd"
+stand_in scontrol <<'TEXT'
+case $1 in
+  show) [ "$3" = 'n[1-3]' ] && printf '%s\n' n1 n2 n3 || echo "$3" ;;
+  *) echo "scontrol $*" ;;
+esac
+TEXT
+train=(bash "$root/launch/slurm/train.sbatch")
+expect 2 "CURVD_LAUNCHER is srun or mpirun, not 'mpiexec'" "${job[@]}" CURVD_LAUNCHER=mpiexec "${train[@]}"
+expect 7 $'threads 2 2 by pmix\n<--cpus-per-task=2>\n' "${job[@]}" "${train[@]}"
+expect 7 $'<runs/name-12>\n<--resume>\n<auto>\n<--lr>\n<1e-3 x>\n<>' "${job[@]}" "${train[@]}" --lr '1e-3 x' ''
+expect 7 'by none' "${job[@]}" SLURM_MPI_TYPE=none "${train[@]}"
+expect 7 'mpirun -n 4 --map-by slot:PE=2 --bind-to core' "${job[@]}" CURVD_LAUNCHER=mpirun "${train[@]}"
+parts=("${job[@]}" SLURM_HET_SIZE=2 'SLURM_JOB_NODELIST_HET_GROUP_0=n[1-3]' 'SLURM_TASKS_PER_NODE_HET_GROUP_0=2(x2),1'
+  SLURM_NTASKS_HET_GROUP_0=5 SLURM_JOB_NODELIST_HET_GROUP_1=a7 SLURM_TASKS_PER_NODE_HET_GROUP_1=4 SLURM_NTASKS_HET_GROUP_1=4)
+expect 7 $'<--host>\n<n1:2,n2:2,n3:1,a7:4>\n<-n>\n<9>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--curvature-ranks>\n<4>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--het-group=0,1>\n' "${parts[@]}" CURVD_LAUNCHER=srun bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--het-group=0>\n' "${parts[@]}" "$root/launch/slurm/agent" -x n2 orted 'a b'
+expect 7 $'<--het-group=1>\n' "${parts[@]}" "$root/launch/slurm/agent" a7 orted
+expect 2 'n9 is in no part of this job' "${parts[@]}" "$root/launch/slurm/agent" n9 orted
+expect 2 'mpirun calls launch/slurm/agent' "$root/launch/slurm/agent" n2 orted
+expect 85 'scontrol requeue 12' "${job[@]}" status=85 "${train[@]}"
+expect 85 'not queued again after 100 restarts' "${job[@]}" status=85 SLURM_RESTART_COUNT=100 "${train[@]}"
+job+=(SLURM_ARRAY_JOB_ID=10 SLURM_ARRAY_TASK_ID=2)
+printf '%s\n' '--seed 1' "--seed 2 --network 'a b'" >"$work/lines"
+expect 2 "no file of options 'none'" "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" none
+expect 2 "no file of options ''" "${job[@]}" bash "$root/launch/slurm/sweep.sbatch"
+expect 2 'line 3 of lines is empty or missing: --array=1-2 takes all' "${job[@]}" SLURM_ARRAY_TASK_ID=3 bash "$root/launch/slurm/sweep.sbatch" lines
+expect 7 $'<runs/name-10/2>\n<--resume>\n<auto>\n<--epochs>\n<3>\n<--seed>\n<2>\n<--network>\n<a b>' \
+  "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" lines --epochs 3
+expect 85 'scontrol requeue 10_2' "${job[@]}" status=85 bash "$root/launch/slurm/sweep.sbatch" lines
 
 # no apt-get: the packages are named; the build goes on when all is found
 rm "$bin/apt-get" "$bin/mpirun"
