@@ -159,23 +159,24 @@ class Hosts:
                 pass
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="tests/cluster/hosts.py", description=__doc__,
+def main(cluster=Hosts, why_not=reason_not, doc=__doc__):
+    name = os.path.basename(sys.argv[0])
+    parser = argparse.ArgumentParser(prog=f"tests/cluster/{name}", description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hosts", type=int, help="how many, 1 to 64")
-    parser.add_argument("--slots", type=int, default=2, help="of each host, for mpirun (2)")
+    parser.add_argument("--slots", type=int, default=2, help="ranks on each host, for mpirun, or cores, for SLURM (2)")
     parser.add_argument("command", nargs="*", help="run on the first host (a shell)")
     given = parser.parse_args()
     if not 1 <= given.hosts <= 64:
         parser.error("1 to 64 hosts are possible")
-    why = reason_not()
+    why = why_not()
     if why:
-        sys.exit(f"hosts.py: {why}")
-    with tempfile.TemporaryDirectory(prefix="curvd-hosts-") as folder, Hosts(given.hosts, folder, given.slots) as hosts:
+        sys.exit(f"{name}: {why}")
+    with tempfile.TemporaryDirectory(prefix="curvd-hosts-") as folder, cluster(given.hosts, folder, given.slots) as hosts:
         begin = time.monotonic()
         command = given.command or [os.environ.get("SHELL", "/bin/sh")]
         code = subprocess.run(hosts.words("n0", command), env=hosts.environment()).returncode
-        print(f"hosts.py: code {code} after {time.monotonic() - begin:.1f} s", file=sys.stderr)
+        print(f"{name}: code {code} after {time.monotonic() - begin:.1f} s", file=sys.stderr)
     sys.exit(code if code >= 0 else 128 - code)
 
 
