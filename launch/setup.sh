@@ -10,7 +10,7 @@ packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev
   dataset-fashion-mnist python3 libdnnl-dev)
 # Tests alone need them: launch/test installs them, too.
-test_packages=(iproute2)
+test_packages=(iproute2 slurm-client slurmctld slurmd munge)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
 modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
@@ -18,6 +18,10 @@ modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
 die() { # die STATUS TEXT
   printf 'launch: %s\n' "$2" >&2
   exit "$1"
+}
+
+need_count() { # need_count OPTION VALUE
+  [[ $2 =~ ^[1-9][0-9]{0,5}$ ]] || die 2 "$1 needs a count from 1, not '$2'"
 }
 
 print_command() {

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import program
 from program import check
@@ -376,15 +375,6 @@ OTHERS = [signal_user, signal_term, time_budget, stopped_and_not_saved, flipped_
           killed_before_the_first, used_folder, folder_in_use, records_cannot_be_cut]
 
 
-def outcome_of(named):
-    name, case = named
-    try:
-        case()
-        return name, "ok"
-    except (program.Failure, OSError, ValueError) as failure:
-        return name, str(failure)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curvd", metavar="CURVD")
@@ -399,21 +389,7 @@ def main():
     cases = [(name, lambda name=name: try_fault(bench, name)) for name in FAULTS]
     cases += [(f.__name__.replace("_", " "), lambda f=f: f(bench)) for f in OTHERS]
     cases = [(name, case) for name, case in cases if arguments.only in name]
-    begin, failed, n_done = time.monotonic(), [], 0
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for name, outcome in pool.map(outcome_of, cases):
-            n_done += 1
-            if outcome != "ok":
-                failed.append(name)
-                outcome = f"FAILED (again with --seed {arguments.seed} --only '{name}'): {outcome}"
-            left = (time.monotonic() - begin) / n_done * (len(cases) - n_done)
-            print(f"{n_done}/{len(cases)} {name}: {outcome}; {left:.0f} s left", flush=True)
-    print(f"{len(cases)} cases, {bench.n_started} runs, {len(failed)} failed; {time.monotonic() - begin:.0f} s")
-    if not failed:
-        shutil.rmtree(scratch)
-    else:
-        print(f"folders and logs are in {scratch}")
-    return 1 if failed else 0
+    return program.run_cases(cases, arguments.jobs, scratch, f"--seed {arguments.seed}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env find grep mkdir mktemp realpath rm sed sort tail xargs)
+tools=(bash cat dirname env find grep head mkdir mktemp realpath rm sed sh sort tail tr wc xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
@@ -57,6 +57,7 @@ exit ${status-0}
 TEXT
   stand_in cmake <<<"echo \"cmake \$*\" >>'$work/cmake'"
   stand_in mpirun <<'TEXT'
+[ "$1" != --version ] || { echo "mpirun (Open MPI) 4.1.4"; exit; }
 echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS in $PWD"
 echo "settings $OMPI_MCA_mca_base_param_files"
 for word; do echo "<$word>"; done
@@ -72,10 +73,12 @@ TEXT
   stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-for script in launch/run launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/slurm/{job.sh,agent,train.sbatch,hetero.sbatch,sweep.sbatch} .ci/run tests/check_includes.sh tests/launch.sh; do
+bash_files=(launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
+  launch/slurm/{job.sh,agent,train.sbatch,hetero.sbatch,sweep.sbatch} .ci/run tests/check_includes.sh tests/launch.sh)
+for script in "${bash_files[@]}"; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
-for script in launch/run launch/test launch/fuzz launch/coverage launch/lint .ci/run; do
+for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
 
@@ -184,7 +187,7 @@ expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
 
 # batch scripts, in what they take for a job
-tools+=(hostname paste printf tr wc)
+tools+=(hostname paste printf)
 reset_bin
 for script in train hetero sweep; do
   expect 0 "launch/slurm/$script.sbatch " "$root/launch/slurm/$script.sbatch" --help
@@ -239,5 +242,82 @@ expect 2 'libscalapack-openmpi-dev' "$root/launch/run"
 expect 2 'not found: ninja cc pkg-config mpicc mpirun openblas.pc' "$root/launch/run"
 for name in ninja cc mpicc pkg-config mpirun cmake; do stand_in "$name" <<<'exit 0'; done
 expect 0 'building build ...' "$root/launch/run"
+
+# ---- launch/hosts: over hosts a to d, of which each has 4 cores of 8 hardware threads; ssh answers in their place ----
+
+reset_bin
+stand_in hostname <<<'echo front'
+stand_in getent <<<'echo "10.0.0.9 STREAM"'
+stand_in lscpu <<<'printf "#\n0,0\n0,0\n0,1\n0,1\n0,2\n0,2\n0,3\n0,3\n"'
+stand_in orted <<<'exit 0'
+stand_in timeout <<<'shift; exec "$@"'
+stand_in ssh <<'TEXT'
+while [ "$1" = -o ] || [ "$1" = -p ]; do shift 2; done
+case $1 in
+  [a-d]) exec sh -c "$2" ;;
+  old) echo "Welcome"; echo "cores 4 mpirun (Open MPI) 4.0.3" ;;
+  bare) echo mpi ;;
+  *) echo "ssh: Could not resolve hostname $1: Name or service not known" >&2; exit 255 ;;
+esac
+TEXT
+mkdir -p "$root/build"
+printf '#!/bin/sh\n' >"$root/build/curvd"
+chmod +x "$root/build/curvd"
+printf '# two racks\na slots=2\n\nb slots=3 max_slots=8 # new\nc' >"$work/hosts.txt"
+printf 'a slot=2\n' >"$work/typo.txt"
+launch=$root/launch/hosts
+
+expect 0 'usage: launch/hosts' "$launch" --help
+expect 2 'which hosts?' "$launch" -- train
+expect 2 "unknown argument '--host'" "$launch" --host a -- train
+expect 2 "--hosts needs a value" "$launch" --hosts --ranks 3
+expect 2 "--ranks needs a count from 1, not 'all'" "$launch" --hosts a --ranks all
+expect 2 'exclude each other' "$launch" --hosts a --ranks 2 --ranks-per-host 2 -- train
+expect 2 '--curvature-last-host needs --curvature-ranks C' "$launch" --hosts a,b --curvature-last-host -- train
+expect 2 "not 'eth0;reboot'" "$launch" --hosts a --network 'eth0;reboot' -- train
+expect 2 'what shall it do?' "$launch" --hosts a
+expect 2 '--curvature-ranks is there twice' "$launch" --hosts a --curvature-ranks 1 -- train --curvature_ranks=2
+expect 2 'there is no program /nowhere/curvd: build it' "$launch" --hosts a --program /nowhere/curvd -- train
+expect 2 'the host file ./none.txt cannot be read' "$launch" --hosts ./none.txt -- train
+expect 2 "typo.txt, line 1: 'slot=2' is neither slots=N nor max_slots=N" "$launch" --hosts typo.txt -- train
+expect 2 'a is named twice' "$launch" --hosts a,b,a -- train
+expect 2 "'-oProxyCommand=x' is no host's name" "$launch" --hosts a,-oProxyCommand=x -- train
+expect 2 "'two' is no count of ranks on a" "$launch" --hosts a:two -- train
+expect 7 'e cannot be reached (ssh: Could not resolve hostname e: Name or service not known): try ssh e true' \
+  "$launch" --hosts a,e -- train
+expect 2 'old has mpirun (Open MPI) 4.0.3 and this host mpirun (Open MPI) 4.1.4: install the same' "$launch" --hosts old -- train
+expect 2 'bare has no orted: install Open MPI there' "$launch" --hosts bare -- train
+expect 2 'a has no interface nosuch0: ' "$launch" --hosts a --network nosuch0 -- train
+expect 2 'the hosts take 6 ranks, not 7' "$launch" --hosts a:2,b --ranks 7 -- train
+expect 2 'of 2 ranks 2 cannot be curvature ranks' "$launch" --hosts a,b --ranks 2 --curvature-ranks 2 --curvature-last-host -- train
+expect 2 'needs a host for the workers' "$launch" --hosts a --curvature-ranks 1 --curvature-last-host -- train
+
+bound='--map-by slot:PE=1 --bind-to core'
+unbound='--map-by slot --bind-to none --mca mpi_yield_when_idle 1'
+threads='-x OPENBLAS_NUM_THREADS -x OMP_NUM_THREADS'
+expect 0 "mpirun $bound -n 8 --host a:4\,b:4 $threads $root/build/curvd train --lr 1e-3\\ x" \
+  "$launch" --hosts a,b --dry-run -- train --lr '1e-3 x'
+expect 0 "-n 9 --host a:2\,b:3\,c:4 " "$launch" --hosts hosts.txt --dry-run -- train
+expect 0 "-n 3 --host a:2\,b:1 " "$launch" --hosts hosts.txt --ranks 3 --dry-run -- train
+expect 0 "-n 6 --host a:2\,b:2\,c:2 " "$launch" --hosts hosts.txt --ranks-per-host 2 --dry-run -- train
+expect 0 "OPENBLAS_NUM_THREADS=2 OMP_NUM_THREADS=2 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "--map-by slot:PE=2 --bind-to core -n 4 --host a:4\,b:4 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "mpirun $unbound -n 5 --host a:5 " "$launch" --hosts a:5 --dry-run -- train
+expect 0 "mpirun $unbound -n 4 --host a:4 " "$launch" --hosts a --no-binding --dry-run -- train
+expect 0 "-n 6 --host a:4\,b:2 $threads $root/build/curvd train --curvature-ranks 2 --steps 9" \
+  "$launch" --hosts a,b --ranks 6 --curvature-ranks 2 --dry-run -- train --steps 9
+expect 0 "-n 7 --host a:4\,b:1\,d:2 " "$launch" --hosts a,b,c,d --ranks 7 --curvature-ranks 2 --curvature-last-host --dry-run -- train
+expect 0 "-n 10 --host a:4\,b:4\,c:2 " "$launch" --hosts a,b,c --curvature-ranks 2 --curvature-last-host --dry-run -- train
+expect 0 '--mca oob_tcp_if_include 10.1.0.0/16 --mca btl_tcp_if_include 10.1.0.0/16 ' \
+  "$launch" --hosts a --network 10.1.0.0/16 --dry-run -- train
+expect 0 '-x CURVD_SEED ' env CURVD_SEED=3 "$launch" --hosts a --dry-run -- train
+expect 0 "mpirun $bound -n 4 --host a:4 " env OMPI_MCA_plm_rsh_agent="ssh -p 22" "$launch" --hosts a --dry-run -- train
+expect 0 "/bin/true 2" "$launch" --hosts a --curvature-ranks 1 --program /bin/true --dry-run -- 2
+expect 0 "$bound -n 5 --host a:4\,b:1 $threads /bin/true : -n 4 --host front:4 $threads /bin/true" \
+  "$launch" --hosts a,b:1,front,c --ranks 9 --program /bin/true --dry-run
+expect 0 "$bound -n 8 --host front:4\,b:4 $threads /bin/true" "$launch" --hosts front,b --program /bin/true --dry-run
+expect 7 "settings $root/launch/openmpi.conf" "$launch" --hosts a -- train
+expect 7 $'<train>\n<--lr>\n<1e-3 x>\n<>' "$launch" --hosts a -- train --lr '1e-3 x' ''
+expect 7 "threads 3 3 in $work" "$launch" --hosts a,b --threads 3 -- train
 
 printf 'launch: %d cases\n' "$n"

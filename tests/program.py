@@ -2,10 +2,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 MPI_FLAGS = "--oversubscribe --bind-to none --mca pml ob1 --mca btl self,vader".split()
 ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -24,6 +26,38 @@ def check(is_so, sentence):
 def words_of(options):
     """{"eig_rank": 8} -> ["--eig-rank", "8"]"""
     return [w for name, value in options.items() for w in ("--" + name.replace("_", "-"), str(value))]
+
+
+# ---- cases ----
+
+
+def outcome_of(named):
+    name, case = named
+    try:
+        case()
+        return name, "ok"
+    except (Failure, OSError, ValueError, subprocess.SubprocessError) as failure:
+        return name, str(failure)
+
+
+def run_cases(cases, jobs, scratch, again=""):
+    """Tries [(name, function)], so many at a time, with a line for each; again: arguments that repeat one. Returns the
+    exit code, and removes the folder when all is well."""
+    begin, n_done, n_failed = time.monotonic(), 0, 0
+    with ThreadPoolExecutor(jobs) as pool:
+        for name, outcome in pool.map(outcome_of, cases):
+            n_done += 1
+            if outcome != "ok":
+                n_failed += 1
+                outcome = f"FAILED (again with {again} --only '{name}'): {outcome}"
+            left = (time.monotonic() - begin) / n_done * (len(cases) - n_done)
+            print(f"{n_done}/{len(cases)} {name}: {outcome}; {left:.0f} s left", flush=True)
+    print(f"{len(cases)} cases, {n_failed} failed; {time.monotonic() - begin:.0f} s")
+    if n_failed == 0:
+        shutil.rmtree(scratch)
+    else:
+        print(f"folders and logs are in {scratch}")
+    return 1 if n_failed else 0
 
 
 # ---- processes ----
@@ -48,12 +82,11 @@ def rank_of(pid):
         return -1
 
 
-class Run:
-    """curvd train under mpirun, in a session of its own: whatever is in it was started here, and nothing else is."""
+class Job:
+    """A command in a session of its own: whatever is in it was started here, and nothing else is."""
 
-    def __init__(self, curvd, mpiexec, n_ranks, options, log, environment=None):
+    def __init__(self, command, log, environment=None):
         self.log = log
-        command = [mpiexec, "-n", str(n_ranks), *MPI_FLAGS, curvd, "train", *words_of(options)]
         with open(log, "wb") as out:
             self.launcher = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
                                              start_new_session=True, env={**os.environ, **ENVIRONMENT, **(environment or {})})
@@ -96,6 +129,13 @@ class Run:
     def text(self):
         with open(self.log, errors="replace") as f:
             return f.read()
+
+
+class Run(Job):
+    """curvd train under mpirun"""
+
+    def __init__(self, curvd, mpiexec, n_ranks, options, log, environment=None):
+        super().__init__([mpiexec, "-n", str(n_ranks), *MPI_FLAGS, curvd, "train", *words_of(options)], log, environment)
 
 
 def tool(curvd, *words):
@@ -178,3 +218,19 @@ def records_of(run_dir):
     with open(path) as f:
         lines = f.read().split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def check_losses(reference, run_dir, bound):
+    """There is one record of every step and evaluation, in their order, with the losses of the uninterrupted run to this
+    relative distance. Returns the largest."""
+    worst = 0.0
+    for kind, name in (("step", "loss"), ("epoch", "test_loss")):
+        mine = [r for r in records_of(run_dir) if r["kind"] == kind]
+        theirs = [r for r in records_of(reference) if r["kind"] == kind]
+        steps = [r["step"] for r in mine]
+        check(steps == [r["step"] for r in theirs], f"records of kind {kind} are of the steps {steps}")
+        for x, y in zip(mine, theirs):
+            distance = abs(x[name] - y[name]) / y[name]
+            check(distance <= bound, f"step {x['step']}: loss {x[name]}, and was {y[name]}")
+            worst = max(worst, distance)
+    return worst

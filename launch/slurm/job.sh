@@ -3,6 +3,8 @@
 # Variables that a user may set: CURVD_HOME (in the scripts), CURVD_PROGRAM, CURVD_LAUNCHER, CURVD_RESTARTS, SLURM_MPI_TYPE.
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+# shellcheck source=launch/mpi.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../mpi.sh"
 
 # By hand a batch script shows its first comment.
 if [[ -z ${SLURM_JOB_ID-} ]]; then
@@ -15,9 +17,8 @@ program=${CURVD_PROGRAM:-$root/build/curvd}
 [[ -x $program ]] || die 2 "no program $program on $(hostname): build it there, or name it with CURVD_PROGRAM=/path/to/curvd"
 
 threads=${SLURM_CPUS_PER_TASK:-1} # cores of a rank
-export OPENBLAS_NUM_THREADS=$threads OMP_NUM_THREADS=$threads
-export OMPI_MCA_mca_base_param_files=${OMPI_MCA_mca_base_param_files:-$root/launch/openmpi.conf}
-export SLURM_MPI_TYPE=${SLURM_MPI_TYPE:-pmix}
+mpi_settings "$threads"
+export "${settings[@]}" "SLURM_MPI_TYPE=${SLURM_MPI_TYPE:-pmix}"
 
 # "2(x3),1" -> 2, 2, 2, 1, a line each
 each_task_count() {

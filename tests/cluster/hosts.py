@@ -8,6 +8,8 @@ machine's own network. Needs root.
   tests/cluster/hosts.py 2                                      # a shell there
 """
 import argparse
+import itertools
+import json
 import os
 import re
 import shutil
@@ -24,16 +26,29 @@ TOOLS = ["ip", "nsenter", "unshare", "mount", "hostname"]
 ENTER = """#!/bin/sh
 host=$1
 shift
+hidden=$(cat "{folder}/hidden-$host" 2>/dev/null)
 exec nsenter --net=/run/netns/{prefix}$host unshare --uts --mount --propagation private -- \\
-  sh -c 'hostname "$0" && mount --bind "{folder}/hosts" /etc/hosts && exec "$@"' "$host" "$@"
+  sh -c 'hostname "$0" && mount --bind "{folder}/hosts" /etc/hosts && if test "$1"; then mount -t tmpfs none "$1"; fi && shift &&
+         exec "$@"' "$host" "$hidden" "$@"
 """
 
-# What Open MPI calls in the place of ssh: options, the host, words of a shell command.
+# What Open MPI calls in the place of ssh: options, the host, words of a shell command. Nobody listens on the port, so a
+# host that can be reached refuses. Like ssh this ends with 255 where it cannot, and stays where it was called: when the
+# host loses its power, no connection is closed, and it waits on.
 AGENT = """#!/bin/sh
 while [ "${{1#-}}" != "$1" ]; do shift; done
 host=$1
 shift
-exec "{folder}/enter" "$host" sh -c "$*"
+said=$(LC_ALL=C timeout 5 bash -c ": </dev/tcp/$host/22" 2>&1)
+case $said in
+  *refused*) ;;
+  *) echo "no way to $host: ${{said##*: }}" >&2 && exit 255 ;;
+esac
+cd /
+"{folder}/enter" "$host" sh -c "$*"
+code=$?
+test ! -e "{folder}/off-$host" || exec sleep 3600
+exit $code
 """
 
 
@@ -73,9 +88,11 @@ def remove_orphans():
 class Hosts:
     """with Hosts(4, folder) as hosts: n0 to n3, with so many slots each. Files about them are in the folder."""
 
+    numbers = itertools.count()  # several at a time do not see each other
+
     def __init__(self, n, folder, slots=2):
         self.n, self.folder, self.slots = n, os.path.abspath(folder), slots
-        self.prefix = f"curvd{os.getpid()}-"
+        self.prefix = f"curvd{os.getpid()}-{next(Hosts.numbers)}-"
         self.names = [f"n{i}" for i in range(n)]
 
     def __enter__(self):
@@ -130,17 +147,31 @@ class Hosts:
         """The command that runs this one there."""
         return [self.file("enter"), host, *command]
 
+    def way_in(self):
+        """The variables that let mpirun into these hosts, as a user's ssh would. Open MPI's files are in the folder: those
+        of hosts without power go with it."""
+        return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": self.file("agent"), "OMPI_MCA_pml": "ob1",
+                "OMPI_MCA_orte_tmpdir_base": self.folder, "OMPI_MCA_btl_vader_backing_directory": self.folder}
+
     def environment(self):
-        """For mpirun and what it starts: over these hosts, by these cables."""
-        return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        """For a mpirun without arguments and what it starts: over these hosts, by these cables. Hosts share the cores of
+        this machine, so ranks that wait leave them to the others."""
+        return {**os.environ, **self.way_in(), "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                 "OPENBLAS_NUM_THREADS": "1", "OMPI_MCA_orte_default_hostfile": self.file("hostfile"),
-                "OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": self.file("agent"), "OMPI_MCA_pml": "ob1",
                 "OMPI_MCA_btl": "self,vader,tcp", "OMPI_MCA_btl_tcp_if_include": "eth0",
                 "OMPI_MCA_oob_tcp_if_include": "eth0", "OMPI_MCA_hwloc_base_binding_policy": "none",
-                "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+                "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
+
+    def sent_bytes(self, host):
+        """By its cable so far."""
+        return json.loads(ip("-n", self.prefix + "switch", "-s", "-j", "link", "show", host))[0]["stats64"]["rx"]["bytes"]
 
     def pids(self, host):
         return [int(pid) for pid in ip("netns", "pids", self.prefix + host, check=False).split()]
+
+    def hide(self, host, folder):
+        """What is started there from now on finds this folder empty."""
+        self._write(f"hidden-{host}", folder)
 
     def cut(self, host):
         """Pulls the cable: nothing is told to anybody."""
@@ -152,6 +183,7 @@ class Hosts:
     def power_off(self, host):
         """All that runs there is gone, and nobody hears a word of it."""
         self.cut(host)
+        self._write(f"off-{host}", "")
         for pid in self.pids(host):
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -55,11 +55,12 @@ def reason_not():
 
 
 class Slurm(hosts.Hosts):
-    """with Slurm(4, folder) as slurm: the nodes n1 to n4, with so many cores each, all idle. Logs are in the folder."""
+    """with Slurm(4, folder) as slurm: the nodes n1 to n4, with so many cores each, all idle; more: lines for slurm.conf.
+    Logs are in the folder."""
 
-    def __init__(self, n, folder, slots=2):
+    def __init__(self, n, folder, slots=2, more=""):
         super().__init__(n + 1, folder, slots)
-        self.nodes, self.servers = self.names[1:], []
+        self.nodes, self.servers, self.more = self.names[1:], [], more
 
     def _make(self):
         super()._make()
@@ -67,7 +68,7 @@ class Slurm(hosts.Hosts):
             os.makedirs(self.file(name), mode=0o700)
         with open(self.file("munge/key"), "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as f:
             f.write(os.urandom(128))
-        self.configure()
+        self._write("slurm.conf", self.more + CONFIGURATION.format(folder=self.folder, nodes=len(self.nodes), cpus=self.slots))
         self._serve("n0", ["munged", "--foreground", "--force", "--key-file", self.file("munge/key"), "--socket",
                            self.file("munge/socket"), "--pid-file", self.file("munge/pid"), "--log-file",
                            self.file("munge/log"), "--seed-file", self.file("munge/seed")])
@@ -97,10 +98,6 @@ class Slurm(hosts.Hosts):
                 with open(self.file(name), errors="replace") as log:
                     raise RuntimeError(f"{what} is not ready; {name} ends with: {log.read()[-600:]}")
             time.sleep(0.05)
-
-    def configure(self, more=""):
-        """Writes slurm.conf; of a running cluster, `scontrol reconfigure` makes it known."""
-        self._write("slurm.conf", CONFIGURATION.format(folder=self.folder, nodes=len(self.nodes), cpus=self.slots) + more)
 
     def environment(self):
         """For what is typed on n0. Jobs inherit it: mpirun finds its hosts by itself there."""

@@ -4,6 +4,7 @@ and mpirun, heterogeneous, as an array, with ranks that die, signals, and new st
 checkpoint has the bits of one that mpirun started on this machine and nobody disturbed. Ends with 77 where there can be
 no such cluster."""
 import argparse
+import copy
 import os
 import re
 import shutil
@@ -11,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import slurm
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -98,7 +98,13 @@ class Job:
 class Bench:
     def __init__(self, arguments, scratch, cluster):
         self.curvd, self.mpiexec, self.scratch, self.cluster = os.path.abspath(arguments.curvd), arguments.mpiexec, scratch, cluster
-        self.making, self.n_jobs = threading.Lock(), 0
+        self.making = threading.Lock()
+
+    def on(self, cluster):
+        """The same on another cluster."""
+        other = copy.copy(self)
+        other.cluster = cluster
+        return other
 
     def folder(self, name):
         return os.path.join(self.scratch, name)
@@ -112,7 +118,6 @@ class Bench:
                 os.path.join(ROOT, "launch", "slurm", script + ".sbatch"), *words, *program.words_of(options)]
         code, lines = self.cluster.type(*line)
         check(code == 0, f"{line} ends with {code}: {lines}")
-        self.n_jobs += 1
         return Job(self, lines[-1], self.folder(run_dir) if run_dir else None)
 
     def undisturbed(self, n_ranks):
@@ -303,37 +308,15 @@ def given_up(bench):
     check("not queued again after 0 restarts" in job.ends("FAILED", "85:0"), f"says: {job.text()[-600:]}")
 
 
-CASES = [time_limit, requeued, array, two_nodes, heterogeneous, heterogeneous_by_srun, killed_rank, requeued_by_mpirun, cancelled, cancelled_mpirun, given_up,
-         two_nodes_by_mpirun, killed_rank_of_mpirun, one_node, wrong_option, not_finite]
-
-
 def requeued_by_the_site(bench):
     """RequeueExit=85 in slurm.conf does without the script."""
-    bench.cluster.configure("RequeueExit=85\n")
-    bench.cluster.type("scontrol", "reconfigure")
-    check_requeued(bench, "again-site", {"CURVD_RESTARTS": "0"})
+    with slurm.Slurm(2, bench.folder("site"), more="RequeueExit=85\n") as cluster:
+        check_requeued(bench.on(cluster), "again-site", {"CURVD_RESTARTS": "0"})
 
 
-def name_of(case):
-    return case.__name__.replace("_", " ")
-
-
-def outcome_of(bench, case):
-    begin = time.monotonic()
-    try:
-        case(bench)
-        return f"ok, {time.monotonic() - begin:.0f} s"
-    except (program.Failure, OSError, ValueError, LookupError) as failure:
-        return f"FAILED (again with --only '{name_of(case)}'): {type(failure).__name__}: {failure}"
-
-
-def run_cases(bench, cases, at_once):
-    failed = 0
-    with ThreadPoolExecutor(at_once) as pool:
-        for case, outcome in zip(cases, pool.map(lambda case: outcome_of(bench, case), cases)):
-            failed += outcome.startswith("FAILED")
-            print(f"{name_of(case)}: {outcome}", flush=True)
-    return failed
+CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous_by_srun,
+         heterogeneous, killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
+         wrong_option, not_finite]
 
 
 def main():
@@ -347,19 +330,16 @@ def main():
     if why:
         print(f"SKIPPED: {why}")
         return 77
-    chosen = [case for case in [*CASES, requeued_by_the_site] if arguments.only in name_of(case)]
-    scratch, begin = tempfile.mkdtemp(prefix="slurm-"), time.monotonic()
-    with slurm.Slurm(6, os.path.join(scratch, "cluster")) as cluster:
-        print(f"6 nodes after {time.monotonic() - begin:.1f} s", flush=True)
+    folder = tempfile.mkdtemp(prefix="slurm-")
+    scratch = os.path.join(folder, "runs")
+    os.mkdir(scratch)
+    with slurm.Slurm(6, os.path.join(folder, "cluster")) as cluster:
         bench = Bench(arguments, scratch, cluster)
-        failed = run_cases(bench, [case for case in chosen if case in CASES], arguments.jobs)
-        failed += run_cases(bench, [case for case in chosen if case not in CASES], 1)  # alone: it changes the site
-    print(f"{len(chosen)} cases, {bench.n_jobs} jobs, {failed} failed; {time.monotonic() - begin:.0f} s")
-    if failed:
-        print(f"folders and logs are in {scratch}")
-    else:
-        shutil.rmtree(scratch)
-    return 1 if failed else 0
+        cases = [(f.__name__.replace("_", " "), lambda f=f: f(bench)) for f in CASES]
+        code = program.run_cases([case for case in cases if arguments.only in case[0]], arguments.jobs, scratch)
+    if code == 0:
+        shutil.rmtree(folder)
+    return code
 
 
 if __name__ == "__main__":
