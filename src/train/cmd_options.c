@@ -1,27 +1,10 @@
 #include "train/commands.h"
 #include "train/config.h"
+#include "train/words.h"
 
 #include <string.h>
 
 enum { COLUMNS = 100, INDENT = 6 };
-
-/* Writes the words of text as an indented paragraph. */
-static void paragraph(FILE *out, const char *text) {
-  int column = INDENT;
-  fprintf(out, "%*s", INDENT, "");
-  for (const char *word = text; *word != '\0';) {
-    int n = (int)strcspn(word, " ");
-    bool is_first = column == INDENT;
-    if (!is_first && column + 1 + n > COLUMNS) {
-      fprintf(out, "\n%*s", INDENT, "");
-      column = INDENT;
-      is_first = true;
-    }
-    column += fprintf(out, "%s%.*s", is_first ? "" : " ", n, word);
-    word += n + (word[n] == ' ');
-  }
-  fputc('\n', out);
-}
 
 /* Copies the range with blanks around '|', so that long lists can be wrapped. */
 static void spread(const char *range, char *text, size_t size) {
@@ -49,7 +32,8 @@ static void option_print(FILE *out, const curvd_option_info *info) {
   spread(info->range, range, sizeof range);
   bool is_text = strcmp(info->type, "text") == 0; /* its range says nothing */
   snprintf(text, sizeof text, "%s%s%s%s", info->help, is_text ? "" : " (", is_text ? "" : range, is_text ? "" : ")");
-  paragraph(out, text);
+  fprintf(out, "%*s", INDENT, "");
+  words_wrap(out, text, INDENT, COLUMNS);
 }
 
 curvd_status options_print(FILE *out, cv_error *err) {

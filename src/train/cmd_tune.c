@@ -1,6 +1,7 @@
 /* curvd tune: measures this machine, and names the split of the ranks and the intervals with the shortest step. Under
  * mpirun also transfers are measured; without, MPI is not touched. */
 #include "train/commands.h"
+#include "train/launcher.h"
 #include "train/plan_report.h"
 #include "train/probe.h"
 #include "train/run_options.h"
@@ -191,19 +192,15 @@ static curvd_status tune_alone(const words *w, tuning *t, cv_error *err) {
   return status;
 }
 
-/* Open MPI's mpirun, and launchers that speak PMIx or PMI. */
-static bool is_launched(void) {
-  return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_NAMESPACE") || getenv("PMI_SIZE");
-}
-
 int cmd_tune(int argc, char **argv) {
   tuning *t = &the_tuning;
   words w = {argc, argv};
   cv_error err = {.code = CURVD_OK};
+  const launcher l = launcher_of_process();
   *t = (tuning){.age_max = AGE_MAX, .is_json = words_take_switch(&w, "--json")};
   curvd_status status = words_take_integer(&w, "--ranks", 1, CURVD_PREDICTED_RANKS_MAX, &t->n_ranks, &err);
   if (status == CURVD_OK) status = words_take_integer(&w, "--age-max", 0, 1000000, &t->age_max, &err);
-  if (status == CURVD_OK && is_launched()) return command_under_mpi(w.argc, w.argv, tune_with_mpi);
+  if (status == CURVD_OK && launcher_has_ranks(&l)) return command_under_mpi(w.argc, w.argv, tune_with_mpi);
   if (status == CURVD_OK) status = tune_alone(&w, t, &err);
   return status == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
 }

@@ -24,6 +24,10 @@ static const command commands[] = {
      "      intervals with the shortest step, of preconditioners at most STEPS (20) old. Under\n"
      "      mpirun transfers are measured, too.",
      cmd_tune, false},
+    {"doctor", "curvd doctor [--json] [--config FILE] [--name value ...]",
+     "Tells what is wrong, or slow, with launcher, cores, libraries, network, run folder and memory,\n"
+     "      and the cure, in two seconds. Start it as the run: under mpirun or srun, on the same hosts.",
+     cmd_doctor, false},
     {"options", "curvd options [--origins [--config FILE] [--name value ...]]",
      "Lists every option; with --origins the value of each one and where it comes from.", cmd_options, false},
     {"check", "curvd check --config FILE [--name value ...]",

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "train/config.h"
+#include "train/launcher.h"
 
 #include <stdio.h>
 
@@ -20,6 +21,7 @@
   X(EXIT_CODE_HANG, 8, "a rank stood still longer than hang_timeout")                                                  \
   X(EXIT_CODE_DAMAGE, 9, "numbers changed in memory or on their way")                                                  \
   X(EXIT_CODE_DIFFERENT, 10, "two checkpoints differ")                                                                 \
+  X(EXIT_CODE_UNFIT, 11, "`doctor` has found errors")                                                                  \
   X(EXIT_CODE_PREEMPTED, 85, "told to stop, and saved: start it again with --resume")
 
 #define EXIT_CODE_ENUM(name, code, text) name = code,
@@ -35,13 +37,20 @@ int command_failed(const cv_error *err);
 int commands_run(int argc, char **argv);
 
 /* A command of all ranks: starts MPI, loads the configuration, runs, ends MPI; rank 0 tells what failed. *code: what it
- * returns when nothing did, 0 unless run says otherwise. */
-int command_under_mpi(int argc, char **argv, curvd_status (*run)(config *c, int *code, cv_error *err));
+ * returns when nothing did, 0 unless run says otherwise. LAYOUT when MPI has fewer ranks than what started it promised;
+ * ..._any_mpi leaves that to run. */
+typedef curvd_status command_of_ranks(config *c, int *code, cv_error *err);
+int command_under_mpi(int argc, char **argv, command_of_ranks *run);
+int command_under_any_mpi(int argc, char **argv, command_of_ranks *run);
+
+/* Before MPI starts: LAYOUT when it could not, and would end the process with words that nobody understands. */
+curvd_status command_can_start(const launcher *l, cv_error *err);
 
 /* Commands: argv are the words after the command; they return an exit code. */
 int cmd_train(int argc, char **argv);   /* under MPI */
 int cmd_plan(int argc, char **argv);    /* under MPI: owners and memory of a run, without making it; or predicts one */
 int cmd_tune(int argc, char **argv);    /* measures, and names the best split of the ranks; MPI only under mpirun */
+int cmd_doctor(int argc, char **argv);  /* under MPI: what is wrong with machine, launcher and libraries */
 int cmd_options(int argc, char **argv); /* lists options, or with --origins the values in force */
 int cmd_check(int argc, char **argv);   /* checks a configuration without MPI and data */
 int cmd_checkpoint(int argc, char **argv); /* lists, verifies, compares and exports checkpoints without MPI */

@@ -43,3 +43,19 @@ curvd_status words_take_integer(words *w, const char *name, int64_t least, int64
   }
   return CURVD_OK;
 }
+
+void words_wrap(FILE *out, const char *text, int indent, int columns) {
+  int column = indent;
+  for (const char *word = text; *word != '\0';) {
+    int n = (int)strcspn(word, " ");
+    bool is_first = column == indent;
+    if (!is_first && column + 1 + n > columns) {
+      fprintf(out, "\n%*s", indent, "");
+      column = indent;
+      is_first = true;
+    }
+    column += fprintf(out, "%s%.*s", is_first ? "" : " ", n, word);
+    word += n + (word[n] == ' ');
+  }
+  fputc('\n', out);
+}
