@@ -9,7 +9,7 @@ bin=$work/bin
 # a copy, so that nothing is written into or removed from this tree's own build folders
 root=$work/tree
 mkdir -p "$root/src/base" "$root/build-coverage"
-cp -R "$(dirname "$0")"/../{launch,.ci,include,tests} "$root"
+cp -R "$(dirname "$0")"/../{launch,docker,.ci,include,tests} "$root"
 touch "$root/src/base/array.c"
 n=0
 
@@ -38,7 +38,7 @@ reset_bin() {
   local tool
   rm -rf "$bin"
   mkdir "$bin"
-  for tool in "${tools[@]}"; do ln -s "$(command -v "$tool")" "$bin/$tool"; done
+  for tool in "${tools[@]}"; do ln -s "$(type -P "$tool")" "$bin/$tool"; done
   stand_in nproc <<'TEXT'
 echo "${OMP_NUM_THREADS-8}"
 TEXT
@@ -73,10 +73,14 @@ TEXT
   stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh launch/packages/build-deb .ci/run tests/check_includes.sh tests/launch.sh; do
+bash_files=(launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
+  launch/slurm/{job.sh,agent,train.sbatch,hetero.sbatch,sweep.sbatch} launch/packages/build-deb docker/build-daemonless
+  docker/node .ci/run tests/check_includes.sh tests/launch.sh)
+for script in "${bash_files[@]}"; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
-for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/packages/build-deb .ci/run; do
+for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/packages/build-deb \
+  docker/build-daemonless docker/node .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
 
@@ -195,6 +199,56 @@ stand_in cmake <<<'echo "error: x.c:1"; exit 1'
 expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
 
+# batch scripts, in what they take for a job
+tools+=(hostname paste printf)
+reset_bin
+for script in train hetero sweep; do
+  expect 0 "launch/slurm/$script.sbatch " "$root/launch/slurm/$script.sbatch" --help
+  expect 2 'this is no job of SLURM' "$root/launch/slurm/$script.sbatch" --epochs 3
+done
+job=(env "CURVD_HOME=$root" SLURM_JOB_ID=12 SLURM_JOB_NAME=name SLURM_NTASKS=4 SLURM_CPUS_PER_TASK=2)
+expect 2 "no program $root/build/curvd on" "${job[@]}" bash "$root/launch/slurm/train.sbatch"
+expect 2 'type sbatch in the clone of curvd, or export CURVD_HOME=' "${job[@]}" "CURVD_HOME=$work" \
+  bash "$root/launch/slurm/train.sbatch"
+mkdir -p "$root/build"
+stand_in srun <<'TEXT'
+echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS by $SLURM_MPI_TYPE"
+for word; do echo "<$word>"; done
+exit ${status-7}
+TEXT
+cp "$bin/srun" "$root/build/curvd"
+stand_in scontrol <<'TEXT'
+case $1 in
+  show) [ "$3" = 'n[1-3]' ] && printf '%s\n' n1 n2 n3 || echo "$3" ;;
+  *) echo "scontrol $*" ;;
+esac
+TEXT
+train=(bash "$root/launch/slurm/train.sbatch")
+expect 2 "CURVD_LAUNCHER is srun or mpirun, not 'mpiexec'" "${job[@]}" CURVD_LAUNCHER=mpiexec "${train[@]}"
+expect 7 $'threads 2 2 by pmix\n<--cpus-per-task=2>\n' "${job[@]}" "${train[@]}"
+expect 7 $'<runs/name-12>\n<--resume>\n<auto>\n<--lr>\n<1e-3 x>\n<>' "${job[@]}" "${train[@]}" --lr '1e-3 x' ''
+expect 7 'by none' "${job[@]}" SLURM_MPI_TYPE=none "${train[@]}"
+expect 7 'mpirun -n 4 --map-by slot:PE=2 --bind-to core' "${job[@]}" CURVD_LAUNCHER=mpirun "${train[@]}"
+parts=("${job[@]}" SLURM_HET_SIZE=2 'SLURM_JOB_NODELIST_HET_GROUP_0=n[1-3]' 'SLURM_TASKS_PER_NODE_HET_GROUP_0=2(x2),1'
+  SLURM_NTASKS_HET_GROUP_0=5 SLURM_JOB_NODELIST_HET_GROUP_1=a7 SLURM_TASKS_PER_NODE_HET_GROUP_1=4 SLURM_NTASKS_HET_GROUP_1=4)
+expect 7 $'<--host>\n<n1:2,n2:2,n3:1,a7:4>\n<-n>\n<9>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--curvature-ranks>\n<4>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--het-group=0,1>\n' "${parts[@]}" CURVD_LAUNCHER=srun bash "$root/launch/slurm/hetero.sbatch"
+expect 7 $'<--het-group=0>\n' "${parts[@]}" "$root/launch/slurm/agent" -x n2 orted 'a b'
+expect 7 $'<--het-group=1>\n' "${parts[@]}" "$root/launch/slurm/agent" a7 orted
+expect 2 'n9 is in no part of this job' "${parts[@]}" "$root/launch/slurm/agent" n9 orted
+expect 2 'mpirun calls launch/slurm/agent' "$root/launch/slurm/agent" n2 orted
+expect 85 'scontrol requeue 12' "${job[@]}" status=85 "${train[@]}"
+expect 85 'not queued again after 100 restarts' "${job[@]}" status=85 SLURM_RESTART_COUNT=100 "${train[@]}"
+job+=(SLURM_ARRAY_JOB_ID=10 SLURM_ARRAY_TASK_ID=2)
+printf '%s\n' '--seed 1' "--seed 2 --network 'a b'" >"$work/lines"
+expect 2 "no file of options 'none'" "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" none
+expect 2 "no file of options ''" "${job[@]}" bash "$root/launch/slurm/sweep.sbatch"
+expect 2 'line 3 of lines is empty or missing: --array=1-2 takes all' "${job[@]}" SLURM_ARRAY_TASK_ID=3 bash "$root/launch/slurm/sweep.sbatch" lines
+expect 7 $'<runs/name-10/2>\n<--resume>\n<auto>\n<--epochs>\n<3>\n<--seed>\n<2>\n<--network>\n<a b>' \
+  "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" lines --epochs 3
+expect 85 'scontrol requeue 10_2' "${job[@]}" status=85 bash "$root/launch/slurm/sweep.sbatch" lines
+
 # no apt-get: the packages are named; the build goes on when all is found
 rm "$bin/apt-get" "$bin/mpirun"
 expect 2 'libscalapack-openmpi-dev' "$root/launch/run"
@@ -252,7 +306,7 @@ expect 2 'of 2 ranks 2 cannot be curvature ranks' "$launch" --hosts a,b --ranks 
 expect 2 'needs a host for the workers' "$launch" --hosts a --curvature-ranks 1 --curvature-last-host -- train
 
 bound='--map-by slot:PE=1 --bind-to core'
-unbound='--map-by slot --bind-to none'
+unbound='--map-by slot --bind-to none --mca mpi_yield_when_idle 1'
 threads='-x OPENBLAS_NUM_THREADS -x OMP_NUM_THREADS'
 expect 0 "mpirun $bound -n 8 --host a:4\,b:4 $threads $root/build/curvd train --lr 1e-3\\ x" \
   "$launch" --hosts a,b --dry-run -- train --lr '1e-3 x'

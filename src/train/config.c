@@ -12,7 +12,10 @@ extern char **environ;
 enum { OPTIONS_MAX = 256 }; /* of program and library together */
 
 static const char environment_prefix[] = "CURVD_";
-static const char environment_data_dir[] = "CURVD_DATA_DIR"; /* where the data sets lie; no option */
+/* No options: where the data sets lie; and what the batch scripts of launch/slurm read, which hand their environment
+ * on. */
+static const char *const environment_others[] = {"CURVD_DATA_DIR", "CURVD_HOME", "CURVD_PROGRAM", "CURVD_LAUNCHER",
+                                                 "CURVD_RESTARTS"};
 
 /* ---- The list of options ---- */
 
@@ -161,13 +164,19 @@ static curvd_status take_pair(void *user, const config_pair *pair, cv_error *err
   return put(to, &(source){SPELL_KEY, name_place, value_place, origin}, pair->key, pair->value, err);
 }
 
+static bool is_no_option(const char *variable, size_t n) {
+  const int n_others = sizeof environment_others / sizeof *environment_others;
+  for (int i = 0; i < n_others; i++)
+    if (strlen(environment_others[i]) == n && strncmp(variable, environment_others[i], n) == 0) return true;
+  return false;
+}
+
 /* Sets from "CURVD_NAME=text"; other variables are none of our business. */
 static curvd_status put_variable(config *to, const char *variable, cv_error *err) {
   const size_t n_prefix = sizeof environment_prefix - 1, n_variable = strcspn(variable, "=");
   char name[80] = "", place[120];
   if (strncmp(variable, environment_prefix, n_prefix) != 0 || variable[n_variable] == '\0') return CURVD_OK;
-  if (n_variable == sizeof environment_data_dir - 1 && strncmp(variable, environment_data_dir, n_variable) == 0)
-    return CURVD_OK;
+  if (is_no_option(variable, n_variable)) return CURVD_OK;
   for (size_t i = 0; i + 1 < sizeof name && n_prefix + i < n_variable; i++)
     name[i] = (char)tolower((unsigned char)variable[n_prefix + i]);
   snprintf(place, sizeof place, "environment %.*s: ", (int)(n_variable < 80 ? n_variable : 80), variable);

@@ -123,8 +123,9 @@ START_TEST(test_later_sources_win_and_are_named) {
   file_write("# comment\nlr: 1e-3\nbatch: 64\nlog-every: 5\nmomentum: 0.5\n");
   setenv("CURVD_BATCH", "128", 1);
   setenv("CURVD_LOG_EVERY", "6", 1);
-  setenv("CURVD_DATA_DIR", "/data", 1); /* no option, but known */
-  setenv("CURVDX", "1", 1);             /* not ours */
+  setenv("CURVD_DATA_DIR", "/data", 1); /* no options, but known */
+  setenv("CURVD_LAUNCHER", "mpirun", 1);
+  setenv("CURVDX", "1", 1); /* not ours */
   assert_loads(LOAD("--seed", "9", "--config", path, "--log-every=7", "--momentum", "0.25"));
   ck_assert(loaded.values.lr.piece[0].value == 1e-3);
   ck_assert_str_eq(entry_of("lr")->origin, in_file(":2"));
@@ -302,12 +303,14 @@ START_TEST(test_yaml_deep_nesting_and_size) {
   static char text[CONFIG_FILE_MAX + 2];
   int n = 0;
   memset(text, '[', sizeof text - 1);
-  ck_assert_int_eq(config_yaml_parse(text, CONFIG_FILE_MAX, "deep", CONFIG_MAPPING, count_pairs, &n, NULL), CURVD_ERR_OPTION);
+  ck_assert_int_eq(config_yaml_parse(text, CONFIG_FILE_MAX, "deep", CONFIG_MAPPING, count_pairs, &n, NULL),
+                   CURVD_ERR_OPTION);
   memset(text, '#', sizeof text - 1);
   memcpy(text, "k: v\n", 5);
   ck_assert_int_eq(config_yaml_parse(text, CONFIG_FILE_MAX, "full", CONFIG_MAPPING, count_pairs, &n, NULL), CURVD_OK);
   ck_assert_int_eq(n, 1);
-  ck_assert_int_eq(config_yaml_parse(text, CONFIG_FILE_MAX + 1, "large", CONFIG_MAPPING, count_pairs, &n, NULL), CURVD_ERR_OPTION);
+  ck_assert_int_eq(config_yaml_parse(text, CONFIG_FILE_MAX + 1, "large", CONFIG_MAPPING, count_pairs, &n, NULL),
+                   CURVD_ERR_OPTION);
   file_write(text);
   ck_assert_int_eq(LOAD("--config", path), CURVD_ERR_OPTION);
   ck_assert_str_eq(err.text, in_file(" is larger than 1048576 bytes"));
@@ -431,8 +434,8 @@ END_TEST
 /* ---- Suite ---- */
 
 static void clear_environment(void) {
-  static const char *const names[] = {"CURVD_BATCH",  "CURVD_LOG_EVERY", "CURVD_DATA_DIR", "CURVDX",
-                                      "CURVD_DAMPNG", "CURVD_CONFIG",    "CURVD_EPOCHS",   "CURVD_"};
+  static const char *const names[] = {"CURVD_BATCH",  "CURVD_LOG_EVERY", "CURVD_DATA_DIR", "CURVDX", "CURVD_DAMPNG",
+                                      "CURVD_CONFIG", "CURVD_EPOCHS",    "CURVD_LAUNCHER", "CURVD_"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) unsetenv(names[i]);
 }
 
