@@ -176,17 +176,17 @@ static const char reader[] =
     "      assert numbers[i * columns + j] == value(name, k, l), (name, i, j)\n";
 
 START_TEST(test_export) {
-  char command[300], first[80];
+  char python[300], first[80];
   set_up();
   strcpy(first, in_folder("step-000000100"));
   ck_assert_int_eq(RUN("checkpoint", "export", first, in_folder("arrays")), 0);
   assert_has(out, "6 arrays in ");
   write_bytes("read.py", reader, sizeof reader - 1);
-  snprintf(command, sizeof command, "python3 %s/read.py %s/arrays", save_folder, save_folder);
-  ck_assert_int_eq(system(command), 0);
+  snprintf(python, sizeof python, "python3 %s/read.py %s/arrays", save_folder, save_folder);
+  ck_assert_int_eq(system(python), 0);
   ck_assert_int_eq(RUN("checkpoint", "export", first, in_folder("arrays")), 3);
   assert_has(errors, "bias.npy cannot be made: File exists");
-  ck_assert_int_eq(system(command), 0);
+  ck_assert_int_eq(system(python), 0);
   ck_assert_int_eq(RUN("checkpoint", "export", first, "/proc/nothing"), 3);
   assert_has(errors, "/proc/nothing cannot be made");
 }
