@@ -596,6 +596,11 @@ class Checks(unittest.TestCase):
             with self.subTest(key=key), self.assertRaisesRegex(Refused, sentence):
                 check(REQUEST, records)
 
+    def test_a_target_may_be_reached_in_a_few_steps(self):
+        records = [r | {"step": 8} for r in copy.deepcopy(GOOD[:2])]
+        records += [GOOD[2] | {"step": 25, "test_accuracy": 90.5}, GOOD[5] | {"step": 25, "target_reached": True}]
+        self.assertEqual(len(check(REQUEST, records)[2]), 1)
+
     def test_missing_records_are_refused(self):
         for kind, sentence in (("run", "lacks"), ("end", "lacks"), ("epoch", "evaluated"), ("step", "too short")):
             with self.subTest(kind=kind), self.assertRaisesRegex(Refused, sentence):
