@@ -14,7 +14,7 @@ import program
 from program import check
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "cluster"))
-import hosts  # noqa: E402
+import hosts
 
 LIMIT_S = 60
 # Refuses process_vm_readv, as containers without CAP_SYS_PTRACE did: seccomp(2), with a filter for x86_64.
@@ -210,6 +210,11 @@ def two_hosts(bench):
         found = bench.doctor(11, launcher=start, before=mount, options=["--run-dir", own], environment=two.environment())
         expect(found, "shared folder", "error", "rank 2 on n1 does not see")
         expect(found, "run folder", "warning", "is tmpfs")
+        # both hosts have that address: MPI waits for itself
+        wrong = {**two.environment(), "OMPI_MCA_btl_tcp_if_include": "lo,eth0"}
+        for command in ("doctor", "train"):
+            code, _, errors = bench.run([*start, bench.curvd, command, "--hang-timeout", "4", "--run-dir", own], wrong)
+            check(code == 8 and 'in "first messages to the other ranks' in errors, f"{command}: code {code}: {errors}")
     os.rmdir(own)
     return None
 

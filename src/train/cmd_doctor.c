@@ -233,7 +233,7 @@ static curvd_status doctor(config *c, int *code, cv_error *err) {
   MPI_Comm_size(MPI_COMM_WORLD, &v->n_ranks);
   MPI_Query_thread(&v->level);
   MPI_Get_library_version(v->library, &length);
-  curvd_status status = watchdog_start(&v->watchdog, v->rank, PATIENCE_S, err);
+  curvd_status status = watchdog_start(&v->watchdog, v->rank, fmin(PATIENCE_S, c->values.hang_timeout), err);
   status = trainer_agree(MPI_COMM_WORLD, status, err);
   if (status == CURVD_OK) status = examine(v, code, err);
   watchdog_stop(&v->watchdog);

@@ -3,6 +3,7 @@
 #include "train/trainer.h"
 #include "train/watchdog.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* Was this Open MPI built with SLURM's older protocols? */
@@ -32,10 +33,11 @@ static curvd_status check_launcher(const launcher *l, cv_error *err) {
 }
 
 /* Of interfaces that lead nowhere MPI finds out in the first messages, which are waited for without an end. */
-static curvd_status first_messages(int rank, curvd_status mine, cv_error *err) {
+static curvd_status first_messages(int rank, const config *c, curvd_status mine, cv_error *err) {
   static const double PATIENCE_S = 60;
+  double timeout_s = mine == CURVD_OK ? fmin(PATIENCE_S, c->values.hang_timeout) : PATIENCE_S;
   watchdog guard;
-  curvd_status status = watchdog_start(&guard, rank, PATIENCE_S, err);
+  curvd_status status = watchdog_start(&guard, rank, timeout_s, err);
   watchdog_note(&guard, "first messages to the other ranks (between hosts: OMPI_MCA_btl_tcp_if_include=NAME)", NULL);
   status = trainer_agree(MPI_COMM_WORLD, mine != CURVD_OK ? mine : status, err);
   watchdog_stop(&guard);
@@ -54,7 +56,7 @@ static int under_mpi(int argc, char **argv, bool needs_promised_ranks, command_o
   curvd_status status = needs_promised_ranks ? check_launcher(&l, &err) : CURVD_OK;
   bool speaks = rank == 0 && (status == CURVD_OK || l.rank <= 0); /* of many worlds of one rank, one does */
   if (status == CURVD_OK) status = config_load(argc, argv, &c, &err);
-  status = first_messages(rank, status, &err);
+  status = first_messages(rank, &c, status, &err);
   if (status == CURVD_OK) status = run(&c, &code, &err);
   if (status != CURVD_OK) code = speaks ? command_failed(&err) : exit_code_of(status);
   config_free(&c);
