@@ -19,6 +19,7 @@ fail() {
 }
 
 stand_in() { # stand_in NAME: its body comes from stdin
+  rm -f "$bin/$1" # may be a link to the machine's own tool
   { printf '#!/bin/sh\n' && cat; } >"$bin/$1"
   chmod +x "$bin/$1"
 }
