@@ -210,7 +210,10 @@ case $1 in
 esac
 TEXT
 mkdir -p "$root/build"
-printf '#!/bin/sh\n' >"$root/build/curvd"
+cat >"$root/build/curvd" <<'TEXT'
+#!/bin/sh
+case "$*" in check*--epoch\ *) echo "curvd: unknown option --epoch" >&2; exit 2 ;; esac
+TEXT
 chmod +x "$root/build/curvd"
 printf '# two racks\na slots=2\n\nb slots=3 max_slots=8 # new\nc' >"$work/hosts.txt"
 printf 'a slot=2\n' >"$work/typo.txt"
@@ -226,6 +229,7 @@ expect 2 '--curvature-last-host needs --curvature-ranks C' "$launch" --hosts a,b
 expect 2 "not 'eth0;reboot'" "$launch" --hosts a --network 'eth0;reboot' -- train
 expect 2 'what shall it do?' "$launch" --hosts a
 expect 2 '--curvature-ranks is there twice' "$launch" --hosts a --curvature-ranks 1 -- train --curvature_ranks=2
+expect 2 'curvd: unknown option --epoch' "$launch" --hosts e -- train --epoch 3
 expect 2 'there is no program /nowhere/curvd: build it' "$launch" --hosts a --program /nowhere/curvd -- train
 expect 2 'the host file ./none.txt cannot be read' "$launch" --hosts ./none.txt -- train
 expect 2 "typo.txt, line 1: 'slot=2' is neither slots=N nor max_slots=N" "$launch" --hosts typo.txt -- train

@@ -196,8 +196,11 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hosts", type=int, help="how many, 1 to 64")
     parser.add_argument("--slots", type=int, default=2, help="of each host, for mpirun (2)")
-    parser.add_argument("command", nargs="*", help="run on the first host (a shell)")
-    given = parser.parse_args()
+    parser.add_argument("command", nargs="*", help="behind --: run on the first host (a shell)")
+    # by hand, for the command may have a -- of its own
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at])
+    given.command += sys.argv[at + 1:]
     if not 1 <= given.hosts <= 64:
         parser.error("1 to 64 hosts are possible")
     why = reason_not()

@@ -27,7 +27,7 @@ LOST_CODE = 205
 STEPS, CHECKPOINT_STEPS, LOSS_BOUND = 3000, 250, 1e-4
 WIDTHS = (40, 24, 10)
 OPTIONS = {"data": "teacher", "teacher_samples": 1200, "batch": 120, "network": "-".join(map(str, WIDTHS)),
-           "activation": "tanh", "steps": STEPS, "seed": 3, "lr": 2e-5, "lr_decay": "constant", "eig_rank": 8,
+           "activation": "tanh", "steps": STEPS, "seed": 3, "lr": 2e-4, "lr_decay": "constant", "eig_rank": 8,
            "log_every": 1, "factor_update_steps": 5, "staleness": 3, "checkpoint_steps": CHECKPOINT_STEPS,
            "checkpoint_minutes": 0, "checkpoint_keep": 2, "hang_timeout": 60}
 GRADIENT_BYTES = 4 * sum((n + 1) * m for n, m in zip(WIDTHS, WIDTHS[1:]))
@@ -215,7 +215,8 @@ def go_on_without(bench, hosts, host):
     job = bench.train(hosts, [name for name in hosts.names if name != host], resume="auto")
     check_done(job)
     check(re.search(rf"resumed from .*, step {newest}\n", job.text()), f"not resumed from step {newest}: {job.text()[:900]}")
-    program.check_losses(bench.reference(), run_dir, LOSS_BOUND)
+    distance = program.check_losses(bench.reference(), run_dir, LOSS_BOUND)
+    print(f"  without {host}: losses within {distance:.1e}", flush=True)
 
 
 def lost(bench, host, is_off):
