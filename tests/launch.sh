@@ -195,7 +195,8 @@ expect 0 'building build ...' "$root/launch/run"
 # ---- launch/hosts: over hosts a to d, of which each has 4 cores of 8 hardware threads; ssh answers in their place ----
 
 reset_bin
-stand_in hostname <<<'echo front'
+stand_in uname <<<'echo front.cluster'
+stand_in hostname <<<'echo 10.1.1.1'
 stand_in getent <<<'echo "10.0.0.9 STREAM"'
 stand_in lscpu <<<'printf "#\n0,0\n0,0\n0,1\n0,1\n0,2\n0,2\n0,3\n0,3\n"'
 stand_in orted <<<'exit 0'
@@ -254,7 +255,8 @@ expect 0 "-n 9 --host a:2\,b:3\,c:4 " "$launch" --hosts hosts.txt --dry-run -- t
 expect 0 "-n 3 --host a:2\,b:1 " "$launch" --hosts hosts.txt --ranks 3 --dry-run -- train
 expect 0 "-n 6 --host a:2\,b:2\,c:2 " "$launch" --hosts hosts.txt --ranks-per-host 2 --dry-run -- train
 expect 0 "OPENBLAS_NUM_THREADS=2 OMP_NUM_THREADS=2 " "$launch" --hosts a,b --threads 2 --dry-run -- train
-expect 0 "--map-by slot:PE=2 --bind-to core -n 4 --host a:4\,b:4 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "--map-by slot:PE=2 --bind-to core -n 4 --host a:2\,b:2 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "mpirun $unbound -n 4 --host a:3\,b:1 " "$launch" --hosts a:3,b:2 --ranks 4 --threads 2 --dry-run -- train
 expect 0 "mpirun $unbound -n 5 --host a:5 " "$launch" --hosts a:5 --dry-run -- train
 expect 0 "mpirun $unbound -n 4 --host a:4 " "$launch" --hosts a --no-binding --dry-run -- train
 expect 0 "-n 6 --host a:4\,b:2 $threads $root/build/curvd train --curvature-ranks 2 --steps 9" \
