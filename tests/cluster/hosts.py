@@ -20,7 +20,7 @@ import tempfile
 import time
 
 SUBNET = "10.77.0"  # within the namespaces alone
-TOOLS = ["ip", "nsenter", "unshare", "mount", "hostname"]
+TOOLS = ["ip", "nsenter", "unshare", "mount"]
 
 # $1: the host; the rest: a command. Its name, /etc/hosts and network are those of the host.
 ENTER = """#!/bin/sh
@@ -28,13 +28,14 @@ host=$1
 shift
 hidden=$(cat "{folder}/hidden-$host" 2>/dev/null)
 exec nsenter --net=/run/netns/{prefix}$host unshare --uts --mount --propagation private -- \\
-  sh -c 'hostname "$0" && mount --bind "{folder}/hosts" /etc/hosts && if test "$1"; then mount -t tmpfs none "$1"; fi && shift &&
-         exec "$@"' "$host" "$hidden" "$@"
+  sh -c 'echo "$0" >/proc/sys/kernel/hostname && mount --bind "{folder}/hosts" /etc/hosts &&
+         if test "$1"; then mount -t tmpfs none "$1"; fi && shift && exec "$@"' "$host" "$hidden" "$@"
 """
 
 # What Open MPI calls in the place of ssh: options, the host, words of a shell command. Nobody listens on the port, so a
-# host that can be reached refuses. Like ssh this ends with 255 where it cannot, and stays where it was called: when the
-# host loses its power, no connection is closed, and it waits on.
+# host that can be reached refuses. Like ssh this ends with 255 where it cannot, takes no variables along but what a
+# user's profile would set, and stays where it was called: when the host loses its power, no connection is closed, and
+# it waits on.
 AGENT = """#!/bin/sh
 while [ "${{1#-}}" != "$1" ]; do shift; done
 host=$1
@@ -45,7 +46,7 @@ case $said in
   *) echo "no way to $host: ${{said##*: }}" >&2 && exit 255 ;;
 esac
 cd /
-"{folder}/enter" "$host" sh -c "$*"
+env -i PATH="$PATH" HOME="$HOME" OPENBLAS_NUM_THREADS=1 "{folder}/enter" "$host" sh -c "$*"
 code=$?
 test ! -e "{folder}/off-$host" || exec sleep 3600
 exit $code
@@ -62,7 +63,7 @@ def reason_not():
         return "only root can make network namespaces"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        return f"not found: {', '.join(missing)} (Debian: iproute2, util-linux, hostname)"
+        return f"not found: {', '.join(missing)} (Debian: iproute2, util-linux, mount)"
     tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "sh", "-c",
                             "ip link add one type veth peer name two && ip link add three type bridge && mount -t tmpfs none /mnt"],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -197,8 +198,11 @@ def main(cluster=Hosts, why_not=reason_not, doc=__doc__):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hosts", type=int, help="how many, 1 to 64")
     parser.add_argument("--slots", type=int, default=2, help="ranks on each host, for mpirun, or cores, for SLURM (2)")
-    parser.add_argument("command", nargs="*", help="run on the first host (a shell)")
-    given = parser.parse_args()
+    parser.add_argument("command", nargs="*", help="behind --: run on the first host (a shell)")
+    # by hand, for the command may have a -- of its own
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at])
+    given.command += sys.argv[at + 1:]
     if not 1 <= given.hosts <= 64:
         parser.error("1 to 64 hosts are possible")
     why = why_not()
