@@ -50,8 +50,8 @@ def _is_known(module):
 
 
 class Service(curvd.Context):
-    """The service of one model, planned. Collective; parameters of rank 0 go to all ranks. example: an input, for models
-    with convolutions. options: as for curvd.Context."""
+    """The service of one model, planned. Collective; parameters of rank 0 go to all ranks. example: an input, for
+    models with convolutions. options: as for curvd.Context."""
 
     def __init__(self, model, comm=MPI.COMM_WORLD, example=None, **options):
         skip = ",".join(filter(None, (options.pop("skip", ""), _PLAIN + "*")))
@@ -60,7 +60,8 @@ class Service(curvd.Context):
         self._hooks = []
         sizes, seen = _image_sizes(model, example), set()
         for name, module in model.named_modules():
-            if _is_known(module) and id(module.weight) not in seen and (module in sizes or isinstance(module, nn.Linear)):
+            is_used = isinstance(module, nn.Linear) or module in sizes
+            if is_used and _is_known(module) and id(module.weight) not in seen:
                 layers = self._add_module(name or "model", module, sizes.get(module))
                 seen.update(map(id, module.parameters(recurse=False)))
                 forward = partial(self._forward, layers, isinstance(module, nn.Linear))
@@ -120,6 +121,6 @@ class Service(curvd.Context):
         super().close()
 
     def step(self, lr, update=True):
-        """Collective over the workers: gradients are averaged, and W <- W - lr * direction. update False: .grad holds the
-        direction afterwards, for an optimizer that does the rest."""
+        """Collective over the workers: gradients are averaged, and W <- W - lr * direction. update False: .grad holds
+        the direction afterwards, for an optimizer that does the rest."""
         super().step(lr, [self._gradient(*place, update) for place in self._places])
