@@ -19,6 +19,7 @@ fail() {
 }
 
 stand_in() { # stand_in NAME: its body comes from stdin
+  rm -f "$bin/$1" # may be a link to the machine's own tool
   { printf '#!/bin/sh\n' && cat; } >"$bin/$1"
   chmod +x "$bin/$1"
 }
@@ -205,7 +206,8 @@ expect 0 'building build ...' "$root/launch/run"
 # ---- launch/hosts: over hosts a to d, of which each has 4 cores of 8 hardware threads; ssh answers in their place ----
 
 reset_bin
-stand_in hostname <<<'echo front'
+stand_in uname <<<'echo front.cluster'
+stand_in hostname <<<'echo 10.1.1.1'
 stand_in getent <<<'echo "10.0.0.9 STREAM"'
 stand_in lscpu <<<'printf "#\n0,0\n0,0\n0,1\n0,1\n0,2\n0,2\n0,3\n0,3\n"'
 stand_in orted <<<'exit 0'
@@ -220,7 +222,10 @@ case $1 in
 esac
 TEXT
 mkdir -p "$root/build"
-printf '#!/bin/sh\n' >"$root/build/curvd"
+cat >"$root/build/curvd" <<'TEXT'
+#!/bin/sh
+case "$*" in check*--epoch\ *) echo "curvd: unknown option --epoch" >&2; exit 2 ;; esac
+TEXT
 chmod +x "$root/build/curvd"
 printf '# two racks\na slots=2\n\nb slots=3 max_slots=8 # new\nc' >"$work/hosts.txt"
 printf 'a slot=2\n' >"$work/typo.txt"
@@ -236,6 +241,7 @@ expect 2 '--curvature-last-host needs --curvature-ranks C' "$launch" --hosts a,b
 expect 2 "not 'eth0;reboot'" "$launch" --hosts a --network 'eth0;reboot' -- train
 expect 2 'what shall it do?' "$launch" --hosts a
 expect 2 '--curvature-ranks is there twice' "$launch" --hosts a --curvature-ranks 1 -- train --curvature_ranks=2
+expect 2 'curvd: unknown option --epoch' "$launch" --hosts e -- train --epoch 3
 expect 2 'there is no program /nowhere/curvd: build it' "$launch" --hosts a --program /nowhere/curvd -- train
 expect 2 'the host file ./none.txt cannot be read' "$launch" --hosts ./none.txt -- train
 expect 2 "typo.txt, line 1: 'slot=2' is neither slots=N nor max_slots=N" "$launch" --hosts typo.txt -- train
@@ -252,7 +258,7 @@ expect 2 'of 2 ranks 2 cannot be curvature ranks' "$launch" --hosts a,b --ranks 
 expect 2 'needs a host for the workers' "$launch" --hosts a --curvature-ranks 1 --curvature-last-host -- train
 
 bound='--map-by slot:PE=1 --bind-to core'
-unbound='--map-by slot --bind-to none'
+unbound='--map-by slot --bind-to none --mca mpi_yield_when_idle 1'
 threads='-x OPENBLAS_NUM_THREADS -x OMP_NUM_THREADS'
 expect 0 "mpirun $bound -n 8 --host a:4\,b:4 $threads $root/build/curvd train --lr 1e-3\\ x" \
   "$launch" --hosts a,b --dry-run -- train --lr '1e-3 x'
@@ -260,7 +266,8 @@ expect 0 "-n 9 --host a:2\,b:3\,c:4 " "$launch" --hosts hosts.txt --dry-run -- t
 expect 0 "-n 3 --host a:2\,b:1 " "$launch" --hosts hosts.txt --ranks 3 --dry-run -- train
 expect 0 "-n 6 --host a:2\,b:2\,c:2 " "$launch" --hosts hosts.txt --ranks-per-host 2 --dry-run -- train
 expect 0 "OPENBLAS_NUM_THREADS=2 OMP_NUM_THREADS=2 " "$launch" --hosts a,b --threads 2 --dry-run -- train
-expect 0 "--map-by slot:PE=2 --bind-to core -n 4 --host a:4\,b:4 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "--map-by slot:PE=2 --bind-to core -n 4 --host a:2\,b:2 " "$launch" --hosts a,b --threads 2 --dry-run -- train
+expect 0 "mpirun $unbound -n 4 --host a:3\,b:1 " "$launch" --hosts a:3,b:2 --ranks 4 --threads 2 --dry-run -- train
 expect 0 "mpirun $unbound -n 5 --host a:5 " "$launch" --hosts a:5 --dry-run -- train
 expect 0 "mpirun $unbound -n 4 --host a:4 " "$launch" --hosts a --no-binding --dry-run -- train
 expect 0 "-n 6 --host a:4\,b:2 $threads $root/build/curvd train --curvature-ranks 2 --steps 9" \

@@ -20,7 +20,7 @@ import tempfile
 import time
 
 SUBNET = "10.77.0"  # within the namespaces alone
-TOOLS = ["ip", "nsenter", "unshare", "mount", "hostname"]
+TOOLS = ["ip", "nsenter", "unshare", "mount"]
 
 # $1: the host; the rest: a command. Its name, /etc/hosts and network are those of the host.
 ENTER = """#!/bin/sh
@@ -28,23 +28,28 @@ host=$1
 shift
 hidden=$(cat "{folder}/hidden-$host" 2>/dev/null)
 exec nsenter --net=/run/netns/{prefix}$host unshare --uts --mount --propagation private -- \\
-  sh -c 'hostname "$0" && mount --bind "{folder}/hosts" /etc/hosts && if test "$1"; then mount -t tmpfs none "$1"; fi && shift &&
-         exec "$@"' "$host" "$hidden" "$@"
+  sh -c 'echo "$0" >/proc/sys/kernel/hostname && mount --bind "{folder}/hosts" /etc/hosts &&
+         if test "$1"; then mount -t tmpfs none "$1"; fi && shift && exec "$@"' "$host" "$hidden" "$@"
 """
 
 # What Open MPI calls in the place of ssh: options, the host, words of a shell command. Nobody listens on the port, so a
-# host that can be reached refuses; and like ssh this ends with 255 where it cannot.
+# host that can be reached refuses. Like ssh this ends with 255 where it cannot, takes no variables along but what a
+# user's profile would set, and stays where it was called: when the host loses its power, no connection is closed, and
+# it waits on.
 AGENT = """#!/bin/sh
 while [ "${{1#-}}" != "$1" ]; do shift; done
 host=$1
 shift
 said=$(LC_ALL=C timeout 5 bash -c ": </dev/tcp/$host/22" 2>&1)
 case $said in
-  *refused*) cd / && exec "{folder}/enter" "$host" sh -c "$*" ;;
+  *refused*) ;;
+  *) echo "no way to $host: ${{said##*: }}" >&2 && exit 255 ;;
 esac
-said=${{said##*: }}
-echo "no way to $host: ${{said:-timed out}}" >&2
-exit 255
+cd /
+env -i PATH="$PATH" HOME="$HOME" OPENBLAS_NUM_THREADS=1 "{folder}/enter" "$host" sh -c "$*"
+code=$?
+test ! -e "{folder}/off-$host" || exec sleep 3600
+exit $code
 """
 
 
@@ -58,7 +63,7 @@ def reason_not():
         return "only root can make network namespaces"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        return f"not found: {', '.join(missing)} (Debian: iproute2, util-linux, hostname)"
+        return f"not found: {', '.join(missing)} (Debian: iproute2, util-linux, mount)"
     tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "sh", "-c",
                             "ip link add one type veth peer name two && ip link add three type bridge && mount -t tmpfs none /mnt"],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -144,18 +149,19 @@ class Hosts:
         return [self.file("enter"), host, *command]
 
     def way_in(self):
-        """The variables that let mpirun into these hosts, as a user's ssh would. Ranks that wait leave the cores, which
-        all hosts share, to the others. Open MPI's files are in the folder: those of hosts without power go with it."""
+        """The variables that let mpirun into these hosts, as a user's ssh would. Open MPI's files are in the folder: those
+        of hosts without power go with it."""
         return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": self.file("agent"), "OMPI_MCA_pml": "ob1",
-                "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_orte_tmpdir_base": self.folder, "OMPI_MCA_btl_vader_backing_directory": self.folder}
+                "OMPI_MCA_orte_tmpdir_base": self.folder, "OMPI_MCA_btl_vader_backing_directory": self.folder}
 
     def environment(self):
-        """For a mpirun without arguments and what it starts: over these hosts, by these cables."""
+        """For a mpirun without arguments and what it starts: over these hosts, by these cables. Hosts share the cores of
+        this machine, so ranks that wait leave them to the others."""
         return {**os.environ, **self.way_in(), "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                 "OPENBLAS_NUM_THREADS": "1", "OMPI_MCA_orte_default_hostfile": self.file("hostfile"),
                 "OMPI_MCA_btl": "self,vader,tcp", "OMPI_MCA_btl_tcp_if_include": "eth0",
                 "OMPI_MCA_oob_tcp_if_include": "eth0", "OMPI_MCA_hwloc_base_binding_policy": "none",
-                "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+                "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
 
     def sent_bytes(self, host):
         """By its cable so far."""
@@ -178,6 +184,7 @@ class Hosts:
     def power_off(self, host):
         """All that runs there is gone, and nobody hears a word of it."""
         self.cut(host)
+        self._write(f"off-{host}", "")
         for pid in self.pids(host):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -190,8 +197,11 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hosts", type=int, help="how many, 1 to 64")
     parser.add_argument("--slots", type=int, default=2, help="of each host, for mpirun (2)")
-    parser.add_argument("command", nargs="*", help="run on the first host (a shell)")
-    given = parser.parse_args()
+    parser.add_argument("command", nargs="*", help="behind --: run on the first host (a shell)")
+    # by hand, for the command may have a -- of its own
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at])
+    given.command += sys.argv[at + 1:]
     if not 1 <= given.hosts <= 64:
         parser.error("1 to 64 hosts are possible")
     why = reason_not()
