@@ -1,5 +1,5 @@
-# cmake --install: everything lies relative to the prefix, so the tree may be moved. The program has the library in it;
-# libraries of others are found by the loader, or with -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON where they were at the build.
+# cmake --install: everything lies relative to the prefix, so the tree may be moved. The program has the library in it.
+# Libraries of others: the loader's business, or with -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON where they were at the build.
 include(CMakePackageConfigHelpers)
 set(packages ${CMAKE_CURRENT_LIST_DIR})
 set(cmake_folder ${CMAKE_INSTALL_LIBDIR}/cmake/curvd)

@@ -43,7 +43,7 @@ bool usage_is_choice(const usage_word *word) {
 }
 
 bool usage_is_path(const usage_word *word) {
-  bool is_named = strcmp(word->value, "FILE") == 0 || strcmp(word->value, "FOLDER") == 0;
+  bool is_named = strncmp(word->value, "FILE", 4) == 0 || strncmp(word->value, "FOLDER", 6) == 0;
   return is_named || (word->flag[0] == '\0' && !usage_is_choice(word));
 }
 

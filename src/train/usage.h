@@ -1,6 +1,7 @@
 /* The words of flags and usages, for help, the manual and completion. A usage is "curvd NAME" and then flags, values of
  * flags, and values alone, in brackets where they may be left out: "curvd plan [--ranks N [--json]] [--name value
- * ...]". "a|b" stands for one of these words, FILE and FOLDER for a path; "--name value" for every option. */
+ * ...]". "a|b" stands for one of these words, FILE, FILE.html and FOLDER for a path; "--name value" for every option.
+ */
 #ifndef TRAIN_USAGE_H
 #define TRAIN_USAGE_H
 

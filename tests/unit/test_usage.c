@@ -27,8 +27,8 @@ START_TEST(test_flags_and_values) {
 END_TEST
 
 START_TEST(test_kinds) {
-  const usage_word all = {"--name", "value"}, file = {"--to", "FILE"}, count = {"--ranks", "N"}, choice = {"", "a|b"},
-                   folder = {"", "RUN"}, flag = {"--json", ""};
+  const usage_word all = {"--name", "value"}, file = {"--to", "FILE.html"}, count = {"--ranks", "N"},
+                   choice = {"", "a|b"}, folder = {"", "RUN"}, flag = {"--json", ""};
   ck_assert(usage_is_all_options(&all) && !usage_is_all_options(&file));
   ck_assert(usage_is_path(&file) && usage_is_path(&folder) && !usage_is_path(&count) && !usage_is_path(&choice));
   ck_assert(usage_is_choice(&choice) && !usage_is_choice(&folder));
