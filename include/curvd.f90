@@ -9,8 +9,8 @@
 module curvd
   use, intrinsic :: iso_c_binding
   implicit none
-  private :: view, set_text, set_integer, set_long, set_real, set_logical, capture_arrays, pair, view_pair, view_vector, &
-             distance
+  private :: set_text, set_integer, set_long, set_real, set_logical, capture_arrays, pair, view, view_pair, &
+             view_vector, distance
 
   ! ---- constants ----
 
@@ -314,7 +314,8 @@ module curvd
       integer(c_int64_t), value :: channels
       integer(c_int32_t), intent(inout) :: layer
     end function
-    integer(c_int) function curvd_c_layer_add_conv(ctx, name, shape, has_bias, layer) bind(C, name='curvd_layer_add_conv')
+    integer(c_int) function curvd_c_layer_add_conv(ctx, name, shape, has_bias, layer) &
+        bind(C, name='curvd_layer_add_conv')
       import
       type(c_ptr), value :: ctx
       character(kind=c_char), intent(in) :: name(*)

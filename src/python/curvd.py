@@ -11,8 +11,8 @@
                 service.capture(fc1, a, g)                   # inputs (rows, 784), output gradients (rows, 100)
             service.step(lr, [curvd.gradient(dw, db, w, b)]) # averages over workers; w <- w - lr * direction
 
-Arrays are numpy's, float32, used where they lie: rows of adjacent numbers, any distance between rows; others are refused,
-never copied. Failures raise curvd.Error with code and sentence. The library is CURVD_LIBRARY, or the one of the prefix
+Arrays are numpy's, float32, used where they lie: rows of adjacent numbers, any distance between rows; others are
+refused, never copied. Failures raise curvd.Error with code and sentence. The library is CURVD_LIBRARY, or the one of the prefix
 that this file was installed to, or the loader's.
 
 Leaving the with-block ends the context, on all ranks together. Leaving it by an exception does not: the other ranks may
@@ -146,7 +146,8 @@ _PROTOTYPES = {  # name: (result, arguments)
     "event_name": (c_char_p, [c_int]), "log_to": (c_int, [_ctx, _LogHook, c_void_p, c_int]),
     "option_count": (c_int, []), "option_get": (c_int, [c_int, POINTER(OptionInfo)]),
     "option_check": (c_int, [c_char_p, c_char_p, c_void_p, c_size_t]), "last_error": (c_char_p, [_ctx]),
-    "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]), "version": (c_char_p, []), "build_info": (c_char_p, []),
+    "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]), "version": (c_char_p, []),
+    "build_info": (c_char_p, []),
 }
 
 
@@ -159,7 +160,8 @@ def _load():
     try:
         lib = ctypes.CDLL(path)
     except OSError as e:
-        raise ImportError(f"the library of curvd cannot be loaded: {e}. Set CURVD_LIBRARY to its path, .../{name}") from e
+        cure = f"Set CURVD_LIBRARY to its path, .../{name}"
+        raise ImportError(f"the library of curvd cannot be loaded: {e}. {cure}") from e
     for function, (result, arguments) in _PROTOTYPES.items():
         entry = getattr(lib, "curvd_" + function, None)
         if entry is None:
@@ -238,9 +240,10 @@ def _rows(what, x, shape):
 
 
 def _vector(what, x, n):
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != (n,) or x.strides[0] % 4 or x.strides[0] < 4:
-        kind = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{what} is {kind}: a numpy array of float32 ({n},) is expected")
+    is_array = isinstance(x, np.ndarray)
+    if not is_array or x.dtype != np.float32 or x.shape != (n,) or x.strides[0] % 4 or x.strides[0] < 4:
+        kind = f"{x.dtype} {x.shape} {x.strides}" if is_array else type(x).__name__
+        raise ValueError(f"{what} is {kind}: a numpy array of float32 ({n},) is expected, in rising order")
     return x.ctypes.data, x.strides[0] // 4
 
 
@@ -338,7 +341,8 @@ class Context:
                          has_bias=True)
 
     def add_conv(self, name, c_in, c_out, size, kernel, stride=(1, 1), pad=(0, 0), dilation=(1, 1), bias=True):
-        """Channels first, as in PyTorch: a (rows, c_in, *size), g (rows, c_out, oh, ow), weight (c_out, c_in, *kernel)."""
+        """Channels first, as in PyTorch: a (rows, c_in, *size), g (rows, c_out, oh, ow), weight (c_out, c_in, *kernel).
+        """
         shape = Conv(c_in, c_out, *map(tuple, (size, kernel, stride, pad, dilation)), CHANNELS_FIRST)
         out = [(n + 2 * p - d * (k - 1) - 1) // max(s, 1) + 1
                for n, k, s, p, d in zip(size, kernel, stride, pad, map(lambda d: max(d, 1), dilation))]

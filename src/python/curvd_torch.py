@@ -50,19 +50,22 @@ def _is_known(module):
 
 
 class Service(curvd.Context):
-    """The service of one model, planned. Collective; parameters of rank 0 go to all ranks. example: an input, for models
-    with convolutions. options: as for curvd.Context."""
+    """The service of one model, planned. Collective; parameters of rank 0 go to all ranks. example: an input, for
+    models with convolutions. options: as for curvd.Context."""
 
     def __init__(self, model, comm=MPI.COMM_WORLD, example=None, **options):
         skip = ",".join(filter(None, (options.pop("skip", ""), _PLAIN + "*")))
         super().__init__(comm, skip=skip, **options)
-        self._places = []  # of each layer: weight, bias, first and last of its outputs, is it preconditioned
+        self._places = []  # of each layer: weight, bias, slice of their first dimension; None: a layer of all numbers
+        self._hooks = []
         sizes, seen = _image_sizes(model, example), set()
         for name, module in model.named_modules():
-            if _is_known(module) and id(module.weight) not in seen and (module in sizes or isinstance(module, nn.Linear)):
+            is_used = isinstance(module, nn.Linear) or module in sizes
+            if is_used and _is_known(module) and id(module.weight) not in seen:
                 layers = self._add_module(name or "model", module, sizes.get(module))
                 seen.update(map(id, module.parameters(recurse=False)))
-                module.register_forward_hook(partial(self._forward, layers, isinstance(module, nn.Linear)))
+                forward = partial(self._forward, layers, isinstance(module, nn.Linear))
+                self._hooks.append(module.register_forward_hook(forward))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and id(parameter) not in seen:
                 self.add_layer(_PLAIN + name, parameter.numel(), 1, bias=False)
@@ -112,7 +115,12 @@ class Service(curvd.Context):
             return curvd.gradient(*(t.view(1, -1).numpy() if t is not None else None for t in tensors))
         return curvd.gradient(*(t[outputs].numpy() if t is not None else None for t in tensors))
 
+    def close(self):
+        for hook in self._hooks:
+            hook.remove()
+        super().close()
+
     def step(self, lr, update=True):
-        """Collective over the workers: gradients are averaged, and W <- W - lr * direction. update False: .grad holds the
-        direction afterwards, for an optimizer that does the rest."""
+        """Collective over the workers: gradients are averaged, and W <- W - lr * direction. update False: .grad holds
+        the direction afterwards, for an optimizer that does the rest."""
         super().step(lr, [self._gradient(*place, update) for place in self._places])
