@@ -82,7 +82,10 @@ class Page:
         self.output = curvd_says(curvd, 0, "report", "--output", self.path, *paths)
         with open(self.path, "rb") as f:
             self.bytes = f.read()
-        self.root = ElementTree.fromstring(self.bytes)  # expat refuses what is not well-formed
+        try:
+            self.root = ElementTree.fromstring(self.bytes)
+        except ElementTree.ParseError as error:
+            raise Failure(f"the page is not well-formed: {error}") from error
         self.text = "".join(self.root.itertext())
 
     def sections(self):
@@ -202,17 +205,18 @@ def test_stages(curvd, folder):
 
 
 def test_scaling(curvd, folder):
-    """Efficiencies by hand: 40 ms on 1 rank, 20 ms on 2 workers + 1."""
+    """Efficiencies by hand: 40 ms on 1 rank, 20 ms on 2 workers + 1; of z, whose smallest run has 1 + 1 ranks, 40 and 25 ms."""
     lines = [scaling_line("strong", "m", 1, 0, 0.04 + 0.001 * d, d) for d in (-1, 0, 1)]
     lines += [scaling_line("strong", "m", 2, 1, 0.02, d) for d in range(3)]
     lines += [scaling_line("strong", "m", 4, 1, 0.0125, d) for d in range(3)]
+    lines += [scaling_line("strong", "z", 1, 1, 0.04, 0), scaling_line("strong", "z", 2, 1, 0.025, 0)]
     with open(f"{folder}/scale.jsonl", "w", encoding="utf-8") as f:
         f.write("".join(json.dumps(line) + "\n" for line in lines))
     page = Page(curvd, folder, f"{folder}/scale.jsonl")
     rows = page.rows("scaling", "Numbers of the points")
-    check([row[6:10] for row in rows] == [["3", "40", "39", "41"], ["3", "20", "20", "20"], ["3", "12.5", "12.5", "12.5"]], f"points {rows}")
+    check([row[6:10] for row in rows][:3] == [["3", "40", "39", "41"], ["3", "20", "20", "20"], ["3", "12.5", "12.5", "12.5"]], f"points {rows}")
     efficiency = [(float(row[11]), float(row[12])) for row in rows]
-    for (workers, ranks), wanted in zip(efficiency, ((100, 100), (100, 200 / 3), (80, 64))):
+    for (workers, ranks), wanted in zip(efficiency, ((100, 100), (100, 200 / 3), (80, 64), (100, 100), (80, 320 / 3))):
         check(abs(workers - wanted[0]) < 0.05 and abs(ranks - wanted[1]) < 0.05, f"efficiencies {efficiency}")
     panel = page.panel("Efficiency, all ranks, %")
     found = line_of(panel, "m, C = 1", axis_of(panel, True), axis_of(panel, False))
@@ -308,7 +312,7 @@ def test_real_run(curvd, folder, mpiexec):
     """Two workers and a curvature rank: every figure that runs can fill is there."""
     options = {"data": "teacher", "teacher_samples": 2000, "network": "20-30-5", "batch": 50, "epochs": 2, "eval_every": 0.5, "log_every": 5,
                "method": "nystrom-kfac", "curvature_ranks": 1, "staleness": 2, "factor_update_steps": 2, "inv_update_steps": 4,
-               "eig_rank": 8, "run_dir": f"{folder}/real"}
+               "eig_rank": 8, "checkpoint_steps": 1000, "run_dir": f"{folder}/real"}
     code = Run(curvd, mpiexec, 3, options, f"{folder}/log").end()
     check(code == 0, f"the run ends with {code}")
     with open(f"{folder}/real/metrics.jsonl", encoding="utf-8") as f:
@@ -316,7 +320,7 @@ def test_real_run(curvd, folder, mpiexec):
     begin, end = records[0], records[-1]
     places = begin["environment"]["hosts"]
     check(sum(p["ranks"] for p in places) == 3 and places[0]["name"] == os.uname().nodename, f"hosts {places}")
-    check(begin["threads"] == 1 and begin["first_step"] == 0, "threads or first_step are wrong")
+    check(begin["threads"] == 1 and end["first_step"] == 0, "threads or first_step are wrong")
     sums = {role: sum(s[role] for name, s in end["stages"].items() if name != "evaluate") for role in ("worker_mean_s", "curvature_mean_s")}
     check(0 < sums["worker_mean_s"] <= 1.05 * end["wall_s"], f"workers' stages {sums} of {end['wall_s']} s")
     check(end["stages"]["forward"]["curvature_mean_s"] == 0 and end["stages"]["refresh"]["curvature_mean_s"] > 0, "roles are mixed")
@@ -325,6 +329,12 @@ def test_real_run(curvd, folder, mpiexec):
     panel = page.panel("Training loss, steps")
     expected = [(r["step"], r["loss"]) for r in records if r["kind"] == "step"]
     check_points(line_of(panel, "nystrom-kfac", axis_of(panel, True), axis_of(panel, False)), expected, "a real run's loss")
+    code = Run(curvd, mpiexec, 2, {"resume": f"{folder}/real", "epochs": 3}, f"{folder}/log").end()
+    with open(f"{folder}/real/metrics.jsonl", encoding="utf-8") as f:
+        last = json.loads(f.readlines()[-1])
+    check(code == 0 and last["kind"] == "end", f"a resumed run ends with {code} and a record {last['kind']}")
+    check(last["first_step"] == end["step"], f"the resumed run goes on from step {last['first_step']}, not {end['step']}")
+    check("was resumed" in Page(curvd, folder, f"{folder}/real").text, "nothing tells that a real run was resumed")
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 

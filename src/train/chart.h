@@ -32,9 +32,6 @@ extern const chart_range chart_nothing;
 void chart_range_add(chart_range *range, double value);          /* NaN changes nothing */
 void chart_range_add_positive(chart_range *range, double value); /* nor do values that have no logarithm */
 
-/* A range that begins near 0 begins there. */
-void chart_range_from_zero(chart_range *range);
-
 /* from and to: the range, widened by `margin` of its length on both sides, but not beyond an end that is 0; one that is
  * empty or a point gets a length. */
 void chart_axis_fit(chart_axis *axis, chart_range range, double margin);

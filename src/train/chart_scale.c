@@ -17,10 +17,6 @@ void chart_range_add_positive(chart_range *range, double value) {
   if (value > 0) chart_range_add(range, value);
 }
 
-void chart_range_from_zero(chart_range *range) {
-  if (range->least > 0 && range->least < 0.3 * range->most) range->least = 0;
-}
-
 static void fit_log(chart_axis *axis, chart_range range, double margin) {
   if (!(range.least <= range.most)) range = (chart_range){1, 10};
   if (!(range.least > 0)) range.least = range.most > 0 ? range.most / 10 : 1;

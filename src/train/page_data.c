@@ -241,11 +241,11 @@ chart_style page_method_style(const page_data *d, const char *method) {
 static void style_groups(page_data *d) {
   for (int i = 0; i < d->n_groups; i++) {
     const char *method = method_of(&d->run[d->group[i].first]);
-    int n_before = 0;
+    int at = method_index(d, method), n_before = 0;
     for (int j = 0; j < i; j++) n_before += has_method(d, j, method);
     d->group[i].style = (chart_style){i, 0};
     if (d->n_groups > CHART_COLOURS)
-      d->group[i].style = (chart_style){method_index(d, method) % CHART_COLOURS, n_before % CHART_DASHES};
+      d->group[i].style = (chart_style){at % CHART_COLOURS, (n_before + at / CHART_COLOURS) % CHART_DASHES};
   }
 }
 

@@ -18,6 +18,8 @@ enum {
   SPECTRA_MAX = 3
 };
 
+static const double TITLE_SIZE = 1.16; /* of a title over other words */
+
 /* A factor of a layer; n: its largest size in any run. */
 typedef struct cell {
   const char *layer;
@@ -127,7 +129,7 @@ static void fit_curves(const view *v, const curve *curves, chart_range *x, chart
       if (curves[i].y[j] < y->least) curves[i].y[j] = y->least;
       if (!isnan(curves[i].y[j])) chart_range_add(x, curves[i].x[j]);
     }
-  chart_range_from_zero(x);
+  chart_range_add(x, 0);
 }
 
 static void draw_group(markup *m, const chart_panel *p, const view *v, const page_group *g, const curve *c) {
@@ -141,8 +143,10 @@ static void draw_group(markup *m, const chart_panel *p, const view *v, const pag
 }
 
 static void draw_panel(markup *m, const page_data *d, const view *v, const cell *c, int at, const curve *curves) {
-  char title[120];
-  snprintf(title, sizeof title, "%s %s, n %.0f", c->layer, c->factor == 0 ? "A" : "G", c->n);
+  char title[160], name[HISTORY_NAME_MAX + 8], size[60];
+  snprintf(size, sizeof size, " %s, n %.0f", c->factor == 0 ? "A" : "G", c->n);
+  chart_text_cut(c->layer, (WIDTH + 30) / TITLE_SIZE - chart_text_width(size), name, sizeof name);
+  snprintf(title, sizeof title, "%s%s", name, size);
   chart_panel p = {.title = title,
                    .x_title = "",
                    .left = LEFT + at % COLUMNS * STEP_X,

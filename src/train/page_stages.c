@@ -50,7 +50,7 @@ static double end_number(const page_run *run, const char *key) {
 
 /* Steps that the process took whose record "end" this is. */
 static double steps_of(const page_run *run) {
-  double first = jsonl_number(run->history.run, "first_step");
+  double first = end_number(run, "first_step");
   return end_number(run, "step") - (isnan(first) ? 0 : first);
 }
 

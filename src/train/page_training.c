@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROWS = 3, COLUMNS = 3, LEFT = 58, GAP = 26, TOP = 30, HEIGHT = 186, ROW_STEP = 258, BOTTOM = 26 };
+enum { ROWS = 3, COLUMNS = 3, LEFT = 58, GAP = 34, TOP = 30, HEIGHT = 186, ROW_STEP = 258, BOTTOM = 26 };
 static const double LOG_FROM = 4; /* a loss that falls by more is shown on a logarithmic scale */
 
 typedef struct measure {
@@ -59,7 +59,7 @@ static void panel_ranges(const curve *curves, int n, chart_range *x, chart_range
       chart_range_add(y, curves[g].low[i]);
       chart_range_add(y, curves[g].high[i]);
     }
-  chart_range_from_zero(x);
+  chart_range_add(x, 0);
 }
 
 static void draw_curves(markup *m, const chart_panel *p, const page_data *d, const curve *curves) {

@@ -291,7 +291,6 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
   json_object_set_new(record, "test_examples", json_integer(t->data.test.n));
   json_object_set_new(record, "total_steps", json_integer(t->total_steps));
   json_object_set_new(record, "steps_per_epoch", json_integer(t->steps_per_epoch));
-  json_object_set_new(record, "first_step", json_integer(t->first_step));
   run_line(out, "%s", curvd_build_info());
   run_line(out, "%s on %s, %lld parameters, batch %lld, %lld steps: %d worker%s, %d curvature rank%s",
            t->config->method, v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch,
@@ -386,6 +385,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   double cpu = 0;
   for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
   json_t *record = run_record_new("end", t->step);
+  json_object_set_new(record, "first_step", json_integer(t->first_step));
   stage_table(t, rank, out, record);
   traffic_line(rank, t->n_ranks, out, record);
   overlap_line(t, rank, out, record);

@@ -165,6 +165,16 @@ START_TEST(test_points) {
   ck_assert_int_eq(scaling_parse(text, (int64_t)strlen(text), "s", &s, &err), CURVD_OK);
   ck_assert_int_eq(scaling_points(&s, &err), CURVD_OK);
   ck_assert_int_eq(s.n_points, 4);
+  char *hosts = strstr(text, "\"hosts\":1"), *threads = strstr(hosts + 1, "\"threads\":1");
+  hosts[8] = '2', threads[10] = '2'; /* of the first two lines: no runs of a point */
+  scaling other = {.n_lines = 0};
+  line_text(text, sizeof text, "weak", 2, 0, 256, 0.4);
+  line_text(text, sizeof text, "strong", 4, 0, 128, 0.1);
+  line_text(text, sizeof text, "strong", 3, 1, 128, 0.1);
+  ck_assert_int_eq(scaling_parse(text, (int64_t)strlen(text), "s", &other, &err), CURVD_OK);
+  ck_assert_int_eq(scaling_points(&other, &err), CURVD_OK);
+  ck_assert_int_eq(other.n_points, 6);
+  scaling_free(&other);
   const scaling_point *p = s.point;
   ck_assert(p[0].key.workers == 1 && p[0].measure[SCALING_STEP_S].n == 3 &&
             p[0].measure[SCALING_STEP_S].median == 0.25);
