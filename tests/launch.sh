@@ -201,7 +201,7 @@ expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
 
 # batch scripts, in what they take for a job
-tools+=(hostname printf)
+tools+=(printf)
 reset_bin
 for script in train hetero sweep; do
   expect 0 "launch/slurm/$script.sbatch " "$root/launch/slurm/$script.sbatch" --help

@@ -14,7 +14,7 @@ if [[ -z ${SLURM_JOB_ID-} ]]; then
 fi
 
 program=${CURVD_PROGRAM:-$root/build/curvd}
-[[ -x $program ]] || die 2 "no program $program on $(hostname): build it there, or name it with CURVD_PROGRAM=/path/to/curvd"
+[[ -x $program ]] || die 2 "no program $program on $HOSTNAME: build it there, or name it with CURVD_PROGRAM=/path/to/curvd"
 
 threads=${SLURM_CPUS_PER_TASK:-1} # cores of a rank
 mpi_settings "$threads"
@@ -37,13 +37,14 @@ all_parts() {
   done | paste -sd ,
 }
 
-# Sets launcher. Since SLURM 22.05 srun does not ask sbatch for the cores of a rank; and a rank that is lost has to end all
-# others, whatever the site's KillOnBadExit. Open MPI 4 sees the first part of a heterogeneous job only, unless it is told.
+# Sets launcher. Since SLURM 22.05 srun does not ask sbatch for the cores of a rank. When a rank has ended, the others get 10 s
+# to end with their own exit codes, whatever the site's KillOnBadExit: the job's is the highest, and that of a rank that was
+# killed for it would be. Open MPI 4 sees the first part of a heterogeneous job only, unless it is told.
 choose_launcher() {
   local n=${SLURM_NTASKS:-1}
   case $1 in
     srun)
-      launcher=(srun "--cpus-per-task=$threads" --cpu-bind=cores --kill-on-bad-exit=1)
+      launcher=(srun "--cpus-per-task=$threads" --cpu-bind=cores --kill-on-bad-exit=0 --wait=10)
       [[ -z ${SLURM_HET_SIZE-} ]] || launcher+=("--het-group=0,1")
       ;;
     mpirun)
