@@ -304,6 +304,8 @@ expect 2 "'-oProxyCommand=x' is no host's name" "$launch" --hosts a,-oProxyComma
 expect 2 "'two' is no count of ranks on a" "$launch" --hosts a:two -- train
 expect 7 'e cannot be reached (ssh: Could not resolve hostname e: Name or service not known): try ssh e true' \
   "$launch" --hosts a,e -- train
+expect 7 'none.txt cannot be reached (ssh: ' "$launch" --hosts none.txt -- train
+expect 7 'and there is no such file' "$launch" --hosts none.txt -- train
 expect 2 'old has mpirun (Open MPI) 4.0.3 and this host mpirun (Open MPI) 4.1.4: install the same' "$launch" --hosts old -- train
 expect 2 'bare has no orted: install Open MPI there' "$launch" --hosts bare -- train
 expect 2 'a has no interface nosuch0: ' "$launch" --hosts a --network nosuch0 -- train

@@ -59,8 +59,8 @@ class Bench:
     def folder(self, *names):
         return os.path.join(self.scratch, *names)
 
-    def hosts(self, case):
-        return cluster.Hosts(4, self.folder(case))
+    def hosts(self, case, n=4):
+        return cluster.Hosts(n, self.folder(case))
 
     def launch(self, hosts, words, at="n0", environment=None):
         log = os.path.join(hosts.folder, f"log-{len(os.listdir(hosts.folder))}")
@@ -164,15 +164,17 @@ def a_core_for_each_rank(bench):
 
 def refusals(bench):
     """Each in one sentence, before anything is started."""
-    with bench.hosts("refusals") as hosts:
+    with bench.hosts("refusals", 5) as hosts:
         true = ["--program", "/bin/true"]
         cases = [(["--hosts", "n0,n9", *true], 7, "launch: n9 cannot be reached (no way to n9: "),
                  (["--hosts", "n0,n1", "--network", "eth7", *true], 2, "launch: n1 has no interface eth7: "),
                  (["--hosts", "n0,n1", "--program", bench.curvd, "--", "train"], 2, f"launch: {bench.curvd} is not on n1: "),
                  (["--hosts", "n0,n2", *true], 7, "launch: n2 cannot be reached (no way to n2: "),
                  (["--hosts", "n0,n3", "--program", bench.curvd, "--", "train", "--epoch", "3"], 2, "epoch"),
-                 (["--hosts", "n0,n3", "--program", "/bin/sh", "--", "-c", "exit 85"], 85, "")]
+                 (["--hosts", "n0,n3", "--program", "/bin/sh", "--", "-c", "exit 85"], 85, ""),
+                 (["--hosts", "n0,n4", *true], 2, f"launch: the folder {os.getcwd()} is not on n4: ")]
         hosts.hide("n1", os.path.dirname(bench.curvd))
+        hosts.hide("n4", bench.scratch)
         hosts.cut("n2")
         for words, code, sentence in cases:
             job = bench.launch(hosts, words)
@@ -258,6 +260,8 @@ def main():
         return 77
     scratch = tempfile.mkdtemp(prefix="hosts-")
     bench = Bench(arguments, scratch)
+    os.mkdir(bench.folder("work"))
+    os.chdir(bench.folder("work"))
     cases = [(name, lambda case=case: case(bench)) for name, case in CASES if arguments.only in name]
     return program.run_cases(cases, arguments.jobs, scratch)
 
