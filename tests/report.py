@@ -68,7 +68,7 @@ def scaling_line(kind, method, workers, curvature, step_s, repeat):
     ranks = workers + curvature
     return {"bench": "scale", "schema": 1, "kind": kind, "method": method, "network": "20-10-5", "seed": 1, "repeat": repeat,
             "ranks": ranks, "workers": workers, "curvature_ranks": curvature, "hosts": 1, "threads": 1, "batch": 64, "steps": 10,
-            "wall_s": 10 * step_s, "core_s": 10 * step_s * ranks, "cpu_s": 1.0, "step_s": step_s, "step_p99_s": step_s,
+            "wall_s": 10 * step_s, "core_s": 10 * step_s * ranks, "cpu_s": 1.0, "step_s": step_s / 2, "step_p99_s": step_s,
             "accuracy": None, "test_loss": 0.5, "target": None, "target_s": None, "predicted_step_s": None, "wait_share": 0.1,
             "run": "r", "environment": {"cpu": NASTY}}
 

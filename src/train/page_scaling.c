@@ -106,7 +106,7 @@ static double ideal_ms(const line *l, double ranks) {
 }
 
 static chart_panel panel_make(const figure *f, view v, int at) {
-  static const char *const titles[] = {"Median step, ms", "Efficiency, workers only, %", "Efficiency, all ranks, %",
+  static const char *const titles[] = {"Step, ms", "Efficiency, workers only, %", "Efficiency, all ranks, %",
                                        "Workers' waits, %"};
   double width = (PAGE_WIDTH - LEFT - PAGE_NAMES - (PANELS - 1) * GAP) / (double)PANELS;
   chart_panel p = {.title = titles[v],
@@ -262,7 +262,8 @@ static void scaling_table(page *p, const figure *f) {
 static void base_caption(const figure *f, char *text, size_t size) {
   size_t n = (size_t)snprintf(
       text, size,
-      "Medians of runs, with the 95 %% interval of the median (bootstrap); open dots: predicted. Dashed: ideal. "
+      "Mean steps: medians of runs, with the 95 %% interval of the median (bootstrap); open dots: predicted. Dashed: "
+      "ideal. "
       "100 %% is what a rank does in the smallest run: ");
   for (int i = 0; i < f->n_lines && n < size; i++) {
     const line *l = &f->line[i];

@@ -54,9 +54,11 @@ static const char *read_key(const json_t *object, scaling_key *key) {
 }
 
 static void read_measures(const json_t *object, double measure[SCALING_MEASURES]) {
-  static const char *const name[] = {"step_s", "target_s", "predicted_step_s", "wait_share",
+  static const char *const name[] = {"wall_s", "target_s", "predicted_step_s", "wait_share",
                                      "core_s", "accuracy", "test_loss"};
   for (int i = 0; i < SCALING_MEASURES; i++) measure[i] = jsonl_number(object, name[i]);
+  double steps = jsonl_number(object, "steps");
+  measure[SCALING_STEP_S] = steps >= 1 ? measure[SCALING_STEP_S] / steps : NAN;
 }
 
 static void take_environment(scaling *s, json_t *environment) {

@@ -16,7 +16,7 @@ typedef struct scaling_key {
 
 /* What is measured of a run; NaN: it was not. */
 typedef enum scaling_measure {
-  SCALING_STEP_S, /* median of its steps */
+  SCALING_STEP_S, /* mean of its steps: a median one would be without a refresh */
   SCALING_TARGET_S,
   SCALING_PREDICTED_S,
   SCALING_WAIT,

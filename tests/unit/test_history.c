@@ -148,8 +148,9 @@ static void line_text(char *text, size_t size, const char *kind, int workers, in
   snprintf(text + n, size - n,
            "{\"bench\":\"scale\",\"schema\":1,\"kind\":\"%s\",\"method\":\"m\",\"network\":\"2-2\",\"ranks\":%d,"
            "\"workers\":%d,"
-           "\"curvature_ranks\":%d,\"hosts\":1,\"threads\":1,\"batch\":%d,\"step_s\":%.9g,\"target_s\":null}\n",
-           kind, workers + curvature, workers, curvature, batch, step_s);
+           "\"curvature_ranks\":%d,\"hosts\":1,\"threads\":1,\"batch\":%d,\"steps\":10,\"wall_s\":%.9g,\"step_s\":7,"
+           "\"target_s\":null}\n",
+           kind, workers + curvature, workers, curvature, batch, 10 * step_s);
 }
 
 START_TEST(test_points) {
