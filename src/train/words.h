@@ -15,7 +15,8 @@ typedef struct words {
 /* "--name": is it there? */
 bool words_take_switch(words *w, const char *name);
 
-/* "--name TEXT" or "--name=TEXT", which stays in argv; *value stays as it is without. OPTION: it is missing or empty. */
+/* "--name TEXT" or "--name=TEXT", which stays in argv; *value stays as it is without. OPTION: it is missing or empty.
+ */
 curvd_status words_take_text(words *w, const char *name, const char **value, cv_error *err);
 
 /* "--name VALUE" or "--name=VALUE": an integer of [least, most]; *value stays as it is without. OPTION: anything else.
