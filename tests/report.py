@@ -194,6 +194,10 @@ def test_stages(curvd, folder):
     expected = {("workers", "forward"): 4, ("workers", "backward"): 8, ("workers", "anything else"): 8,
                 ("curvature ranks", "refresh"): 7, ("curvature ranks", "wait for workers"): 13}
     check(rows.keys() == expected.keys() and all(abs(rows[k] - v) < 1e-3 for k, v in expected.items()), f"stages {rows}")
+    resumed = {**end_record(100), "first_step": 50}
+    write_run(f"{folder}/s2", run_records(1)[:-1] + [resumed])
+    rows = Page(curvd, folder, f"{folder}/s2").rows("stages", "Numbers of the stages")
+    check(["workers", "forward", "8"] in [row[1:4] for row in rows], f"stages of a resumed run {rows}")
     sent = page.rows("traffic", "Numbers of the bytes, of a mean step")[0]
     check(sent[1:4] == ["0.4", "0.2", "0.1"], f"bytes {sent}")
     ages = page.rows("service", "Numbers of ages and waits")[0]

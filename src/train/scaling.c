@@ -70,9 +70,11 @@ static void take_environment(scaling *s, json_t *environment) {
 static curvd_status take(void *user, json_t *object, int64_t line, cv_error *err) {
   reading *r = user;
   scaling_line read;
-  if (strcmp(jsonl_text(object, "bench"), "scale") != 0)
-    return cv_fail(err, CURVD_ERR_DATA, "%.200s:%lld: no line of bench/scale (\"bench\": \"scale\")", r->name,
+  const char *bench = jsonl_text(object, "bench");
+  if (bench[0] == '\0')
+    return cv_fail(err, CURVD_ERR_DATA, "%.200s:%lld: no line of a benchmark (\"bench\": \"scale\")", r->name,
                    (long long)line);
+  if (strcmp(bench, "scale") != 0) return CURVD_OK;
   if (jsonl_number(object, "schema") != SCHEMA)
     return cv_fail(err, CURVD_ERR_DATA, "%.200s:%lld: its schema is another than 1", r->name, (long long)line);
   const char *wrong = read_key(object, &read.key);
@@ -90,9 +92,11 @@ static curvd_status take(void *user, json_t *object, int64_t line, cv_error *err
 curvd_status scaling_parse(const char *bytes, int64_t n, const char *name, scaling *s, cv_error *err) {
   reading r = {s, name};
   bool is_cut = false;
-  curvd_status status = jsonl_each(bytes, n, name, take, &r, &is_cut, err);
+  int64_t n_before = s->n_lines;
+  CV_TRY(jsonl_each(bytes, n, name, take, &r, &is_cut, err));
   s->is_cut = s->is_cut || is_cut;
-  return status;
+  if (s->n_lines > n_before) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_DATA, "%.200s: no line of bench/scale (\"bench\": \"scale\")", name);
 }
 
 /* ---- points ---- */

@@ -45,7 +45,8 @@ typedef struct scaling {
   bool is_cut, has_environments; /* lines differ in their environment */
 } scaling;
 
-/* Appends the lines of n bytes. DATA: "name:line: ..."; what was there stays, for scaling_free. MEMORY. */
+/* Appends the lines of n bytes; those of other benchmarks are passed over. DATA: "name:line: ..."; what was there
+ * stays, for scaling_free. MEMORY. */
 curvd_status scaling_parse(const char *bytes, int64_t n, const char *name, scaling *s, cv_error *err);
 
 /* Makes the points of all lines. MEMORY. */

@@ -34,7 +34,7 @@ START_TEST(test_a_run) {
                "{\"kind\":\"step\",\"step\":20,\"loss\":null,\"wall_s\":5}\r\n"
                "{\"kind\":\"epoch\",\"step\":20,\"epoch\":1,\"test_loss\":0.5,\"test_accuracy\":80,\"wall_s\":5}\n"
                "{\"kind\":\"layer\",\"step\":20,\"layer\":\"fc1\",\"A\":{\"n\":4,\"eig_rank\":2,\"trace\":6,\"lambda_"
-               "max\":3},\"G\":{\"n\":2}}\n"
+               "max\":3},\"G\":{\"n\":2,\"eig_rank\":0,\"lambda_max\":0}}\n"
                "{\"kind\":\"new one\",\"step\":20}\n"
                "{\"kind\":\"end\",\"step\":20,\"wall_s\":5}");
   ck_assert(h.n_starts == 1 && h.end != NULL && !h.is_cut);
@@ -46,6 +46,7 @@ START_TEST(test_a_run) {
   ck_assert_double_eq(series_at(&h.scores, 0, HISTORY_ACCURACY), 80);
   ck_assert_double_eq(series_at(&h.layer[0].factor[0], 0, FACTOR_EFFECTIVE), 2);
   ck_assert(isnan(series_at(&h.layer[0].factor[1], 0, FACTOR_EFFECTIVE)));
+  ck_assert(isnan(series_at(&h.layer[0].factor[1], 0, FACTOR_LAMBDA_MAX))); /* never decomposed */
   history_free(&h);
 }
 END_TEST
@@ -159,6 +160,7 @@ START_TEST(test_points) {
   char text[4000] = "";
   line_text(text, sizeof text, "weak", 2, 0, 256, 0.4);
   line_text(text, sizeof text, "strong", 4, 0, 128, 0.1);
+  strcat(text, "{\"bench\":\"tune\"}\n"); /* of another benchmark */
   line_text(text, sizeof text, "strong", 1, 0, 128, 0.3);
   line_text(text, sizeof text, "strong", 1, 0, 128, 0.2);
   line_text(text, sizeof text, "strong", 1, 0, 128, 0.25);
@@ -166,15 +168,16 @@ START_TEST(test_points) {
   ck_assert_int_eq(scaling_parse(text, (int64_t)strlen(text), "s", &s, &err), CURVD_OK);
   ck_assert_int_eq(scaling_points(&s, &err), CURVD_OK);
   ck_assert_int_eq(s.n_points, 4);
-  char *hosts = strstr(text, "\"hosts\":1"), *threads = strstr(hosts + 1, "\"threads\":1");
-  hosts[8] = '2', threads[10] = '2'; /* of the first two lines: no runs of a point */
+  /* the same on 2 hosts, or with 2 threads, is another point */
+  char *hosts = strstr(text, "\"hosts\":1"), *threads = strstr(strchr(text, '\n'), "\"threads\":1");
+  hosts[8] = '2', threads[10] = '2';
   scaling other = {.n_lines = 0};
   line_text(text, sizeof text, "weak", 2, 0, 256, 0.4);
   line_text(text, sizeof text, "strong", 4, 0, 128, 0.1);
   line_text(text, sizeof text, "strong", 3, 1, 128, 0.1);
   ck_assert_int_eq(scaling_parse(text, (int64_t)strlen(text), "s", &other, &err), CURVD_OK);
   ck_assert_int_eq(scaling_points(&other, &err), CURVD_OK);
-  ck_assert_int_eq(other.n_points, 6);
+  ck_assert_int_eq(other.n_points, 7);
   scaling_free(&other);
   const scaling_point *p = s.point;
   ck_assert(p[0].key.workers == 1 && p[0].measure[SCALING_STEP_S].n == 3 &&
@@ -192,7 +195,8 @@ END_TEST
 static const struct {
   const char *text, *says;
 } refused_lines[] = {
-    {"{\"bench\":\"epoch\"}\n", "s:1: no line of bench/scale"},
+    {"{\"bench\":\"tune\"}\n", "s: no line of bench/scale"},
+    {"{\"bench\":\"tune\"}\n{}\n", "s:2: no line of a benchmark"},
     {"{\"bench\":\"scale\",\"schema\":2}\n", "s:1: its schema"},
     {"{\"bench\":\"scale\",\"schema\":1}\n", "s:1: \"ranks\" is missing"},
     {"{\"bench\":\"scale\",\"schema\":1,\"ranks\":0}\n", "s:1: \"ranks\" is missing or out of range"},
