@@ -9,8 +9,10 @@ dry_run=0
 packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev check libyaml-dev zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev
   dataset-fashion-mnist python3 libdnnl-dev)
+# A SLURM cluster of one's own: launch/batch.
+slurm_packages=(iproute2 slurm-client slurmctld slurmd munge)
 # Tests alone need them: launch/test installs them, too.
-test_packages=(iproute2 slurm-client slurmctld slurmd munge gfortran python3-numpy python3-mpi4py)
+test_packages=("${slurm_packages[@]}" gfortran python3-numpy python3-mpi4py)
 # What the build looks for, where packages have other names.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
 modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)

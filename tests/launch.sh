@@ -74,13 +74,13 @@ TEXT
   stand_in gcovr <<<'echo "gcovr $*"'
 }
 
-bash_files=(launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
+bash_files=(launch/run launch/batch launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
   launch/slurm/{job.sh,agent,train.sbatch,hetero.sbatch,sweep.sbatch} launch/packages/build-deb docker/build-daemonless
   docker/node .ci/run tests/check_includes.sh tests/launch.sh)
 for script in "${bash_files[@]}"; do
   bash -n "$root/$script" || fail "$script is not bash"
 done
-for script in launch/run launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/packages/build-deb \
+for script in launch/run launch/batch launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/packages/build-deb \
   docker/build-daemonless docker/node .ci/run; do
   [[ -x $root/$script ]] || fail "$script is not executable"
 done
