@@ -1,6 +1,15 @@
 # shellcheck shell=bash
 # Sourced behind setup.sh by the scripts that start ranks.
 
+# What is started unless another program is named: this clone's, or that of the installed tree in which these files lie.
+default_program() {
+  if [[ -d $root/src ]]; then
+    printf '%s\n' "$root/build/curvd"
+  else
+    realpath -m -s "$root/../../bin/curvd"
+  fi
+}
+
 settings=()
 mpi_settings() { # mpi_settings THREADS: the environment of ranks, in settings
   settings=(OPENBLAS_NUM_THREADS="$1" OMP_NUM_THREADS="$1"

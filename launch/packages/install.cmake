@@ -27,6 +27,12 @@ string(REGEX REPLACE "^lib" "" scalapack_name "${scalapack_name}")
 configure_file(${packages}/curvd.pc.in ${CMAKE_BINARY_DIR}/curvd.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/curvd.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
+# batch scripts, the start over hosts, and Open MPI's settings for both
+set(scripts_folder ${CMAKE_INSTALL_DATAROOTDIR}/curvd/launch)
+install(PROGRAMS launch/hosts DESTINATION ${scripts_folder})
+install(FILES launch/setup.sh launch/mpi.sh launch/openmpi.conf DESTINATION ${scripts_folder})
+install(DIRECTORY launch/slurm DESTINATION ${scripts_folder} USE_SOURCE_PERMISSIONS)
+
 # module files, for Tcl's modules and for Lmod
 set(modules_folder ${CMAKE_INSTALL_DATAROOTDIR}/modulefiles/curvd)
 file(RELATIVE_PATH modules_to_prefix ${CMAKE_INSTALL_FULL_DATAROOTDIR}/modulefiles/curvd ${CMAKE_INSTALL_PREFIX})

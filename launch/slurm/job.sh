@@ -13,7 +13,7 @@ if [[ -z ${SLURM_JOB_ID-} ]]; then
   exit 0
 fi
 
-program=${CURVD_PROGRAM:-$root/build/curvd}
+program=${CURVD_PROGRAM:-$(default_program)}
 [[ -x $program ]] || die 2 "no program $program on $HOSTNAME: build it there, or name it with CURVD_PROGRAM=/path/to/curvd"
 
 threads=${SLURM_CPUS_PER_TASK:-1} # cores of a rank

@@ -13,6 +13,7 @@ usage: tests/embed/run.sh BUILD                   all steps, in a temporary fold
 Builds and runs the programs of this folder against the installed build folder BUILD, on 1 and 3 ranks (CMake: 3):
   install         installs BUILD, and moves that to another place, with a blank in its name
   module          loads the module files, where Lmod or Environment Modules are there
+  launch          starts the installed program by the installed batch script
   symbols         compares the library's symbols with symbols.txt
   c cpp fortran   programs by pkg-config, with the shared and with the static library
   cmake           the same by CMake, for several sets of languages
@@ -59,7 +60,7 @@ if [[ ${1-} == --help || ${1-} == -h ]]; then
 fi
 build=$(cd "${1?a build folder is missing (see tests/embed/run.sh --help)}" && pwd)
 shift
-steps=(install module symbols c cpp fortran cmake python torch interfaces)
+steps=(install module launch symbols c cpp fortran cmake python torch interfaces)
 named=0
 if (($# == 0)); then
   work=$(mktemp -d)
@@ -81,6 +82,16 @@ install_and_move() {
   mv "$work/installed" "$prefix"
   ! grep -rnE "$build|$root|$work|[\"; =]/(usr|opt|home)" "$lib/cmake" "$lib/pkgconfig" ||
     fail 'the lines above name places of the machine that has built it'
+}
+
+start_installed() {
+  mkdir -p "$work/stand-ins"
+  # shellcheck disable=SC2016 # the stand-in expands it
+  printf '#!/bin/sh\nfor word; do echo "<$word>"; done\n' >"$work/stand-ins/srun"
+  chmod +x "$work/stand-ins/srun"
+  PATH=$work/stand-ins:$PATH CURVD_HOME=$prefix/share/curvd SLURM_JOB_ID=1 SLURM_JOB_NAME=job \
+    bash "$prefix/share/curvd/launch/slurm/train.sbatch" --epochs 2 >"$log" 2>&1 || { cat "$log" && fail 'train.sbatch does not start'; }
+  [[ $(<"$log") == *"<$prefix/bin/curvd>"*'<--epochs>'* ]] || { cat "$log" && fail 'train.sbatch starts something else'; }
 }
 
 check_symbols() {
@@ -229,6 +240,7 @@ run_step() { # no && between functions: they would go on behind a command that f
       "$prefix/bin/curvd" --version
       ;;
     module) by_module ;;
+    launch) start_installed ;;
     symbols) check_symbols ;;
     c)
       by_pkg_config c
