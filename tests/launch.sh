@@ -213,7 +213,7 @@ expect 2 'type sbatch in the clone of curvd, or export CURVD_HOME=' "${job[@]}" 
   bash "$root/launch/slurm/train.sbatch"
 mkdir -p "$root/build"
 stand_in srun <<'TEXT'
-echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS by $SLURM_MPI_TYPE"
+echo "threads $OPENBLAS_NUM_THREADS $OMP_NUM_THREADS by $SLURM_MPI_TYPE $SLURM_PMIX_FENCE"
 for word; do echo "<$word>"; done
 exit ${status-7}
 TEXT
@@ -226,7 +226,7 @@ esac
 TEXT
 train=(bash "$root/launch/slurm/train.sbatch")
 expect 2 "CURVD_LAUNCHER is srun or mpirun, not 'mpiexec'" "${job[@]}" CURVD_LAUNCHER=mpiexec "${train[@]}"
-expect 7 $'threads 2 2 by pmix\n<--cpus-per-task=2>\n' "${job[@]}" "${train[@]}"
+expect 7 $'threads 2 2 by pmix ring\n<--cpus-per-task=2>\n' "${job[@]}" "${train[@]}"
 expect 7 $'<runs/name-12>\n<--resume>\n<auto>\n<--lr>\n<1e-3 x>\n<>' "${job[@]}" "${train[@]}" --lr '1e-3 x' ''
 expect 7 'by none' "${job[@]}" SLURM_MPI_TYPE=none "${train[@]}"
 expect 7 'mpirun -n 4 --map-by slot:PE=2 --bind-to core' "${job[@]}" CURVD_LAUNCHER=mpirun "${train[@]}"
