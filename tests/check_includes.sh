@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net, save and train are the program, an embedder).
+# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net, save, page and train are the program, an embedder).
 # usage: tests/check_includes.sh [ROOT]        prints FILE:LINE: RULE and exits 1, or one line when all is well
 #        tests/check_includes.sh --self-test   breaks every rule once in a temporary tree and looks for each report
 set -euo pipefail
@@ -75,11 +75,15 @@ check_folder_includes() { # FILE CODE FOLDER
       allow "$1" "$2" '(base|save)/.*|curvd_(status|state)\.h' 'src/save includes only base/, save/, curvd_status.h and curvd_state.h'
       refuse "$1" "$2" "$include(mpi|yaml)\.h" 'src/save knows no MPI and no YAML'
       ;;
-    train)
-      allow "$1" "$2" '(base|net|save|train)/.*|curvd(_status|_state|_experimental)?\.h' \
-        'src/train includes only base/, net/, save/, train/ and include/'
+    page)
+      allow "$1" "$2" '(base|page)/.*|curvd(_status)?\.h' 'src/page includes only base/, page/, curvd.h and curvd_status.h'
+      refuse "$1" "$2" "$include(mpi|yaml)\.h" 'src/page knows no MPI and no YAML'
       ;;
-    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net, save and train' ;;
+    train)
+      allow "$1" "$2" '(base|net|save|page|train)/.*|curvd(_status|_state|_experimental)?\.h' \
+        'src/train includes only base/, net/, save/, page/, train/ and include/'
+      ;;
+    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net, save, page and train' ;;
   esac
 }
 
@@ -108,7 +112,7 @@ check_tree() { # ROOT
     folder=${file#src/}
     folder=${folder%%/*}
     check_folder_includes "$file" "$code" "$folder"
-    [[ $folder == train || $folder == net || $folder == save ]] || check_library "$file" "$code" "$folder"
+    [[ $folder == train || $folder == net || $folder == save || $folder == page ]] || check_library "$file" "$code" "$folder"
   done < <(find src -name '*.[ch]' | sort)
   ((n > 0)) || report src 1 'no source files found'
   ((broken == 0)) || return 1
@@ -153,6 +157,9 @@ src/net/c.c|#include <mpi.h>|src/net knows no MPI
 src/save/a.c|#include "train/config.h"|src/save includes only
 src/save/b.c|#include "curvd.h"|src/save includes only
 src/save/c.c|#include <mpi.h>|src/save knows no MPI
+src/page/a.c|#include "train/config.h"|src/page includes only
+src/page/b.c|#include "curvd_state.h"|src/page includes only
+src/page/c.c|#include <mpi.h>|src/page knows no MPI
 src/train/a.c|#include "curvature/step.h"|src/train includes only
 src/train/b.c|#include "comm/comm.h"|src/train includes only
 src/other/a.c|int x;|src/ has the folders
@@ -161,7 +168,7 @@ TEXT
 
 # Nothing in here breaks a rule.
 write_clean_tree() { # ROOT
-  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,save,train,other}
+  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,save,page,train,other}
   cat >"$1/src/base/clean.c" <<'TEXT'
 #include "base/status.h" /* not "comm/comm.h" */
 #include "curvd_status.h"

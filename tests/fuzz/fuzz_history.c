@@ -1,6 +1,6 @@
 /* What a page is drawn from: the first byte says whether the rest is metrics.jsonl, scaling lines or config.yaml. What
  * is accepted is drawn, twice over, as two runs of one configuration would be. */
-#include "train/page.h"
+#include "page/page.h"
 
 #include "fuzz.h"
 

@@ -1,7 +1,7 @@
 /* Scales, ticks and labels, and lines whose pixels are turned back into numbers. */
 #include "suite.h"
 
-#include "train/chart.h"
+#include "page/chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,9 +2,9 @@
  * be. */
 #include "suite.h"
 
-#include "train/history.h"
-#include "train/scaling.h"
-#include "train/settings.h"
+#include "page/history.h"
+#include "page/scaling.h"
+#include "page/settings.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * statistic's rank. */
 #include "suite.h"
 
-#include "train/interval.h"
+#include "page/interval.h"
 
 #include <math.h>
 #include <stdbool.h>

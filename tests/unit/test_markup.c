@@ -1,7 +1,7 @@
 /* What may come from outside into a page: escaped, valid UTF-8, and only characters that XML 1.0 allows. */
 #include "suite.h"
 
-#include "train/markup.h"
+#include "page/markup.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "train/interval.h"
+#include "page/interval.h"
 
 #include "base/rng.h"
 

@@ -1,4 +1,4 @@
-#include "train/settings.h"
+#include "page/settings.h"
 
 #include <ctype.h>
 #include <stdlib.h>

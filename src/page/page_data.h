@@ -1,11 +1,11 @@
 /* All that a page shows: runs, which of them are seeds of one configuration, and scaling lines. */
-#ifndef TRAIN_PAGE_DATA_H
-#define TRAIN_PAGE_DATA_H
+#ifndef PAGE_DATA_H
+#define PAGE_DATA_H
 
-#include "train/chart.h"
-#include "train/history.h"
-#include "train/scaling.h"
-#include "train/settings.h"
+#include "page/chart.h"
+#include "page/history.h"
+#include "page/scaling.h"
+#include "page/settings.h"
 
 enum { PAGE_RUNS_MAX = 256, PAGE_NAME_MAX = 96, PAGE_PATH_MAX = 1000, PAGE_METHODS_MAX = 64 };
 

@@ -1,5 +1,5 @@
 /* Where a step goes, and what it sends: stacked bars. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Files of JSON lines, one object a line, from programs that may have been killed while they wrote. */
-#ifndef TRAIN_JSONL_H
-#define TRAIN_JSONL_H
+#ifndef PAGE_JSONL_H
+#define PAGE_JSONL_H
 
 #include "base/status.h"
 

@@ -1,4 +1,4 @@
-#include "train/jsonl.h"
+#include "page/jsonl.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* Spectra and ranks of the factors, layer by layer, over the steps. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>

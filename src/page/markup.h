@@ -1,6 +1,6 @@
 /* Text of XML and HTML that grows. What comes from outside only ever enters through markup_text and what calls it. */
-#ifndef TRAIN_MARKUP_H
-#define TRAIN_MARKUP_H
+#ifndef PAGE_MARKUP_H
+#define PAGE_MARKUP_H
 
 #include <stdbool.h>
 #include <stddef.h>

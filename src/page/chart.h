@@ -1,9 +1,9 @@
 /* Figures as SVG: scales, ticks, lines, bands, bars and labels. Lengths are pixels of the figure, whose left upper
  * corner is (0, 0). Every element carries its look on white; the classes let a page recolour it (chart_dark_style). */
-#ifndef TRAIN_CHART_H
-#define TRAIN_CHART_H
+#ifndef PAGE_CHART_H
+#define PAGE_CHART_H
 
-#include "train/markup.h"
+#include "page/markup.h"
 
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
 /* What charts are made of, as SVG. */
-#include "train/chart.h"
+#include "page/chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "train/markup.h"
+#include "page/markup.h"
 
 #include <math.h>
 #include <stdarg.h>

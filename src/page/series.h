@@ -1,6 +1,6 @@
 /* Numbers over the steps of a run, and several runs as one curve. */
-#ifndef TRAIN_SERIES_H
-#define TRAIN_SERIES_H
+#ifndef PAGE_SERIES_H
+#define PAGE_SERIES_H
 
 #include "base/status.h"
 

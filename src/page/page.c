@@ -1,7 +1,7 @@
-#include "train/page.h"
+#include "page/page.h"
 
 #include "curvd.h"
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <stdio.h>
 #include <string.h>

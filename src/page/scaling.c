@@ -1,4 +1,4 @@
-#include "train/scaling.h"
+#include "page/scaling.h"
 
 #include <math.h>
 #include <stddef.h>

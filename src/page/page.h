@@ -1,8 +1,8 @@
 /* One HTML page of runs and scaling lines: a section for each figure, nothing from outside, well-formed XML. */
-#ifndef TRAIN_PAGE_H
-#define TRAIN_PAGE_H
+#ifndef PAGE_H
+#define PAGE_H
 
-#include "train/page_data.h"
+#include "page/page_data.h"
 
 /* The whole page. MEMORY. */
 curvd_status page_write(const page_data *d, markup *m, cv_error *err);

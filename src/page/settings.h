@@ -1,7 +1,7 @@
 /* The lines of a run's config.yaml as they were written (config_write): name, value in force, and where it came from.
  */
-#ifndef TRAIN_SETTINGS_H
-#define TRAIN_SETTINGS_H
+#ifndef PAGE_SETTINGS_H
+#define PAGE_SETTINGS_H
 
 #include "base/status.h"
 

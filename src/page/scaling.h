@@ -1,9 +1,9 @@
 /* Lines of bench/scale, one a run, and the points that repeated runs make. */
-#ifndef TRAIN_SCALING_H
-#define TRAIN_SCALING_H
+#ifndef PAGE_SCALING_H
+#define PAGE_SCALING_H
 
-#include "train/interval.h"
-#include "train/jsonl.h"
+#include "page/interval.h"
+#include "page/jsonl.h"
 
 enum { SCALING_TEXT_MAX = 96, SCALING_LINES_MAX = 1 << 20 };
 

@@ -1,5 +1,5 @@
 /* Loss and accuracy against steps, seconds and core-seconds. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>

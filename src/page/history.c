@@ -1,4 +1,4 @@
-#include "train/history.h"
+#include "page/history.h"
 
 #include <math.h>
 #include <stdio.h>

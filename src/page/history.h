@@ -1,9 +1,9 @@
 /* What a run has written into its metrics.jsonl (bench/README.md has the schema), as numbers over its steps. */
-#ifndef TRAIN_HISTORY_H
-#define TRAIN_HISTORY_H
+#ifndef PAGE_HISTORY_H
+#define PAGE_HISTORY_H
 
-#include "train/jsonl.h"
-#include "train/series.h"
+#include "page/jsonl.h"
+#include "page/series.h"
 
 /* Columns of a history's series; the first is SERIES_STEP. */
 enum { HISTORY_WALL = 1, HISTORY_CORE, HISTORY_LOSS, HISTORY_ACCURACY, HISTORY_EPOCH, HISTORY_WIDTH };

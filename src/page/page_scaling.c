@@ -1,5 +1,5 @@
 /* Step times and efficiency against ranks, from the lines of bench/scale. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>

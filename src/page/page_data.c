@@ -1,4 +1,4 @@
-#include "train/page_data.h"
+#include "page/page_data.h"
 
 #include <math.h>
 #include <stdarg.h>

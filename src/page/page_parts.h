@@ -1,8 +1,8 @@
 /* Pieces of a page: a file for each group of figures, and what they share. */
-#ifndef TRAIN_PAGE_PARTS_H
-#define TRAIN_PAGE_PARTS_H
+#ifndef PAGE_PARTS_H
+#define PAGE_PARTS_H
 
-#include "train/page_data.h"
+#include "page/page_data.h"
 
 /* Pixels of every figure, and of the names at its right edge. */
 enum { PAGE_WIDTH = 1040, PAGE_NAMES = 178 };

@@ -1,5 +1,5 @@
 /* Scales and ticks of charts. */
-#include "train/chart.h"
+#include "page/chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Medians, and how sure they are. */
-#ifndef TRAIN_INTERVAL_H
-#define TRAIN_INTERVAL_H
+#ifndef PAGE_INTERVAL_H
+#define PAGE_INTERVAL_H
 
 #include "base/status.h"
 

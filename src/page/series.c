@@ -1,6 +1,6 @@
-#include "train/series.h"
+#include "page/series.h"
 
-#include "train/interval.h"
+#include "page/interval.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* The tables of a page: what came out of each configuration, and what each run was. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>

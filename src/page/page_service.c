@@ -1,6 +1,6 @@
 /* How old preconditioners were, how long workers waited for them, how busy curvature ranks were; and what the model had
  * said of a step. */
-#include "train/page_parts.h"
+#include "page/page_parts.h"
 
 #include <math.h>
 #include <stdio.h>
