@@ -5,6 +5,7 @@
 #include "eig_factors.h"
 #include "eig_grids.h"
 #include "eig_run.h"
+#include "train/mpi_end.h"
 
 #include <cblas.h>
 #include <stdio.h>
@@ -230,6 +231,6 @@ int main(int argc, char **argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = bench_main(argc - 1, argv + 1, &err);
   if (status != CURVD_OK && rank == 0) fprintf(stderr, "bench_eig: %s\n", err.text);
-  MPI_Finalize();
+  mpi_end();
   return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
 }

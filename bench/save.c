@@ -3,6 +3,7 @@
  * and what the worker sleeps until curvature ranks have sent something; a block ends when its checkpoint is there.
  * Prints one JSON line. */
 #include "blocks.h"
+#include "train/mpi_end.h"
 #include "train/trainer_state.h"
 
 #include <cblas.h>
@@ -191,6 +192,6 @@ int main(int argc, char **argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = bench_main(&b, argc - 1, argv + 1, &err);
   if (rank == 0 && status != CURVD_OK) fprintf(stderr, "bench_save: %s\n", err.text);
-  MPI_Finalize();
+  mpi_end();
   return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
 }

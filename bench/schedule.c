@@ -3,6 +3,7 @@
 #include "base/number.h"
 #include "curvd.h"
 #include "schedule_run.h"
+#include "train/mpi_end.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -166,6 +167,6 @@ int main(int argc, char **argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = bench_main(argc - 1, argv + 1, &err);
   if (err.text[0] && (rank == 0 || status != CURVD_ERR_OPTION)) fprintf(stderr, "bench_schedule: %s\n", err.text);
-  MPI_Finalize();
+  mpi_end();
   return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
 }

@@ -5,6 +5,7 @@
 #include "blocks.h"
 #include "products.h"
 #include "step_check.h"
+#include "train/mpi_end.h"
 #include "train/trainer.h"
 
 #include <cblas.h>
@@ -369,6 +370,6 @@ int main(int argc, char **argv) {
   if (MPI_Init(NULL, NULL) != MPI_SUCCESS) return 1;
   curvd_status status = bench_main(&b, argc - 1, argv + 1, &err);
   if (b.rank == 0 && status != CURVD_OK) fprintf(stderr, "bench_step: %s\n", err.text);
-  MPI_Finalize();
+  mpi_end();
   return status == CURVD_OK ? 0 : status == CURVD_ERR_OPTION ? 2 : 1;
 }

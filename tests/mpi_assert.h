@@ -6,6 +6,8 @@
 #ifndef TESTS_MPI_ASSERT_H
 #define TESTS_MPI_ASSERT_H
 
+#include "train/mpi_end.h"
+
 #include <check.h>
 #include <limits.h>
 #include <mpi.h>
@@ -58,7 +60,7 @@ static inline int mpi_test_main(int argc, char **argv, Suite *(*make)(void)) {
   int provided;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   int failed = mpi_test_run(make(), CK_NORMAL);
-  MPI_Finalize();
+  mpi_end();
   return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -1,5 +1,6 @@
 #include "train/commands.h"
 #include "train/launcher.h"
+#include "train/mpi_end.h"
 #include "train/trainer.h"
 #include "train/watchdog.h"
 
@@ -60,7 +61,7 @@ static int under_mpi(int argc, char **argv, bool needs_promised_ranks, command_o
   if (status == CURVD_OK) status = run(&c, &code, &err);
   if (status != CURVD_OK) code = speaks ? command_failed(&err) : exit_code_of(status);
   config_free(&c);
-  MPI_Finalize();
+  mpi_end();
   return code;
 }
 

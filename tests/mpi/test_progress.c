@@ -4,6 +4,7 @@
 
 #include "comm/progress.h"
 #include "curvature/internal.h"
+#include "train/mpi_end.h"
 
 #include <dirent.h>
 #include <sys/resource.h>
@@ -275,6 +276,6 @@ int main(int argc, char **argv) {
   size = run_size(MPI_COMM_WORLD);
   rank = run_rank(MPI_COMM_WORLD);
   int failed = argc > 2 ? mpi_test_run(make_hash_suite(), CK_SILENT) : mpi_test_run(make_suite(), CK_NORMAL);
-  MPI_Finalize();
+  mpi_end();
   return failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
