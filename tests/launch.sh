@@ -314,7 +314,7 @@ expect 2 'of 2 ranks 2 cannot be curvature ranks' "$launch" --hosts a,b --ranks 
 expect 2 'needs a host for the workers' "$launch" --hosts a --curvature-ranks 1 --curvature-last-host -- train
 
 bound='--map-by slot:PE=1 --bind-to core'
-unbound='--map-by slot --bind-to none --mca mpi_yield_when_idle 1'
+unbound='--map-by slot --bind-to none'
 threads='-x OPENBLAS_NUM_THREADS -x OMP_NUM_THREADS'
 expect 0 "mpirun $bound -n 8 --host a:4\,b:4 $threads $root/build/curvd train --lr 1e-3\\ x" \
   "$launch" --hosts a,b --dry-run -- train --lr '1e-3 x'
