@@ -178,24 +178,16 @@ def two_nodes_by_mpirun(bench):
     check_two_nodes(bench, "two-mpirun", MPIRUN)
 
 
-def check_heterogeneous(bench, run_dir, nodes, environment=None):
+def heterogeneous(bench):
     """A rank on each node, of which the last is the second part: it has the last rank, whose curvature it is."""
-    parts = ["-w", ",".join(nodes[:2]), "-N", "2", "-n", "2", ":", "-w", nodes[2], "-N", "1", "-n", "1"]
-    job = bench.submit(run_dir, parts, "hetero", environment=environment, curvature_ranks=None,
-                       inject="delay@20:seconds=3")
+    nodes = ["n3", "n4", "n2"]
+    parts = ["-w", "n3,n4", "-N", "2", "-n", "2", ":", "-w", "n2", "-N", "1", "-n", "1"]
+    job = bench.submit("hetero", parts, "hetero", curvature_ranks=None, inject="delay@20:seconds=3")
     places = places_of(job, 3, [job.number, str(int(job.number) + 1)])
     check(places == nodes, f"ranks are on {places}, parts on {nodes}")
     text = job.ends("COMPLETED", "0:0")
     check("2 workers, 1 curvature rank" in text, f"other ranks: {text[:600]}")
-    bench.check_same(run_dir)
-
-
-def heterogeneous(bench):
-    check_heterogeneous(bench, "hetero", ["n3", "n4", "n2"])
-
-
-def heterogeneous_by_srun(bench):
-    check_heterogeneous(bench, "hetero-srun", ["n3", "n5", "n6"], {"CURVD_LAUNCHER": "srun"})
+    bench.check_same("hetero")
 
 
 def array(bench):
@@ -325,8 +317,8 @@ def requeued_by_the_site(bench):
         check_requeued(bench.on(cluster), "again-site", {"CURVD_RESTARTS": "0"})
 
 
-CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous_by_srun,
-         heterogeneous, killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
+CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous,
+         killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
          wrong_option, srun_without_pmix, hung_rank, not_finite]
 
 
