@@ -234,7 +234,7 @@ parts=("${job[@]}" SLURM_HET_SIZE=2 'SLURM_JOB_NODELIST_HET_GROUP_0=n[1-3]' 'SLU
   SLURM_NTASKS_HET_GROUP_0=5 SLURM_JOB_NODELIST_HET_GROUP_1=a7 SLURM_TASKS_PER_NODE_HET_GROUP_1=4 SLURM_NTASKS_HET_GROUP_1=4)
 expect 7 $'<--host>\n<n1:2,n2:2,n3:1,a7:4>\n<-n>\n<9>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
 expect 7 $'<--curvature-ranks>\n<4>\n' "${parts[@]}" bash "$root/launch/slurm/hetero.sbatch"
-expect 7 $'<--het-group=0,1>\n' "${parts[@]}" CURVD_LAUNCHER=srun bash "$root/launch/slurm/hetero.sbatch"
+expect 2 'a heterogeneous job is started by mpirun' "${parts[@]}" CURVD_LAUNCHER=srun bash "$root/launch/slurm/hetero.sbatch"
 expect 7 $'<--het-group=0>\n' "${parts[@]}" "$root/launch/slurm/agent" -x n2 orted 'a b'
 expect 7 $'<--het-group=1>\n' "${parts[@]}" "$root/launch/slurm/agent" a7 orted
 expect 2 'n9 is in no part of this job' "${parts[@]}" "$root/launch/slurm/agent" n9 orted

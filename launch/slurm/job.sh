@@ -47,8 +47,8 @@ choose_launcher() {
   local n=${SLURM_NTASKS:-1}
   case $1 in
     srun)
+      [[ -z ${SLURM_HET_SIZE-} ]] || die 2 "a heterogeneous job is started by mpirun: leave CURVD_LAUNCHER=srun away"
       launcher=(srun "--cpus-per-task=$threads" --cpu-bind=cores --kill-on-bad-exit=0 --wait=10)
-      [[ -z ${SLURM_HET_SIZE-} ]] || launcher+=("--het-group=0,1")
       ;;
     mpirun)
       launcher=(mpirun)

@@ -178,24 +178,16 @@ def two_nodes_by_mpirun(bench):
     check_two_nodes(bench, "two-mpirun", MPIRUN)
 
 
-def check_heterogeneous(bench, run_dir, nodes, environment=None):
-    """The second part has the last ranks, whose curvature it is."""
-    parts = [["-w", node, "-N", "1", "-n", str(n)] for node, n in zip(nodes, (2, 1))]
-    job = bench.submit(run_dir, [*parts[0], ":", *parts[1]], "hetero", environment=environment, curvature_ranks=None,
-                       inject="delay@20:seconds=3")
+def heterogeneous(bench):
+    """A rank on each node, of which the last is the second part: it has the last rank, whose curvature it is."""
+    nodes = ["n3", "n4", "n2"]
+    parts = ["-w", "n3,n4", "-N", "2", "-n", "2", ":", "-w", "n2", "-N", "1", "-n", "1"]
+    job = bench.submit("hetero", parts, "hetero", curvature_ranks=None, inject="delay@20:seconds=3")
     places = places_of(job, 3, [job.number, str(int(job.number) + 1)])
-    check(places == [nodes[0], nodes[0], nodes[1]], f"ranks are on {places}, parts on {nodes}")
+    check(places == nodes, f"ranks are on {places}, parts on {nodes}")
     text = job.ends("COMPLETED", "0:0")
     check("2 workers, 1 curvature rank" in text, f"other ranks: {text[:600]}")
-    bench.check_same(run_dir)
-
-
-def heterogeneous(bench):
-    check_heterogeneous(bench, "hetero", ["n2", "n1"])
-
-
-def heterogeneous_by_srun(bench):
-    check_heterogeneous(bench, "hetero-srun", ["n3", "n4"], {"CURVD_LAUNCHER": "srun"})
+    bench.check_same("hetero")
 
 
 def array(bench):
@@ -206,6 +198,7 @@ def array(bench):
     tasks = [Job(bench, f"{job.number}_{i}", bench.folder(f"runs/sweep-{job.number}/{i}")) for i in range(1, 5)]
     tasks[3].wait_for_checkpoint()
     tasks[3].signal_shell()
+    tasks[3].ends("COMPLETED", "0:0", n_starts=2)
     text = tasks[0].ends("FAILED", "2:0")
     check("line 1 of lines is empty or missing: --array=1-4 takes all" in text, f"says: {text}")
     for task, words in ((tasks[1], ["seed: 4", "activation: tanh"]), (tasks[2], ["seed: 5", "activation: relu"])):
@@ -213,7 +206,6 @@ def array(bench):
         with open(os.path.join(task.run_dir, "config.yaml")) as f:
             text = f.read()
         check(all(re.search(f"^{word}\\b", text, re.M) for word in words), f"not {words}: {text}")
-    tasks[3].ends("COMPLETED", "0:0", n_starts=2)
     bench.check_same(f"runs/sweep-{job.number}/4")
 
 
@@ -325,8 +317,8 @@ def requeued_by_the_site(bench):
         check_requeued(bench.on(cluster), "again-site", {"CURVD_RESTARTS": "0"})
 
 
-CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous_by_srun,
-         heterogeneous, killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
+CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous,
+         killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
          wrong_option, srun_without_pmix, hung_rank, not_finite]
 
 
