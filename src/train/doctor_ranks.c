@@ -23,8 +23,13 @@ void doctor_check_launcher(const launcher *l, int n_ranks, const char *library, 
   } else if (l->kind == LAUNCHER_NONE) {
     doctor_add(to, DOCTOR_OK, "launcher", "none: 1 rank");
   } else {
-    doctor_add(to, DOCTOR_OK, "launcher", "%s%s: %d rank%s%s", launcher_name(l), pmix, n_ranks, n_ranks > 1 ? "s" : "",
-               l->n_ranks > 0 ? ", as promised" : "");
+    bool may_die = l->kind == LAUNCHER_SRUN && n_ranks > 1 && !l->has_ring;
+    doctor_add(to, may_die ? DOCTOR_WARNING : DOCTOR_OK, "launcher", "%s%s: %d rank%s%s%s", launcher_name(l), pmix,
+               n_ranks, n_ranks > 1 ? "s" : "", l->n_ranks > 0 ? ", as promised" : "",
+               may_die
+                   ? "; SLURM 22.05 may let some out of MPI_Init before others are in it, and one of 40 starts died "
+                     "so: export SLURM_PMIX_FENCE=ring"
+                   : "");
   }
 }
 

@@ -63,7 +63,9 @@ static bool is_inherited(const environment *e) {
 static bool is_step(const environment *e, launcher *l) {
   int64_t n_tasks = integer_of(e, "SLURM_STEP_NUM_TASKS", 0), task = integer_of(e, "SLURM_PROCID", -1);
   if (n_tasks < 1 || task < 0 || task >= n_tasks || is_inherited(e)) return false;
+  const char *fence = text_of(e, "SLURM_PMIX_FENCE");
   l->kind = LAUNCHER_SRUN, l->n_ranks = n_tasks, l->rank = task;
+  l->has_ring = fence && strcmp(fence, "ring") == 0;
   return true;
 }
 

@@ -23,6 +23,7 @@ typedef struct launcher {
   int64_t job_tasks;     /* of the SLURM job whose batch script we are in; 0: none */
   bool has_pmix;         /* somebody answers who speaks PMIx */
   bool has_step_id;      /* SLURM_STEP_ID is set, though perhaps by a step that is none of ours */
+  bool has_ring;         /* of a step: its PMIx barriers are a ring */
   char pmix_version[32]; /* "": unknown */
 } launcher;
 

@@ -21,6 +21,11 @@ START_TEST(test_launcher) {
   l = (launcher){.kind = LAUNCHER_SRUN, .n_ranks = 4, .rank = 0};
   doctor_check_launcher(&l, 1, LIBRARY, &found);
   assert_line(DOCTOR_ERROR, "launcher", "srun --mpi=pmix");
+  doctor_check_launcher(&l, 4, LIBRARY, &found);
+  assert_line(DOCTOR_WARNING, "launcher", "4 ranks, as promised; SLURM 22.05 may");
+  l.has_ring = true;
+  doctor_check_launcher(&l, 4, LIBRARY, &found);
+  assert_line(DOCTOR_OK, "launcher", "srun: 4 ranks, as promised");
   l = (launcher){.kind = LAUNCHER_NONE, .rank = -1, .job_tasks = 4};
   doctor_check_launcher(&l, 1, LIBRARY, &found);
   assert_line(DOCTOR_WARNING, "launcher", "none: 1 rank in a job of 4 tasks; start it by `srun --mpi=pmix` or mpirun");

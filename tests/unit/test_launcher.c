@@ -118,6 +118,9 @@ START_TEST(test_srun_with_pmix) {
   ck_assert(launcher_has_ranks(&l) && !launcher_needs_pmi(&l) && !launcher_is_alone_in_step(&l));
   ck_assert_int_eq(check(&l, 4), CURVD_OK);
   ck_assert_int_eq(check(&l, 1), CURVD_ERR_LAYOUT); /* an MPI that does not understand it */
+  ck_assert(!l.has_ring);
+  ck_assert(FIND(STEP("3", "1", "2,3"), {"SLURM_PMIX_FENCE", "ring"}).has_ring);
+  ck_assert(!FIND(STEP("3", "1", "2,3"), {"SLURM_PMIX_FENCE", "tree"}).has_ring);
 }
 END_TEST
 
