@@ -317,7 +317,19 @@ def requeued_by_the_site(bench):
         check_requeued(bench.on(cluster), "again-site", {"CURVD_RESTARTS": "0"})
 
 
-CASES = [time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous,
+def lost_node(bench):
+    """A node loses its power: SLURM starts the job again without it. In a cluster of its own, which has a node less then."""
+    with slurm.Slurm(3, bench.folder("lost")) as cluster:
+        job = bench.on(cluster).submit("after-loss", ["-N", "2", *RANKS], inject="delay@15:seconds=18") # SlurmdTimeout is 10 s
+        job.wait_for_checkpoint()
+        nodes = places_of(job, 3, [job.number])
+        cluster.power_off(nodes[-1])
+        job.wait("started again", lambda f: f["Restarts"] == "1" and f["JobState"] == "RUNNING")
+        job.ends("COMPLETED", "0:0", n_starts=2)
+        bench.check_same("after-loss")
+
+
+CASES = [lost_node, time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun, requeued, requeued_by_the_site, heterogeneous,
          killed_rank, two_nodes, two_nodes_by_mpirun, cancelled, cancelled_mpirun, given_up, one_node,
          wrong_option, srun_without_pmix, hung_rank, not_finite]
 
