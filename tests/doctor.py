@@ -81,7 +81,7 @@ def alone(bench):
     check(list(found) == LINES, f"lines are {list(found)}")
     expect(found, "launcher", "ok", "none: 1 rank")
     expect(found, "BLAS", "ok", "OpenBLAS")
-    expect(found, "plan", "ok", "1 workers, 0 curvature ranks")
+    expect(found, "plan", "ok", "workers: 1, curvature ranks: 0")
     megabytes = bench.run([bench.curvd, "plan"])[1].split()[-1]
     expect(found, "memory", "ok", f"the service takes {megabytes} MB of ")
     check(os.listdir(bench.scratch) == [], f"it leaves {os.listdir(bench.scratch)}")
@@ -101,7 +101,7 @@ def three_ranks(bench):
     check(list(found) == LINES, f"lines are {list(found)}")
     expect(found, "launcher", "ok", "3 ranks, as promised")
     expect(found, "hosts", "ok", "(rank 0, 1, 2)")
-    expect(found, "plan", "ok", "2 workers, 1 curvature ranks")
+    expect(found, "plan", "ok", "workers: 2, curvature ranks: 1")
     level = "ok" if os.cpu_count() >= 3 else "warning"
     check(found["binding"][0] == level, f"binding is {found['binding']}")
     check(found["overlap"][1] != "not tried", "overlap was not tried")

@@ -141,7 +141,7 @@ static void judge_plan(const visit *v, doctor_findings *to) {
   if (v->plan.code != CURVD_OK)
     doctor_add_failure(to, "plan", &v->plan);
   else
-    doctor_add(to, DOCTOR_OK, "plan", "%lld workers, %lld curvature ranks, %s",
+    doctor_add(to, DOCTOR_OK, "plan", "workers: %lld, curvature ranks: %lld, %s",
                (long long)v->n_ranks - v->config->values.curvature_ranks, (long long)v->config->values.curvature_ranks,
                v->config->method);
 }

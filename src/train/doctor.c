@@ -94,7 +94,7 @@ void doctor_print(const doctor_findings *findings, int n_ranks, FILE *out) {
     fprintf(out, "%-*s%-*s", LEVEL_COLUMNS, doctor_level_name(line->level), NAME_COLUMNS, line->name);
     words_wrap(out, line->text, LEVEL_COLUMNS + NAME_COLUMNS, COLUMNS);
   }
-  fprintf(out, "%d rank%s: %d errors, %d warnings\n", n_ranks, n_ranks > 1 ? "s" : "", count(findings, DOCTOR_ERROR),
+  fprintf(out, "%d rank%s; errors: %d, warnings: %d\n", n_ranks, n_ranks > 1 ? "s" : "", count(findings, DOCTOR_ERROR),
           count(findings, DOCTOR_WARNING));
 }
 

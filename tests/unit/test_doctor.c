@@ -95,7 +95,7 @@ START_TEST(test_print) {
                    "ok       first          short\n"
                    "warning  second         a text of many words, which does not fit into the columns of one line, so "
                    "that it goes\n                        on in a second\n"
-                   "1 rank: 0 errors, 1 warnings\n");
+                   "1 rank; errors: 0, warnings: 1\n");
 }
 END_TEST
 
