@@ -103,6 +103,11 @@ expect 0 'usage: launch/fuzz' "$root/launch/fuzz" --help
 expect 0 'usage: launch/coverage' "$root/launch/coverage" --help
 expect 0 'usage: launch/lint' "$root/launch/lint" --help
 expect 0 'usage: launch/packages/build-deb' "$root/launch/packages/build-deb" --help
+expect 0 'usage: launch/batch' "$root/launch/batch" --help
+expect 0 'usage: docker/build-daemonless' "$root/docker/build-daemonless" --help
+expect 2 "unknown argument '--steps'" "$root/launch/batch" --steps 3
+expect 2 '--output needs a path' "$root/docker/build-daemonless" --output
+expect 2 "unknown argument 'curvd'" "$root/docker/build-daemonless" curvd
 expect 2 "unknown argument '--all'" "$root/launch/fuzz" --all
 expect 2 "unknown argument 'debs'" "$root/launch/packages/build-deb" debs
 expect 2 '--output needs a folder' "$root/launch/packages/build-deb" --output
@@ -121,6 +126,15 @@ expect 2 'leave nothing to run' "$root/launch/test" --quick --sanitize-only
 # what would be done
 expect 0 'apt-get install -y --no-install-recommends gcc check -o' "$root/launch/run" --dry-run
 expect 0 'apt-get install -y --no-install-recommends gcc check iproute2 -o' "$root/launch/test" --dry-run
+expect 0 '--pull-always' "$root/docker/build-daemonless" --dry-run
+expect 0 '--pull-never --build-arg BASE=localhost/bookworm-slim' "$root/docker/build-daemonless" --dry-run --bootstrap
+job="sbatch --wait -N 2 -n 4 -o $work/curvd-batch.out $root/launch/slurm/train.sbatch --curvature-ranks 1"
+expect 0 "$root/tests/cluster/slurm.py 2 -- $job --lr 1" "$root/launch/batch" --dry-run -- --lr 1
+stand_in sinfo <<<'exit 1' # a SLURM that does not answer
+expect 0 "$root/tests/cluster/slurm.py 2 -- $job" "$root/launch/batch" --dry-run
+stand_in sinfo <<<'exit 0'
+expect 0 $'\n'"$job" "$root/launch/batch" --dry-run
+rm "$bin/sinfo"
 expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
 expect 0 "OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf" "$root/launch/run" --dry-run
 expect 0 "mpirun -n 8 " env OMP_NUM_THREADS=3 "$root/launch/run" --dry-run
