@@ -45,6 +45,9 @@ NodeName=n[1-{nodes}] CPUs={cpus} RealMemory=1000
 PartitionName=work Nodes=ALL Default=YES MaxTime=60 State=UP
 """
 
+# Nothing here is confined, but slurmd looks for cgroups when it starts; the first version's are not touched before use.
+CGROUPS = "CgroupPlugin=cgroup/v1\n"
+
 
 def reason_not():
     """Why there can be no such cluster here; None: there can."""
@@ -68,6 +71,7 @@ class Slurm(hosts.Hosts):
             os.makedirs(self.file(name), mode=0o700)
         with open(self.file("munge/key"), "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as f:
             f.write(os.urandom(128))
+        self._write("cgroup.conf", CGROUPS)
         self._write("slurm.conf", self.more + CONFIGURATION.format(folder=self.folder, nodes=len(self.nodes), cpus=self.slots))
         self._serve("n0", ["munged", "--foreground", "--force", "--key-file", self.file("munge/key"), "--socket",
                            self.file("munge/socket"), "--pid-file", self.file("munge/pid"), "--log-file",
