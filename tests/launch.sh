@@ -137,6 +137,12 @@ expect 0 $'\n'"$job" "$root/launch/batch" --dry-run
 rm "$bin/sinfo"
 expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
 expect 0 "OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf" "$root/launch/run" --dry-run
+mkdir -p "$work/etc" "$work/home/.openmpi"
+touch "$work/etc/openmpi-mca-params.conf" "$work/home/.openmpi/mca-params.conf"
+stand_in ompi_info <<<"echo 'path:sysconfdir:$work/etc'"
+expect 0 "openmpi.conf\,$work/home/.openmpi/mca-params.conf\,$work/etc/openmpi-mca-params.conf" env "HOME=$work/home" \
+  "$root/launch/run" --dry-run
+rm "$bin/ompi_info"
 expect 0 "mpirun -n 8 " env OMP_NUM_THREADS=3 "$root/launch/run" --dry-run
 expect 0 'mpirun -n 3 ' "$root/launch/run" --dry-run --ranks 3
 expect 0 'train --curvature-ranks 1 --lr 1e-3\ x' "$root/launch/run" --dry-run -- --lr '1e-3 x'
