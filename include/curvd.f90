@@ -639,14 +639,17 @@ contains
     real(c_float), intent(in), optional :: shrink
     integer(c_int64_t) :: ld, stride
     call view(weight, g%weight, g%ld)
-    if (present(bias)) call view_vector(bias, g%bias, g%bias_stride)
+    if (present(bias)) then
+      call view_vector(bias, g%bias, g%bias_stride)
+      if (size(bias) /= size(weight, 2)) g%bias_stride = -1 ! which curvd refuses
+    end if
     if (present(shrink)) g%shrink = shrink
     if (.not. present(parameter)) return
     call view(parameter, g%parameter, ld)
     if (ld /= g%ld .or. any(shape(parameter) /= shape(weight))) g%ld = -1 ! which curvd refuses
     if (.not. present(parameter_bias)) return
     call view_vector(parameter_bias, g%parameter_bias, stride)
-    if (stride /= g%bias_stride .or. .not. present(bias)) g%bias_stride = -1
+    if (stride /= g%bias_stride .or. .not. present(bias) .or. size(parameter_bias) /= size(weight, 2)) g%bias_stride = -1
   end function
 
   subroutine view_vector(x, at, stride)

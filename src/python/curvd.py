@@ -419,7 +419,7 @@ class Context:
         try:
             hook(*arguments)
             return 0
-        except Exception as e:
+        except BaseException as e:
             self._thrown = e
             return e.code if isinstance(e, Error) else ERR_IO
 

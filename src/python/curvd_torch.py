@@ -1,4 +1,4 @@
-"""curvd for PyTorch models on CPU: fully connected layers and convolutions by hooks, without copies.
+"""curvd for PyTorch models on CPU: fully connected layers and convolutions by hooks; only what is not contiguous is copied.
 
     with curvd_torch.Service(model, MPI.COMM_WORLD, curvature_ranks=1) as service:   # the same model on every rank
         if not service.is_worker:

@@ -217,6 +217,7 @@ contains
     real, intent(inout), target :: a(4, 6), g(2, 6)
     integer(c_int32_t) :: layer
     real, target :: wide(8, 6), w(2, 2)
+    type(curvd_gradient) :: handed
     call check(ctx, curvd_layer_add(ctx, 'only', 4_c_int64_t, 2_c_int64_t, .false., layer))
     call check(ctx, curvd_plan(ctx))
     call require(layer == 0 .and. curvd_layer_count(ctx) == 1, 'layers are counted from 0')
@@ -231,6 +232,12 @@ contains
                  CURVD_ERR_ARGUMENT, 'parameters with another layout are refused')
     call require(curvd_step(ctx, 0d0, [curvd_gradient_of(wide(1:4, 1:2), parameter=wide(1:3, 3:4))]) == &
                  CURVD_ERR_ARGUMENT, 'parameters of another shape are refused')
+    handed = curvd_gradient_of(w, w(:1, 1))
+    call require(handed%bias_stride < 1, 'a short bias has a stride that curvd refuses')
+    handed = curvd_gradient_of(w, w(:, 1), w, w(:1, 2))
+    call require(handed%bias_stride < 1, 'short parameters of a bias, too')
+    handed = curvd_gradient_of(w, w(:, 1), w, w(:, 2))
+    call require(handed%bias_stride == 1, 'whole ones are taken')
   end subroutine
 
   logical function run(curvature_ranks)
