@@ -194,7 +194,7 @@ def test_stages(curvd, folder):
     expected = {("workers", "forward"): 4, ("workers", "backward"): 8, ("workers", "anything else"): 8,
                 ("curvature ranks", "refresh"): 7, ("curvature ranks", "wait for workers"): 13}
     check(rows.keys() == expected.keys() and all(abs(rows[k] - v) < 1e-3 for k, v in expected.items()), f"stages {rows}")
-    resumed = {**end_record(100), "first_step": 50}
+    resumed = {**end_record(100), "process_steps": 50}
     write_run(f"{folder}/s2", run_records(1)[:-1] + [resumed])
     rows = Page(curvd, folder, f"{folder}/s2").rows("stages", "Numbers of the stages")
     check(["workers", "forward", "8"] in [row[1:4] for row in rows], f"stages of a resumed run {rows}")
@@ -324,7 +324,7 @@ def test_real_run(curvd, folder, mpiexec):
     begin, end = records[0], records[-1]
     places = begin["environment"]["hosts"]
     check(sum(p["ranks"] for p in places) == 3 and places[0]["name"] == os.uname().nodename, f"hosts {places}")
-    check(begin["threads"] == 1 and end["first_step"] == 0, "threads or first_step are wrong")
+    check(begin["threads"] == 1 and end["process_steps"] == end["step"], "threads or process_steps are wrong")
     sums = {role: sum(s[role] for name, s in end["stages"].items() if name != "evaluate") for role in ("worker_mean_s", "curvature_mean_s")}
     check(0 < sums["worker_mean_s"] <= 1.05 * end["wall_s"], f"workers' stages {sums} of {end['wall_s']} s")
     check(end["stages"]["forward"]["curvature_mean_s"] == 0 and end["stages"]["refresh"]["curvature_mean_s"] > 0, "roles are mixed")
@@ -337,7 +337,7 @@ def test_real_run(curvd, folder, mpiexec):
     with open(f"{folder}/real/metrics.jsonl", encoding="utf-8") as f:
         last = json.loads(f.readlines()[-1])
     check(code == 0 and last["kind"] == "end", f"a resumed run ends with {code} and a record {last['kind']}")
-    check(last["first_step"] == end["step"], f"the resumed run goes on from step {last['first_step']}, not {end['step']}")
+    check(last["process_steps"] == last["step"] - end["step"], f"the resumed run took {last['process_steps']} steps, not those behind {end['step']}")
     check("was resumed" in Page(curvd, folder, f"{folder}/real").text, "nothing tells that a real run was resumed")
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 

@@ -50,8 +50,8 @@ static double end_number(const page_run *run, const char *key) {
 
 /* Steps that the process took whose record "end" this is. */
 static double steps_of(const page_run *run) {
-  double first = end_number(run, "first_step");
-  return end_number(run, "step") - (isnan(first) ? 0 : first);
+  double steps = end_number(run, "process_steps");
+  return isnan(steps) ? end_number(run, "step") : steps;
 }
 
 static double stage_ms(const page_run *run, const void *user) {

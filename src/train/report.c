@@ -367,8 +367,8 @@ static service_load load_of(const trainer *t, const rank_numbers *rank) {
 /* Of the workers; program's own seconds per step, as a prediction takes them. */
 static run_measured measured_of(const trainer *t, const rank_numbers *rank) {
   enum { LIBRARY = TRAINER_STAGES };
-  double steps = (double)(t->step - t->first_step);
-  run_measured m = {.steps = t->step - t->first_step, .step_s = rank[0].wall_s / steps};
+  double steps = (double)t->steps_here;
+  run_measured m = {.steps = t->steps_here, .step_s = rank[0].wall_s / steps};
   for (int r = 0; r < t->n_workers; r++) {
     const double *s = rank[r].stage_wall_s, share = 1.0 / t->n_workers / steps;
     m.train_s += share * (s[TRAINER_BATCH] + s[TRAINER_FORWARD] + s[TRAINER_BACKWARD] + s[TRAINER_UPDATE]);
@@ -385,7 +385,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   double cpu = 0;
   for (int r = 0; r < t->n_ranks; r++) cpu += rank[r].cpu_s;
   json_t *record = run_record_new("end", t->step);
-  json_object_set_new(record, "first_step", json_integer(t->first_step));
+  json_object_set_new(record, "process_steps", json_integer(t->steps_here));
   stage_table(t, rank, out, record);
   traffic_line(rank, t->n_ranks, out, record);
   overlap_line(t, rank, out, record);
@@ -395,7 +395,7 @@ static void write_end(const trainer *t, const rank_numbers *rank, run *out, cons
   if (load.n_curvature > 0) json_object_set_new(record, "curvature_busy", loads(t, rank));
   report_service(t, &load, out, record);
   run_measured measured = measured_of(t, rank);
-  if (t->step > t->first_step) report_prediction(t, &measured, out, record);
+  if (t->steps_here > 0) report_prediction(t, &measured, out, record);
   run_record_real(record, "test_loss", score->loss);
   run_record_real(record, "test_accuracy", score->accuracy);
   run_record_real(record, "wall_s", rank[0].wall_s);

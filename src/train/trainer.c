@@ -223,7 +223,7 @@ curvd_status trainer_step(trainer *t, cv_error *err) {
   cv_stage_begin(&t->stage[TRAINER_UPDATE]);
   if (!updates_in_step(t)) optim_step(&t->optim, &t->model, t->lr);
   cv_stage_end(&t->stage[TRAINER_UPDATE]);
-  t->step++;
+  t->step++, t->steps_here++;
   return CURVD_OK;
 }
 
@@ -233,7 +233,7 @@ void trainer_leave_out(trainer *t) {
     if (layer->gradient) memset(layer->gradient, 0, (size_t)(layer->d_out * layer->ld) * sizeof(float));
   }
   if (!isfinite(t->loss_sum)) t->loss_sum = 0, t->loss_rows = 0;
-  t->step++;
+  t->step++, t->steps_here++;
 }
 
 curvd_status trainer_serve(trainer *t, cv_error *err) {

@@ -51,7 +51,7 @@ typedef struct trainer {
   int32_t *labels; /* (rows_max) */
   float *targets;  /* (rows_max, nn_ld(d_out)) */
   int64_t steps_per_epoch, total_steps, step;
-  int64_t first_step; /* of this process: more than 0 in a run that was resumed */
+  int64_t steps_here; /* that this process has taken, those that it took again after a rollback as well */
   double loss_sum;    /* of this rank's examples since trainer_loss */
   int64_t loss_rows;
   int64_t rows_now;                   /* of the piece in the model */

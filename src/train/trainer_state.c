@@ -196,13 +196,14 @@ static curvd_status visit_losses(const visit *v) {
   return CURVD_OK;
 }
 
-/* What has been loaded counts from now on. */
+/* What has been loaded counts from now on; seconds that a rollback has lost stay spent. */
 static void take_run(const visit *v) {
   trainer *t = v->state->trainer;
-  t->step = t->first_step = (int64_t)v->run[STEP];
+  t->step = (int64_t)v->run[STEP];
   t->optim.step = (int64_t)v->run[OPTIM_STEPS];
   t->order_epoch = -1;
-  t->wall_before_s = v->clock[WALL_S] - trainer_wall_s(t); /* what this process has done is done again */
+  if (t->steps_here > 0) return;
+  t->wall_before_s = v->clock[WALL_S] - trainer_wall_s(t);
   t->cpu_before_s = v->clock[CPU_S] - trainer_cpu_s(t);
 }
 
