@@ -187,6 +187,26 @@ def signal_user(bench):
     check_stopped(bench, "usr1")
 
 
+def is_starting(pid):
+    """Is MPI about to start, which loads its components, or are signals taken already?"""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/status") as status:
+        taken = int(re.search(r"SigCgt:\s*(\w+)", status.read()).group(1), 16)
+        return "/mca_" in maps.read() or taken >> (signal.SIGUSR1 - 1) & 1 == 1
+
+
+def signal_while_mpi_starts(bench):
+    options = {**OPTIONS, "run_dir": bench.folder("starting"), "curvature_ranks": 0, "steps": 1000000}
+    run = program.Job([bench.curvd, "train", *program.words_of(options)], bench.folder("log-starting"))
+    end = time.monotonic() + 30
+    while run.launcher.poll() is None and not is_starting(run.launcher.pid):
+        check(time.monotonic() < end, "MPI does not start")
+    run.launcher.send_signal(signal.SIGUSR1)
+    code = run.end()
+    check(code == 85, f"ended with {code}: {run.text()[-600:]}")
+    check("asked to stop: saved in front of step 1;" in run.text(), run.text()[-600:])
+    bench.check_sound("starting")
+
+
 def signal_term(bench):
     settings = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "launch", "openmpi.conf")
     run = bench.start("term", environment={"OMPI_MCA_mca_base_param_files": settings}, steps=1000000, checkpoint_steps=500)
@@ -370,7 +390,7 @@ def records_cannot_be_cut(bench):
     bench.run("records", 3, "curvd: .*metrics.jsonl.new", resume="auto")
 
 
-OTHERS = [signal_user, signal_term, time_budget, stopped_and_not_saved, flipped_bits, truncated_shard, missing_shard, missing_manifest,
+OTHERS = [signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits, truncated_shard, missing_shard, missing_manifest,
           shard_of_another_step, foreign_files, another_network, none_sound, finished, without_checkpoints,
           killed_before_the_first, used_folder, folder_in_use, records_cannot_be_cut]
 

@@ -196,7 +196,6 @@ static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
 static curvd_status train_once(config *c, int *code, cv_error *err) {
   static loop l;
   l.begin_s = cv_wall_s();
-  signals_install();
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = watchdog_start(&l.watchdog, rank, c->values.hang_timeout, err);
@@ -207,6 +206,8 @@ static curvd_status train_once(config *c, int *code, cv_error *err) {
   return status;
 }
 
+/* Signals that come while MPI starts are remembered, too, and acted on behind the first step. */
 int cmd_train(int argc, char **argv) {
+  signals_install();
   return command_under_mpi(argc, argv, train_once);
 }
