@@ -138,7 +138,9 @@ static void share_folder(loop *l) {
 static curvd_status open_run(loop *l, config *c, cv_error *err) {
   trainer *t = &l->trainer;
   if (t->rank > 0) return CURVD_OK;
-  return l->session.goes_on ? run_reopen(c, &l->run, err) : run_open(c, c->method, c->values.seed, &l->run, err);
+  CV_TRY(l->session.goes_on ? run_reopen(c, &l->run, err) : run_open(c, c->method, c->values.seed, &l->run, err));
+  run_tell_lock(&l->run);
+  return CURVD_OK;
 }
 
 /* Curvature ranks do not know why the workers have ended. */
