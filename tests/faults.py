@@ -401,9 +401,10 @@ def records_cannot_be_cut(bench):
     bench.run("records", 3, "curvd: .*metrics.jsonl.new", resume="auto")
 
 
-OTHERS = [signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits, truncated_shard, missing_shard, missing_manifest,
-          shard_of_another_step, foreign_files, another_network, none_sound, finished, without_checkpoints,
-          killed_before_the_first, used_folder, folder_in_use, folder_in_use_on_another_host, records_cannot_be_cut]
+OTHERS = [signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits,
+          truncated_shard, missing_shard, missing_manifest, shard_of_another_step, foreign_files, another_network,
+          none_sound, finished, without_checkpoints, killed_before_the_first, used_folder, folder_in_use,
+          folder_in_use_on_another_host, records_cannot_be_cut]
 
 
 def main():
