@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import threading
@@ -187,6 +188,26 @@ def signal_user(bench):
     check_stopped(bench, "usr1")
 
 
+def is_starting(pid):
+    """Is MPI about to start, which loads its components, or are signals taken already?"""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/status") as status:
+        taken = int(re.search(r"SigCgt:\s*(\w+)", status.read()).group(1), 16)
+        return "/mca_" in maps.read() or taken >> (signal.SIGUSR1 - 1) & 1 == 1
+
+
+def signal_while_mpi_starts(bench):
+    options = {**OPTIONS, "run_dir": bench.folder("starting"), "curvature_ranks": 0, "steps": 1000000}
+    run = program.Job([bench.curvd, "train", *program.words_of(options)], bench.folder("log-starting"))
+    end = time.monotonic() + 30
+    while run.launcher.poll() is None and not is_starting(run.launcher.pid):
+        check(time.monotonic() < end, "MPI does not start")
+    run.launcher.send_signal(signal.SIGUSR1)
+    code = run.end()
+    check(code == 85, f"ended with {code}: {run.text()[-600:]}")
+    check("asked to stop: saved in front of step 1;" in run.text(), run.text()[-600:])
+    bench.check_sound("starting")
+
+
 def signal_term(bench):
     settings = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "launch", "openmpi.conf")
     run = bench.start("term", environment={"OMPI_MCA_mca_base_param_files": settings}, steps=1000000, checkpoint_steps=500)
@@ -343,24 +364,34 @@ def used_folder(bench):
     check(contents(bench.folder("used")) == before, "something has been overwritten")
 
 
-def folder_in_use(bench):
+def try_in_use(bench, run_dir, path, lock):
     """Somebody else has the lock: for a second, and for good."""
-    copy_sound(bench, "busy")
-    before = contents(bench.folder("busy"))
-    lock = os.open(bench.folder("busy"), os.O_RDONLY)
+    copy_sound(bench, run_dir)
+    before = contents(bench.folder(run_dir))
+    held = os.open(os.path.join(bench.folder(run_dir), path), os.O_RDWR if path else os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        run = bench.run("busy", 3, "another run still writes there", 10 + MPI_DEATH_S, resume="auto")
+        lock(held)
+        run = bench.run(run_dir, 3, "another run still writes there", 10 + MPI_DEATH_S, resume="auto")
         check(run.seconds >= 10, f"it gave up after {run.seconds:.1f} s")
-        check(contents(bench.folder("busy")) == before, "something has been overwritten")
-        run = bench.start("busy", resume="auto")
+        check(contents(bench.folder(run_dir)) == before, "something has been overwritten")
+        run = bench.start(run_dir, resume="auto")
         time.sleep(2)
         check(run.launcher.poll() is None, "it did not wait")
     finally:
-        os.close(lock)
+        os.close(held)
     code = run.end()
     check(code == 0, f"ended with {code}: {run.text()[-600:]}")
-    bench.check_same("busy")
+    bench.check_same(run_dir)
+
+
+def folder_in_use(bench):
+    try_in_use(bench, "busy", "", lambda folder: fcntl.flock(folder, fcntl.LOCK_EX))
+
+
+def folder_in_use_on_another_host(bench):
+    """NFS tells of locks on files; struct flock: type, whence, start, length, process."""
+    whole = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try_in_use(bench, "far", "lock", lambda file: fcntl.fcntl(file, fcntl.F_OFD_SETLK, whole))
 
 
 def records_cannot_be_cut(bench):
@@ -370,9 +401,10 @@ def records_cannot_be_cut(bench):
     bench.run("records", 3, "curvd: .*metrics.jsonl.new", resume="auto")
 
 
-OTHERS = [signal_user, signal_term, time_budget, stopped_and_not_saved, flipped_bits, truncated_shard, missing_shard, missing_manifest,
-          shard_of_another_step, foreign_files, another_network, none_sound, finished, without_checkpoints,
-          killed_before_the_first, used_folder, folder_in_use, records_cannot_be_cut]
+OTHERS = [signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits,
+          truncated_shard, missing_shard, missing_manifest, shard_of_another_step, foreign_files, another_network,
+          none_sound, finished, without_checkpoints, killed_before_the_first, used_folder, folder_in_use,
+          folder_in_use_on_another_host, records_cannot_be_cut]
 
 
 def main():

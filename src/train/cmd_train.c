@@ -138,7 +138,9 @@ static void share_folder(loop *l) {
 static curvd_status open_run(loop *l, config *c, cv_error *err) {
   trainer *t = &l->trainer;
   if (t->rank > 0) return CURVD_OK;
-  return l->session.goes_on ? run_reopen(c, &l->run, err) : run_open(c, c->method, c->values.seed, &l->run, err);
+  CV_TRY(l->session.goes_on ? run_reopen(c, &l->run, err) : run_open(c, c->method, c->values.seed, &l->run, err));
+  run_tell_lock(&l->run);
+  return CURVD_OK;
 }
 
 /* Curvature ranks do not know why the workers have ended. */
@@ -196,7 +198,6 @@ static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
 static curvd_status train_once(config *c, int *code, cv_error *err) {
   static loop l;
   l.begin_s = cv_wall_s();
-  signals_install();
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   curvd_status status = watchdog_start(&l.watchdog, rank, c->values.hang_timeout, err);
@@ -207,6 +208,8 @@ static curvd_status train_once(config *c, int *code, cv_error *err) {
   return status;
 }
 
+/* Signals that come while MPI starts are remembered, too, and acted on behind the first step. */
 int cmd_train(int argc, char **argv) {
+  signals_install();
   return command_under_mpi(argc, argv, train_once);
 }

@@ -59,11 +59,21 @@ bool doctor_cgroup(const char *text, const char *controller, char *path, size_t 
   return false;
 }
 
-int64_t doctor_left(const char *limit, const char *used) {
-  int64_t most = 0, now = 0;
+/* Of memory.stat, lines of "key number"; 0: it does not say. */
+static int64_t stat_number(const char *stat, const char *key) {
+  size_t n = strlen(key);
+  for (const char *line = stat; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+    if (strncmp(line, key, n) == 0 && line[n] == ' ') return strtoll(line + n, NULL, 10);
+  return 0;
+}
+
+/* Files that were read or written stay in memory until somebody wants it, and count as used all the same. */
+int64_t doctor_left(const char *limit, const char *used, const char *stat, const char *cached_key) {
+  int64_t most = 0, now = 0, cached = stat_number(stat, cached_key);
   const int64_t NONE = INT64_MAX / 2; /* version 1 writes a large number for it */
   if (!cv_integer_parse(limit, &most) || most >= NONE) return -1;
   if (!cv_integer_parse(used, &now)) now = 0;
+  if (cached > 0) now -= cached < now ? cached : now;
   return most > now ? most - now : 0;
 }
 
@@ -74,16 +84,27 @@ static int64_t least_of(int64_t x, int64_t y) {
   return x < y ? x : y;
 }
 
+/* Where the system tells of one version of control groups: names of files, and of a line of memory.stat. */
+typedef struct group_files {
+  const char *mount, *limit, *used, *cached_key;
+} group_files;
+
+static void read_of_group(const char *mount, const char *path, const char *file, char *text, size_t size) {
+  char name[DOCTOR_PATH_MAX * 2];
+  snprintf(name, sizeof name, "%s%s/%s", mount, path, file);
+  doctor_read(name, text, size);
+}
+
 /* Of a group and all that hold it: path ends as the mount point alone. */
-static int64_t left_in_groups(const char *mount, char *path, const char *limit, const char *used) {
-  char name[DOCTOR_PATH_MAX * 2], most[64], now[64];
+static int64_t left_in_groups(const group_files *files, char *path) {
+  char most[64], now[64], stat[8192];
   int64_t left = -1;
   for (bool is_root = false; !is_root;) {
     is_root = path[0] == '\0';
-    snprintf(name, sizeof name, "%s%s/%s", mount, path, used);
-    doctor_read(name, now, sizeof now);
-    snprintf(name, sizeof name, "%s%s/%s", mount, path, limit);
-    if (doctor_read(name, most, sizeof most)) left = least_of(left, doctor_left(most, now));
+    read_of_group(files->mount, path, files->limit, most, sizeof most);
+    read_of_group(files->mount, path, files->used, now, sizeof now);
+    read_of_group(files->mount, path, "memory.stat", stat, sizeof stat);
+    left = least_of(left, doctor_left(most, now, stat, files->cached_key));
     char *slash = strrchr(path, '/');
     path[slash ? slash - path : 0] = '\0';
   }
@@ -91,16 +112,16 @@ static int64_t left_in_groups(const char *mount, char *path, const char *limit, 
 }
 
 int64_t doctor_memory_free(void) {
+  static const group_files first = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                    "total_inactive_file"},
+                           second = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
   char text[8192], value[64], path[DOCTOR_PATH_MAX];
   int64_t left = -1;
   doctor_read("/proc/meminfo", text, sizeof text);
   if (doctor_field(text, "MemAvailable", value, sizeof value)) left = 1024 * (int64_t)strtoll(value, NULL, 10);
   doctor_read("/proc/self/cgroup", text, sizeof text);
-  if (doctor_cgroup(text, "memory", path, sizeof path))
-    left =
-        least_of(left, left_in_groups("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes"));
-  if (doctor_cgroup(text, "", path, sizeof path))
-    left = least_of(left, left_in_groups("/sys/fs/cgroup", path, "memory.max", "memory.current"));
+  if (doctor_cgroup(text, "memory", path, sizeof path)) left = least_of(left, left_in_groups(&first, path));
+  if (doctor_cgroup(text, "", path, sizeof path)) left = least_of(left, left_in_groups(&second, path));
   return left;
 }
 

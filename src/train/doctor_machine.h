@@ -23,8 +23,9 @@ bool doctor_choice(const char *text, char *word, size_t size);
 /* The path of this process in a hierarchy of /proc/self/cgroup: "memory" of version 1, "" of version 2. */
 bool doctor_cgroup(const char *text, const char *controller, char *path, size_t size);
 
-/* Of limits and use in bytes, text as the system has it ("max": none). -1: no limit. */
-int64_t doctor_left(const char *limit, const char *used);
+/* Of limits and use in bytes, text as the system has it ("max": none), less the cached files that it would give up,
+ * which memory.stat tells behind that key. -1: no limit. */
+int64_t doctor_left(const char *limit, const char *used, const char *stat, const char *cached_key);
 
 /* Bytes of memory that this process and its neighbours may still take: of the host, or of the job's control group where
  * that is less. -1: unknown. */

@@ -48,9 +48,17 @@ static int64_t count_words(const char *list) {
   return n;
 }
 
+/* No step has more nodes than its job; one of a heterogeneous job has those of several. SLURM_NTASKS would not tell:
+ * `srun --preserve-env` leaves the job's there. */
+static bool has_too_many_nodes(const environment *e) {
+  int64_t of_job = integer_of(e, "SLURM_JOB_NUM_NODES", INT64_MAX);
+  return !text_of(e, "SLURM_HET_SIZE") && integer_of(e, "SLURM_STEP_NUM_NODES", 0) > of_job;
+}
+
 /* A batch script inherits what was set where it was submitted. When that was inside of a step, SLURM_STEP_* tell of the
- * step of another job; but how many tasks this node has is set anew for every batch script and step. */
+ * step of another job; but how many tasks this node has, and nodes the job, is set anew for every batch script. */
 static bool is_inherited(const environment *e) {
+  if (has_too_many_nodes(e)) return true;
   const char *mine = text_of(e, "SLURM_GTIDS"), *per_node = text_of(e, "SLURM_STEP_TASKS_PER_NODE");
   int64_t node = integer_of(e, "SLURM_NODEID", -1);
   if (!mine || !per_node || node < 0) return false;

@@ -15,11 +15,14 @@ typedef struct run {
   bool is_open;
   char folder[CV_OPTION_TEXT_MAX];
   size_t made_length; /* of the shortest folder that run_open made (prefix of folder); 0: none */
-  int lock;           /* the folder, open, so that nobody else writes into it; -1: none */
-  FILE *metrics;      /* metrics.jsonl, one flushed line per record; NULL after a failed write */
-  bool is_terminal;   /* stdout: redraw one line; otherwise plain lines */
-  bool line_is_open;  /* a redrawn line waits for its end */
-  bool is_unread;     /* nobody takes lines from stdout any more */
+  int lock;           /* the folder, open, so that nobody else on this host writes into it; -1: none */
+  int lock_file;      /* the file `lock` in it, open, so that nobody on other hosts does; -1: none */
+  int lock_trouble;   /* errno: why that is not locked; 0: it is */
+  bool made_lock_file;
+  FILE *metrics;     /* metrics.jsonl, one flushed line per record; NULL after a failed write */
+  bool is_terminal;  /* stdout: redraw one line; otherwise plain lines */
+  bool line_is_open; /* a redrawn line waits for its end */
+  bool is_unread;    /* nobody takes lines from stdout any more */
   double begin_s;
   double last_line_s; /* redraws are limited to 5 a second */
 } run;
@@ -33,6 +36,9 @@ curvd_status run_open(const config *config, const char *method, int64_t seed, ru
  * run_open; what was there stays then. A run that still writes there, because what
  * started it was killed before it, is waited for up to 10 s. */
 curvd_status run_reopen(const config *config, run *run, cv_error *err);
+
+/* One line when the file system has no locks, so that nothing keeps another run out of the folder. */
+void run_tell_lock(run *run);
 
 /* Drops the records of later steps, and a line that was cut off: the run goes on behind this step. evaluates_again:
  * also those of this step's evaluation, which follows. IO. */

@@ -114,30 +114,66 @@ static curvd_status config_file_write(const run *r, const char *name, const conf
 /* ---- one run at a time ---- */
 
 void run_unlock(run *r) {
+  if (r->lock_file >= 0) close(r->lock_file);
   if (r->lock >= 0) close(r->lock);
-  r->lock = -1;
+  r->lock = r->lock_file = -1;
 }
 
-/* The system drops the lock with the process that holds it, however that ends. Where a file system has no locks, runs
+/* Both return 0, or EWOULDBLOCK when another run has the lock, or what the file system has against it. */
+static int try_lock(run *r) {
+  return flock(r->lock, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+}
+
+/* NFS tells other hosts of locks on files alone. A file without a name is one that the run before has removed. */
+static int try_lock_file(run *r) {
+  char path[PATH_BYTES];
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  struct stat now;
+  file_path(r, "lock", path);
+  r->lock_file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  r->made_lock_file = r->lock_file >= 0;
+  if (r->lock_file < 0 && errno == EEXIST) r->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (r->lock_file < 0) return errno;
+  int reason = fcntl(r->lock_file, F_OFD_SETLK, &whole) == 0 ? 0 : errno;
+  if (reason == 0 && fstat(r->lock_file, &now) == 0 && now.st_nlink == 0) reason = EWOULDBLOCK;
+  if (reason == 0) return 0;
+  close(r->lock_file);
+  r->lock_file = -1;
+  return reason;
+}
+
+static int wait_for(int (*try_once)(run *), run *r, double end_s) {
+  int reason = try_once(r);
+  while (reason == EINTR || (reason == EWOULDBLOCK && cv_wall_s() <= end_s)) {
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
+    reason = try_once(r);
+  }
+  return reason;
+}
+
+/* The system drops the locks with the process that holds them, however that ends. Where a file system has none, runs
  * are as they would be without. */
 static curvd_status lock_folder(run *r, cv_error *err) {
   r->lock = open(r->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (r->lock < 0) return io_failure(r->folder, errno, err);
   double end_s = cv_wall_s() + LOCK_PATIENCE_S;
-  while (flock(r->lock, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK && errno != EINTR) return CURVD_OK;
-    if (cv_wall_s() > end_s) {
-      run_unlock(r);
-      return cv_fail(err, CURVD_ERR_IO, "%s: another run still writes there; end that one, or choose another --run-dir",
-                     r->folder);
-    }
-    nanosleep(&(struct timespec){0, 20000000}, NULL);
-  }
-  return CURVD_OK;
+  int reason = wait_for(try_lock, r, end_s);
+  if (reason != EWOULDBLOCK) reason = r->lock_trouble = wait_for(try_lock_file, r, end_s);
+  if (reason != EWOULDBLOCK) return CURVD_OK;
+  run_unlock(r);
+  return cv_fail(err, CURVD_ERR_IO, "%s: another run still writes there; end that one, or choose another --run-dir",
+                 r->folder);
+}
+
+void run_tell_lock(run *r) {
+  if (r->lock_trouble == 0) return;
+  run_line(
+      r, "warning: %s/lock cannot be locked: %s; nothing keeps another run out of this folder, so start one at a time",
+      r->folder, strerror(r->lock_trouble));
 }
 
 curvd_status run_open(const config *settings, const char *method, int64_t seed, run *r, cv_error *err) {
-  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .lock = -1};
+  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .lock = -1, .lock_file = -1};
   r->last_line_s = -INFINITY;
   const char *wish = settings->values.run_dir;
   curvd_status status =
@@ -163,6 +199,7 @@ remove_folders:
 }
 
 void run_remove(const run *r) {
+  if (r->made_lock_file) file_remove(r, "lock");
   file_remove(r, "metrics.jsonl");
   file_remove(r, "config.yaml");
   folders_remove(r);
@@ -190,7 +227,11 @@ static curvd_status metrics_append(run *r, cv_error *err) {
 
 curvd_status run_reopen(const config *settings, run *r, cv_error *err) {
   static const char fresh[] = "config.yaml.new";
-  *r = (struct run){.begin_s = cv_wall_s(), .is_terminal = run_is_on_terminal(), .last_line_s = -INFINITY, .lock = -1};
+  *r = (struct run){.begin_s = cv_wall_s(),
+                    .is_terminal = run_is_on_terminal(),
+                    .last_line_s = -INFINITY,
+                    .lock = -1,
+                    .lock_file = -1};
   CV_TRY(make_folder_given(r, settings->values.run_dir, err));
   CV_TRY(lock_folder(r, err));
   file_remove(r, fresh);

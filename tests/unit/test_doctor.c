@@ -258,12 +258,29 @@ START_TEST(test_cgroups) {
   ck_assert(!doctor_cgroup("4:memory:/no\n", "", path, sizeof path));
   ck_assert(!doctor_cgroup("", "memory", path, sizeof path));
   ck_assert(!doctor_cgroup("junk", "memory", path, sizeof path));
-  ck_assert_int_eq(doctor_left("1000", "300"), 700);
-  ck_assert_int_eq(doctor_left("1000", "1300"), 0);
-  ck_assert_int_eq(doctor_left("1000", ""), 1000);
-  ck_assert_int_eq(doctor_left("max", "300"), -1);
-  ck_assert_int_eq(doctor_left("9223372036854771712", "300"), -1); /* version 1: no limit */
-  ck_assert_int_eq(doctor_left("", ""), -1);
+}
+END_TEST
+
+START_TEST(test_left_in_a_cgroup) {
+  ck_assert_int_eq(doctor_left("1000", "300", "", "inactive_file"), 700);
+  ck_assert_int_eq(doctor_left("1000", "1300", "", "inactive_file"), 0);
+  ck_assert_int_eq(doctor_left("1000", "", "", "inactive_file"), 1000);
+  ck_assert_int_eq(doctor_left("max", "300", "", "inactive_file"), -1);
+  ck_assert_int_eq(doctor_left("9223372036854771712", "300", "", "inactive_file"), -1); /* version 1: no limit */
+  ck_assert_int_eq(doctor_left("", "", "", "inactive_file"), -1);
+}
+END_TEST
+
+/* Cached files fill a group up to its limit, and are given up as soon as somebody wants the memory. */
+START_TEST(test_left_in_a_cgroup_with_cached_files) {
+  static const char second[] = "anon 200\nfile 700\ninactive_anon 50\ninactive_file 600\nactive_file 100\n",
+                    first[] = "cache 7\ninactive_file 10\ntotal_cache 700\ntotal_inactive_file 500";
+  ck_assert_int_eq(doctor_left("1000", "1000", second, "inactive_file"), 600);
+  ck_assert_int_eq(doctor_left("1000", "1000", first, "total_inactive_file"), 500);
+  ck_assert_int_eq(doctor_left("1000", "400", second, "inactive_file"), 1000); /* not read at the same moment */
+  ck_assert_int_eq(doctor_left("max", "1000", second, "inactive_file"), -1);
+  ck_assert_int_eq(doctor_left("1000", "900", "inactive_file", "inactive_file"), 100);
+  ck_assert_int_eq(doctor_left("1000", "900", "inactive_file -7", "inactive_file"), 100);
 }
 END_TEST
 
@@ -503,6 +520,8 @@ int main(void) {
                                 test_convolutions,
                                 test_fields,
                                 test_cgroups,
+                                test_left_in_a_cgroup,
+                                test_left_in_a_cgroup_with_cached_files,
                                 test_processor_and_clock,
                                 test_memory,
                                 test_interfaces,

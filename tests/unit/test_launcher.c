@@ -181,6 +181,37 @@ START_TEST(test_batch_script_from_a_step) {
 }
 END_TEST
 
+/* The step had one task on each node, as every batch script has, but more nodes than the job. */
+START_TEST(test_batch_script_of_fewer_nodes_than_the_step) {
+  static const char *const tasks[] = {"1", "2"}; /* sbatch -n 1, and without -n: inherited */
+  for (int i = 0; i < 2; i++) {
+    launcher l =
+        FIND({"SLURM_JOB_ID", "9"}, {"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", tasks[i]}, {"SLURM_STEP_NUM_TASKS", "2"},
+             {"SLURM_STEP_TASKS_PER_NODE", "1(x2)"}, {"SLURM_PROCID", "0"}, {"SLURM_NODEID", "0"}, {"SLURM_GTIDS", "0"},
+             {"SLURM_STEP_NUM_NODES", "2"}, {"SLURM_JOB_NUM_NODES", "1"}, {"SLURM_TASKS_PER_NODE", "1"});
+    assert_found(&l, LAUNCHER_NONE, 0, -1);
+    ck_assert(!launcher_needs_pmi(&l) && launcher_is_alone_in_step(&l));
+    ck_assert_int_eq(check(&l, 1), CURVD_OK);
+  }
+}
+END_TEST
+
+/* Nodes of steps that are there: srun of all nodes, of some, with the job's counts kept, and of several components. */
+START_TEST(test_nodes_of_steps) {
+  static const struct {
+    const char *step_nodes, *job_nodes, *n_tasks, *components;
+  } cases[] = {{"2", "2", "2", NULL}, {"2", "4", "2", NULL},  {"2", "2", "4", NULL},
+               {"2", "1", "2", "2"},  {"2", NULL, "2", NULL}, {NULL, "1", "2", NULL}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    launcher l = FIND({"SLURM_NTASKS", cases[i].n_tasks}, {"SLURM_STEP_NUM_TASKS", "2"},
+                      {"SLURM_STEP_TASKS_PER_NODE", "1(x2)"}, {"SLURM_PROCID", "1"}, {"SLURM_NODEID", "1"},
+                      {"SLURM_GTIDS", "1"}, {"SLURM_STEP_NUM_NODES", cases[i].step_nodes},
+                      {"SLURM_JOB_NUM_NODES", cases[i].job_nodes}, {"SLURM_HET_SIZE", cases[i].components});
+    ck_assert_msg(l.kind == LAUNCHER_SRUN, "case %d: %s", (int)i, launcher_name(&l));
+  }
+}
+END_TEST
+
 /* Tasks of every node of such a step are its tasks; of nodes that it does not have, they are none. */
 START_TEST(test_lists_of_tasks) {
   static const struct {
@@ -227,6 +258,8 @@ int main(void) {
                                 test_mpirun_in_a_batch_script_and_in_a_step,
                                 test_shell_in_a_step,
                                 test_batch_script_from_a_step,
+                                test_batch_script_of_fewer_nodes_than_the_step,
+                                test_nodes_of_steps,
                                 test_lists_of_tasks,
                                 test_tasks_out_of_range};
   return suite_run("launcher", tests, sizeof tests / sizeof tests[0], NULL);

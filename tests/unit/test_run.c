@@ -7,13 +7,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <math.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -145,7 +151,7 @@ START_TEST(test_auto_folder_is_named_and_unique) {
     if (strcmp(expected, r.folder) == 0) is_named = true;
   }
   ck_assert_msg(is_named, "%s", r.folder);
-  ck_assert_int_eq(n_entries(r.folder), 2);
+  ck_assert_int_eq(n_entries(r.folder), 3); /* and `lock` */
   snprintf(first, sizeof first, "%s", r.folder);
   run_close(&r, false);
   /* every name of the next seconds is taken */
@@ -175,7 +181,7 @@ START_TEST(test_folder_holds_configuration_and_empty_metrics) {
   config_write(&settings, append_line, expected, true);
   ck_assert_str_eq(contents("a/b/c/config.yaml"), expected);
   ck_assert_ptr_nonnull(strstr(expected, "\nseed: 1"));
-  ck_assert_int_eq(n_entries("a/b/c"), 2);
+  ck_assert_int_eq(n_entries("a/b/c"), 3); /* and `lock` */
 }
 END_TEST
 
@@ -204,6 +210,61 @@ START_TEST(test_close_removes_what_was_made_only) {
 }
 END_TEST
 
+/* What somebody else calls so stays. */
+START_TEST(test_lock_of_somebody_else_is_not_removed) {
+  mkdir("a", 0700);
+  FILE *mine = fopen("a/lock", "w");
+  ck_assert_ptr_nonnull(mine);
+  fputs("mine", mine);
+  fclose(mine);
+  ck_assert_int_eq(open_run("a"), CURVD_OK);
+  run_close(&r, true);
+  ck_assert_str_eq(contents("a/lock"), "mine");
+  ck_assert_int_eq(n_entries("a"), 1);
+}
+END_TEST
+
+/* fcntl(2) has no such lock any more in this process, as on a file system without. */
+static bool forbid_locks(void) {
+  enum { F_OFD_SETLK_LINUX = 37 };
+  struct sock_filter steps[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])), /* low half: little endian */
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_OFD_SETLK_LINUX, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOLCK),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {.len = sizeof steps / sizeof steps[0], .filter = steps};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* A process of its own, which cannot take the filter back. */
+static int open_without_locks(void) {
+  if (!forbid_locks()) return 2;
+  if (open_run("a") != CURVD_OK) return 3;
+  run_tell_lock(&r);
+  run_close(&r, false);
+  return 0;
+}
+
+START_TEST(test_no_locks_are_a_warning) {
+  int status = 0;
+  stdout_to_file();
+  pid_t child = fork();
+  if (child == 0) _exit(open_without_locks());
+  waitpid(child, &status, 0);
+  ck_assert_int_eq(open_run("b"), CURVD_OK);
+  run_tell_lock(&r); /* nothing to tell */
+  stdout_back();
+  ck_assert_msg(WIFEXITED(status), "ended by signal %d", WTERMSIG(status));
+  ck_assert_int_eq(WEXITSTATUS(status), 0);
+  const char *text = contents("stdout");
+  ck_assert_int_eq(count(text, "warning: a/lock cannot be locked: No locks available; nothing keeps another run"), 1);
+  ck_assert_int_eq(count(text, "warning:"), 1);
+}
+END_TEST
+
 START_TEST(test_second_run_in_a_folder_is_refused) {
   ck_assert_int_eq(open_run("a"), CURVD_OK);
   run_record(&r, run_record_new("run", 0));
@@ -221,7 +282,7 @@ START_TEST(test_second_run_in_a_folder_is_refused) {
   ck_assert_int_eq(open_run("a"), CURVD_ERR_IO);
   ck_assert_ptr_nonnull(strstr(error.text, "a/metrics.jsonl"));
   ck_assert_str_eq(contents("a/metrics.jsonl"), "{\"kind\":\"run\",\"step\":0}\n");
-  ck_assert_int_eq(n_entries("a"), 1);
+  ck_assert_int_eq(n_entries("a"), 2); /* and `lock` of the first run */
 }
 END_TEST
 
@@ -468,7 +529,8 @@ END_TEST
 int main(void) {
   const TTest *tests[] = {
       test_auto_folder_is_named_and_unique,  test_folder_holds_configuration_and_empty_metrics,
-      test_close_removes_what_was_made_only, test_second_run_in_a_folder_is_refused,
+      test_close_removes_what_was_made_only, test_lock_of_somebody_else_is_not_removed,
+      test_no_locks_are_a_warning,           test_second_run_in_a_folder_is_refused,
       test_impossible_folders_leave_nothing, test_full_disk_at_the_start_leaves_nothing,
       test_records_are_lines_of_json,        test_record_reference_is_taken,
       test_missing_record_is_a_warning,      test_full_disk_is_said_once,
