@@ -64,13 +64,13 @@ def write_run(folder, records, settings=None, tail=""):
             f.write("".join(f"{name}: {value}  # --{name}\n" for name, value in settings.items()))
 
 
-def scaling_line(kind, method, workers, curvature, step_s, repeat):
+def scaling_line(kind, method, workers, curvature, step_s, repeat, **more):
     ranks = workers + curvature
     return {"bench": "scale", "schema": 1, "kind": kind, "method": method, "network": "20-10-5", "seed": 1, "repeat": repeat,
             "ranks": ranks, "workers": workers, "curvature_ranks": curvature, "hosts": 1, "threads": 1, "batch": 64, "steps": 10,
             "wall_s": 10 * step_s, "core_s": 10 * step_s * ranks, "cpu_s": 1.0, "step_s": step_s / 2, "step_p99_s": step_s,
             "accuracy": None, "test_loss": 0.5, "target": None, "target_s": None, "predicted_step_s": None, "wait_share": 0.1,
-            "run": "r", "environment": {"cpu": NASTY}}
+            "run": "r", "environment": {"cpu": NASTY}} | more
 
 
 # ---- a page, taken apart ----
@@ -214,9 +214,7 @@ def test_scaling(curvd, folder):
     lines += [scaling_line("strong", "m", 2, 1, 0.02, d) for d in range(3)]
     lines += [scaling_line("strong", "m", 4, 1, 0.0125, d) for d in range(3)]
     lines += [scaling_line("strong", "z", 1, 1, 0.04, 0), scaling_line("strong", "z", 2, 1, 0.025, 0)]
-    with open(f"{folder}/scale.jsonl", "w", encoding="utf-8") as f:
-        f.write("".join(json.dumps(line) + "\n" for line in lines))
-    page = Page(curvd, folder, f"{folder}/scale.jsonl")
+    page = scaling_page(curvd, folder, lines)
     rows = page.rows("scaling", "Numbers of the points")
     check([row[6:10] for row in rows][:3] == [["3", "40", "39", "41"], ["3", "20", "20", "20"], ["3", "12.5", "12.5", "12.5"]], f"points {rows}")
     efficiency = [(float(row[11]), float(row[12])) for row in rows]
@@ -228,6 +226,23 @@ def test_scaling(curvd, folder):
     check({"missing", "runs"} <= page.sections() and "training" not in page.sections(), f"sections {page.sections()}")
     for words in ("Loss and accuracy.", "Where a step goes.", "Spectra", "Ages and waits.", "Bytes by kind.", "Predicted against"):
         check(words in page.text, f"nothing says that {words!r} is missing")
+
+
+def scaling_page(curvd, folder, lines):
+    path = f"{folder}/scale.jsonl"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("".join(json.dumps(line) + "\n" for line in lines))
+    return Page(curvd, folder, path)
+
+
+def test_targets(curvd, folder):
+    """A time to the target is one of all runs: of some it would be that of the lucky ones."""
+    reached = [scaling_line("strong", "m", 2, 0, 0.02, d, target=89, target_s=s) for d, s in enumerate((8, 6, 7))]
+    missed = [scaling_line("strong", "m", 1, 0, 0.04, d, target=89, target_s=s) for d, s in enumerate((12, None, None))]
+    rows = scaling_page(curvd, folder, reached + missed).rows("scaling", "Numbers of the points")
+    check([row[15:17] for row in rows] == [["1 of 3", "–"], ["3 of 3", "7"]], f"targets {rows}")
+    rows = scaling_page(curvd, folder, [scaling_line("strong", "m", 1, 0, 0.04, 0)]).rows("scaling", "Numbers of the points")
+    check(rows[0][15:17] == ["–", "–"], f"without a target {rows}")
 
 
 def test_nothing_from_outside(curvd, folder):
@@ -342,7 +357,7 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

@@ -222,6 +222,16 @@ static void draw_panel(markup *m, const figure *f, view v, int at) {
   markup_put(m, "</g>\n");
 }
 
+/* How many runs reached the target, and their median time; none where a run has not, as its time is beyond theirs. */
+static void target_cells(markup *m, const scaling_point *point) {
+  const interval *target = &point->measure[SCALING_TARGET_S];
+  if (point->key.target > 0)
+    markup_put(m, "<td class=\"n\">%lld of %lld</td>", (long long)target->n, (long long)point->n_runs);
+  else
+    markup_number_cell(m, NAN);
+  markup_number_cell(m, target->n == point->n_runs ? target->median : NAN);
+}
+
 static void table_row(markup *m, const figure *f, const scaling_point *point) {
   const scaling_point *base = point;
   for (int64_t i = f->n - 1; i >= 0; i--)
@@ -240,20 +250,35 @@ static void table_row(markup *m, const figure *f, const scaling_point *point) {
                           efficiency(point, base, true),
                           efficiency(point, base, false),
                           100 * point->measure[SCALING_WAIT].median,
-                          point->measure[SCALING_CORE_S].median,
-                          point->measure[SCALING_TARGET_S].median,
-                          point->measure[SCALING_ACCURACY].median};
+                          point->measure[SCALING_CORE_S].median};
   markup_put(m, "<tr>");
   markup_element(m, "td", point->key.method);
   for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) markup_number_cell(m, cells[i]);
+  target_cells(m, point);
+  markup_number_cell(m, point->measure[SCALING_ACCURACY].median);
   markup_put(m, "</tr>\n");
 }
 
 static void scaling_table(page *p, const figure *f) {
-  static const char *const heads[] = {
-      "method",        "W",         "C",      "hosts",      "threads",        "batch",
-      "runs",          "step (ms)", "from",   "to",         "predicted (ms)", "workers only (%)",
-      "all ranks (%)", "wait (%)",  "core-s", "target (s)", "accuracy (%)",   NULL};
+  static const char *const heads[] = {"method",
+                                      "W",
+                                      "C",
+                                      "hosts",
+                                      "threads",
+                                      "batch",
+                                      "runs",
+                                      "step (ms)",
+                                      "from",
+                                      "to",
+                                      "predicted (ms)",
+                                      "workers only (%)",
+                                      "all ranks (%)",
+                                      "wait (%)",
+                                      "core-s",
+                                      "reached",
+                                      "target (s)",
+                                      "accuracy (%)",
+                                      NULL};
   page_table_begin(p, "Numbers of the points", heads, 1);
   for (int64_t i = 0; i < f->n; i++) table_row(p->out, f, &f->first[i]);
   page_table_end(p);

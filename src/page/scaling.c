@@ -50,6 +50,7 @@ static const char *read_key(const json_t *object, scaling_key *key) {
   snprintf(key->kind, sizeof key->kind, "%s", jsonl_text(object, "kind"));
   snprintf(key->method, sizeof key->method, "%s", jsonl_text(object, "method"));
   snprintf(key->network, sizeof key->network, "%s", jsonl_text(object, "network"));
+  key->target = fmax(jsonl_number(object, "target"), 0); /* of NaN and 0 that is 0 */
   return key->kind[0] == '\0' ? "kind" : key->method[0] == '\0' ? "method" : NULL;
 }
 
@@ -121,6 +122,7 @@ static int by_key(const void *x, const void *y) {
   int order = compare_kinds(a->kind, b->kind);
   if (order == 0) order = strcmp(a->network, b->network);
   if (order == 0) order = strcmp(a->method, b->method);
+  if (order == 0) order = (a->target > b->target) - (a->target < b->target);
   if (order == 0) order = compare_counts(a->threads, b->threads);
   if (order == 0) order = compare_counts(a->ranks, b->ranks);
   if (order == 0) order = compare_counts(a->workers, b->workers);
@@ -135,6 +137,7 @@ static curvd_status point_make(const scaling_line *line, int64_t n, scaling_poin
   if (values == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for a point of %lld runs", (long long)n);
   curvd_status status = CURVD_OK;
   point->key = line->key;
+  point->n_runs = n;
   for (int i = 0; i < SCALING_MEASURES && status == CURVD_OK; i++) {
     for (int64_t j = 0; j < n; j++) values[j] = line[j].measure[i];
     status = interval_of_median(values, n, &point->measure[i], err);

@@ -12,6 +12,7 @@ typedef struct scaling_key {
   char kind[SCALING_TEXT_MAX]; /* strong, weak, curvature */
   char method[SCALING_TEXT_MAX], network[SCALING_TEXT_MAX];
   int64_t ranks, workers, curvature_ranks, hosts, threads, batch;
+  double target; /* percent; 0: none was asked for */
 } scaling_key;
 
 /* What is measured of a run; NaN: it was not. */
@@ -33,6 +34,7 @@ typedef struct scaling_line {
 
 typedef struct scaling_point {
   scaling_key key;
+  int64_t n_runs;
   interval measure[SCALING_MEASURES];
 } scaling_point;
 
