@@ -23,6 +23,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__f
 
 import provenance  # noqa: E402
 import scale_points  # noqa: E402
+import scale_run  # noqa: E402
 import statistics_of_runs  # noqa: E402
 from common import ROOT, environment  # noqa: E402
 from program import session_of  # noqa: E402
@@ -36,8 +37,8 @@ SCALE = os.path.join(ROOT, "bench", "scale")
 TINY = ["--network", "20-32-16-5", "--batch", "40", "--steps", "20", "--build", BUILD]
 TEACHER = ["--", "--data", "teacher", "--teacher-samples", "2400"]
 KEYS = {"bench", "schema", "kind", "method", "network", "seed", "repeat", "ranks", "workers", "curvature_ranks", "hosts",
-        "threads", "batch", "steps", "wall_s", "core_s", "cpu_s", "step_s", "step_p99_s", "accuracy", "test_loss", "target",
-        "target_s", "predicted_step_s", "wait_share", "run", "environment"}
+        "threads", "batch", "lr", "options", "length", "steps", "wall_s", "core_s", "cpu_s", "step_s", "step_p99_s", "accuracy",
+        "test_loss", "target", "target_s", "predicted_step_s", "wait_share", "run", "environment"}
 
 
 def options(**changes):
@@ -199,6 +200,31 @@ class Summary(unittest.TestCase):
         self.assertEqual(len(re.findall("^sgd ", text, re.MULTILINE)), 6)  # that of two hosts stands in the same table
         self.assertIn("1+0 and 1+0 on 2 hosts", text)
 
+    def test_experiments_are_not_pooled(self):
+        """Medians of 10 and 30 s, or of 85 and 90 %, would be numbers of nothing."""
+        told = ({"options": "--staleness 5"}, {"length": "100 steps", "lr": "0.1"}, {"target": 90},
+                {"target": 90, "length": "2 epochs"})
+        text = summary([line(1, 0, 10)] + [line(1, 0, 30, **more) for more in told])
+        self.assertEqual(re.findall("^sgd(?:, lr 0.1)?  ", text, re.MULTILINE).count("sgd  "), 4)
+        self.assertEqual(len(re.findall(r"^sgd.*1\+0 +1 +1 ", text, re.MULTILINE)), 5)
+        for heading in ("100 steps\n", "100 steps, --staleness 5\n", "until 90 %\n", "until 90 %, at most 2 epochs\n"):
+            self.assertIn(f"strong: n, batch 40, 1 thread a rank, {heading}", text)
+        self.assertIn("base of sgd, lr 0.1: 1+0, 300 ms a step", text)
+
+    def test_epochs_of_weak_scaling_are_one_table(self):
+        text = summary([line(w, 0, 10, "weak", batch=40 * w, steps=400 // w, length="1 epoch") for w in (1, 2)])
+        self.assertEqual((text.count("weak: "), text.count("base of")), (1, 1))
+        self.assertIn("batch 40 a worker, 1 thread a rank, 1 epoch\n", text)
+
+    def test_lengths_as_asked(self):
+        given = [options(steps=1), options(steps=1000000), options(steps=0), options(steps=0, epochs=0.5), options(steps=0, epochs=3.0)]
+        self.assertEqual([scale_run.length_of(g) for g in given], ["1 step", "1000000 steps", "1 epoch", "0.5 epochs", "3 epochs"])
+
+    def test_rates_of_other_options_are_not_pooled(self):
+        tuned = [line(1, 0, 1, kind="tune", bench="tune", lr="0.1", is_finite=True, **more)
+                 for more in ({}, {"options": "--momentum 0"})]
+        self.assertEqual(re.findall(", 100 steps, (.*)scores", summary(tuned)), ["", "--momentum 0, "])
+
     def test_shared_cores_are_marked(self):
         text = summary([line(4, 0, 1), line(4, 1, 1), line(5, 0, 1, hosts=2)])  # of 4 cores each
         self.assertEqual([name in text for name in ("4+0*", "4+1*", "5+0*")], [False, True, False])
@@ -296,6 +322,7 @@ class Program(unittest.TestCase):
         self.assertLess(saved["step_s"], saved["step_p99_s"])  # the first step is a slow one
         self.assertLess(20 * saved["step_p99_s"], 25 * saved["wall_s"])
         self.assertEqual((saved["target"], saved["target_s"]), (99.9, None))
+        self.assertEqual((saved["lr"], saved["options"], saved["length"]), ("", "--data teacher --teacher-samples 2400", "20 steps"))
         told = saved["environment"]
         self.assertIn(told["build"]["CMAKE_C_COMPILER_ID"], ("GNU", "Clang"))
         self.assertIn("-Wshadow", told["build"]["flags"])
@@ -313,12 +340,12 @@ class Program(unittest.TestCase):
 
     def test_a_run_that_fails_has_no_line(self):
         words = self.words("--workers", "1", "--curvature-ranks", "0", "--methods", "sgd,adamw", "--repeats", "1",
-                           "--lr", "sgd=1e6")
+                           "--lr", "sgd=1e6,adamw=2e-3")
         for _ in range(2):  # it is tried again, in a folder of its own
             done = self.scale(*words)
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertRegex(done.stderr, "not counted: sgd, seed 1: curvd train ended with exit code 5: .* lower lr")
-            self.assertEqual([x["method"] for x in self.saved()], ["adamw"])
+            self.assertEqual([(x["method"], x["lr"]) for x in self.saved()], [("adamw", "2e-3")])
         self.assertIn("1 of 2 runs are in", done.stderr)
 
     def test_tune(self):
