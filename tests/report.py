@@ -245,6 +245,21 @@ def test_targets(curvd, folder):
     check(rows[0][15:17] == ["–", "–"], f"without a target {rows}")
 
 
+def test_experiments(curvd, folder):
+    """Runs with other options, rates, targets or lengths are no runs of one point; a figure says which they are."""
+    told = ({}, {"options": "--staleness 5"}, {"options": "--staleness " + 200 * "0"}, {"options": "--staleness " + 200 * "0" + "1"},
+            {"steps": 20}, {"length": "1 epoch", "lr": "0.1"}, {"length": "1 epoch", "lr": "0.2"}, {"target": 89},
+            {"target": 89, "length": "2 epochs"})
+    page = scaling_page(curvd, folder, [scaling_line("strong", "m", 1, 0, 0.04, 0, **more) for more in told])
+    titles = [s.find(XHTML + "h2").text for s in page.root.iter(XHTML + "section") if s.get("id").startswith("scaling-")]
+    ends = ["10 steps", "20 steps", "1 epoch", "until 89 %", "until 89 %, at most 2 epochs", "10 steps, --staleness 5"]
+    wanted = [f"Scaling, strong: 20-10-5, {end}" for end in ends]
+    check(len(titles) == 8 and sorted(t for t in titles if "00" not in t) == sorted(wanted), f"titles {titles}")
+    rows = [row for s in page.root.iter(XHTML + "section") if s.get("id").startswith("scaling-") for row in s.iter(XHTML + "tr")]
+    names = [row[0].text for row in rows if row[0].text != "method"]
+    check(sorted(names) == 7 * ["m"] + ["m, lr 0.1", "m, lr 0.2"], f"points {names}")
+
+
 def test_nothing_from_outside(curvd, folder):
     """Names that try to be markup stay text; nothing is loaded; the same runs give the same bytes."""
     write_run(f"{folder}/{NASTY}", run_records(1, method="</title><script>alert(1)</script>", layer=NASTY), {"network": NASTY})
@@ -357,7 +372,7 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

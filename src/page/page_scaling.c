@@ -16,7 +16,7 @@ typedef struct line {
   chart_style style;
 } line;
 
-/* One figure: points of one kind and network. */
+/* One figure: points of one kind, network, options, target and length. */
 typedef struct figure {
   const page_data *data;
   const scaling_point *first; /* of n points in a row */
@@ -27,7 +27,16 @@ typedef struct figure {
 } figure;
 
 static bool is_one_method(const scaling_key *x, const scaling_key *y) {
-  return strcmp(x->method, y->method) == 0 && x->threads == y->threads;
+  return strcmp(x->method, y->method) == 0 && strcmp(x->lr, y->lr) == 0 && x->threads == y->threads;
+}
+
+static bool is_one_figure(const scaling_key *x, const scaling_key *y) {
+  return strcmp(x->kind, y->kind) == 0 && strcmp(x->network, y->network) == 0 && strcmp(x->options, y->options) == 0 &&
+         x->target == y->target && strcmp(x->length, y->length) == 0;
+}
+
+static void name_method(const scaling_key *key, char *name, size_t size) {
+  snprintf(name, size, key->lr[0] != '\0' ? "%.60s, lr %.20s" : "%.60s", key->method, key->lr);
 }
 
 static bool is_one_line(const figure *f, const scaling_key *x, const scaling_key *y) {
@@ -43,7 +52,8 @@ static void name_line(const figure *f, line *l) {
     has_threads = has_threads || f->first[i].key.threads != key->threads;
     has_others = has_others || (is_one_method(&f->first[i].key, key) && !is_one_line(f, &f->first[i].key, key));
   }
-  size_t n = (size_t)snprintf(l->name, sizeof l->name, "%.60s", key->method);
+  name_method(key, l->name, sizeof l->name);
+  size_t n = strlen(l->name);
   if (has_others)
     n += (size_t)snprintf(l->name + n, sizeof l->name - n, f->is_curvature ? ", W = %lld" : ", C = %lld",
                           (long long)(f->is_curvature ? key->workers : key->curvature_ranks));
@@ -233,6 +243,7 @@ static void target_cells(markup *m, const scaling_point *point) {
 }
 
 static void table_row(markup *m, const figure *f, const scaling_point *point) {
+  char name[PAGE_NAME_MAX];
   const scaling_point *base = point;
   for (int64_t i = f->n - 1; i >= 0; i--)
     if (is_one_method(&f->first[i].key, &point->key)) base = &f->first[i];
@@ -251,8 +262,9 @@ static void table_row(markup *m, const figure *f, const scaling_point *point) {
                           efficiency(point, base, false),
                           100 * point->measure[SCALING_WAIT].median,
                           point->measure[SCALING_CORE_S].median};
+  name_method(&point->key, name, sizeof name);
   markup_put(m, "<tr>");
-  markup_element(m, "td", point->key.method);
+  markup_element(m, "td", name);
   for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) markup_number_cell(m, cells[i]);
   target_cells(m, point);
   markup_number_cell(m, point->measure[SCALING_ACCURACY].median);
@@ -292,19 +304,29 @@ static void base_caption(const figure *f, char *text, size_t size) {
       "100 %% is what a rank does in the smallest run: ");
   for (int i = 0; i < f->n_lines && n < size; i++) {
     const line *l = &f->line[i];
+    char name[PAGE_NAME_MAX];
     if (l->point[0] != l->base) continue;
-    n += (size_t)snprintf(text + n, size - n, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", l->base->key.method,
+    name_method(&l->base->key, name, sizeof name);
+    n += (size_t)snprintf(text + n, size - n, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", name,
                           (long long)l->base->key.workers, (long long)l->base->key.curvature_ranks);
   }
   if (n < size) snprintf(text + n, size - n, ".");
 }
 
+/* size: above that of all texts but the options, of which it shows the beginning. */
+static void figure_title(const scaling_key *key, char *title, size_t size) {
+  size_t n = (size_t)snprintf(title, size, "Scaling, %s: %s", key->kind, key->network);
+  if (key->target > 0) n += (size_t)snprintf(title + n, size - n, ", until %.6g %%", key->target);
+  if (key->length[0] != '\0')
+    n += (size_t)snprintf(title + n, size - n, key->target > 0 ? ", at most %s" : ", %s", key->length);
+  if (key->options[0] != '\0') snprintf(title + n, size - n, ", %.600s", key->options);
+}
+
 static void draw_figure(page *p, figure *f) {
-  char id[SCALING_TEXT_MAX + 40], title[2 * SCALING_TEXT_MAX + 40], caption[1200];
+  char id[SCALING_TEXT_MAX + 40], title[1000], caption[1200];
   make_lines(f);
-  const scaling_key *key = &f->first->key;
+  figure_title(&f->first->key, title, sizeof title);
   snprintf(id, sizeof id, "scaling-%lld", (long long)(f->first - p->data->scaling.point));
-  snprintf(title, sizeof title, "Scaling, %s: %s", key->kind, key->network);
   page_section_begin(p, id, title);
   chart_begin(p->out, PAGE_WIDTH, TOP + HEIGHT + BOTTOM, title);
   draw_panel(p->out, f, STEP_TIME, 0);
@@ -325,9 +347,7 @@ void page_scaling(page *p) {
   }
   for (int64_t i = 0, next; i < s->n_points; i = next) {
     const scaling_key *key = &s->point[i].key;
-    for (next = i + 1; next < s->n_points && strcmp(s->point[next].key.kind, key->kind) == 0 &&
-                       strcmp(s->point[next].key.network, key->network) == 0;)
-      next++;
+    for (next = i + 1; next < s->n_points && is_one_figure(&s->point[next].key, key);) next++;
     figure f = {
         .data = p->data, .first = &s->point[i], .n = next - i, .is_curvature = strcmp(key->kind, "curvature") == 0};
     draw_figure(p, &f);
