@@ -260,6 +260,39 @@ def test_experiments(curvd, folder):
     check(sorted(names) == 7 * ["m"] + ["m, lr 0.1", "m, lr 0.2"], f"points {names}")
 
 
+def of_panel(page, name, series):
+    panel = page.panel(name)
+    return line_of(panel, series, axis_of(panel, True), axis_of(panel, False))
+
+
+def test_bases(curvd, folder):
+    """Batches have bases of their own, 100 and 64 % by hand; hosts that grow with the ranks are one line, others are not."""
+    large = {"batch": 512}
+    lines = [scaling_line("strong", "m", w, 0, s, 0) for w, s in ((1, 0.04), (2, 0.025))]
+    lines += [scaling_line("strong", "m", w, 0, s, 0, **large) for w, s in ((1, 0.16), (2, 0.125))]
+    page = scaling_page(curvd, folder, lines)
+    rows = page.rows("scaling", "Numbers of the points")
+    check([(row[5], row[11]) for row in rows] == [("64", "100"), ("512", "100"), ("64", "80"), ("512", "64")], f"strong {rows}")
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 512"), [(1, 100), (2, 64)], "batch 512")
+    check("m, batch 64 on 1 + 0 ranks; m, batch 512 on 1 + 0 ranks." in page.text, "the caption does not name both bases")
+    weak = [scaling_line("weak", "m", w, 0, s, 0, batch=b * w) for w, b, s in ((1, 64, 0.04), (2, 64, 0.05), (1, 128, 0.1), (2, 128, 0.16))]
+    page = scaling_page(curvd, folder, weak)
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 128 a worker"), [(1, 100), (2, 62.5)], "weak")
+    curvature = [scaling_line("curvature", "m", 2, c, s, 0, batch=b) for c, b, s in ((0, 64, 0.04), (1, 64, 0.02), (0, 512, 0.1), (1, 512, 0.08))]
+    page = scaling_page(curvd, folder, curvature)
+    check_points(of_panel(page, "Step, ms", "m, batch 512"), [(0, 100), (1, 80)], "curvature")
+
+
+def test_hosts(curvd, folder):
+    """Hosts that grow with the ranks are one line; ranks on one and on two hosts are two, over the same base."""
+    grow = [scaling_line("strong", "m", w, 0, s, 0, hosts=h) for w, h, s in ((1, 1, 0.04), (2, 1, 0.025), (4, 2, 0.0125))]
+    page = scaling_page(curvd, folder, grow)
+    check_points(of_panel(page, "Efficiency, workers only, %", "m"), [(1, 100), (2, 80), (4, 80)], "growing hosts")
+    page = scaling_page(curvd, folder, [*grow, scaling_line("strong", "m", 2, 0, 0.04, 0, hosts=2)])
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, 1 host"), [(1, 100), (2, 80)], "1 host")
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, 2 hosts"), [(2, 50), (4, 80)], "2 hosts")
+
+
 def test_nothing_from_outside(curvd, folder):
     """Names that try to be markup stay text; nothing is loaded; the same runs give the same bytes."""
     write_run(f"{folder}/{NASTY}", run_records(1, method="</title><script>alert(1)</script>", layer=NASTY), {"network": NASTY})
@@ -372,7 +405,7 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

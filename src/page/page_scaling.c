@@ -7,11 +7,12 @@
 
 enum { LEFT = 58, GAP = 56, TOP = 30, HEIGHT = 210, BOTTOM = 40, PANELS = 3, SERIES_MAX = 32 };
 
-/* Points of one line: what agrees but for the ranks (strong, weak) or the curvature ranks (curvature). */
+/* Points of one line: what agrees but for the ranks (strong, weak) or the curvature ranks (curvature), and for hosts
+ * that grow with them. */
 typedef struct line {
   const scaling_point *point[CHART_TICKS_MAX]; /* by ranks; further ones are only in the table */
   int n;
-  const scaling_point *base; /* the method's point with the fewest ranks */
+  const scaling_point *base; /* the point with the fewest ranks of this method, rate, threads and batch */
   char name[PAGE_NAME_MAX];
   chart_style style;
 } line;
@@ -24,10 +25,18 @@ typedef struct figure {
   line line[SERIES_MAX];
   int n_lines;
   bool is_curvature; /* against curvature ranks */
+  bool is_by_hosts;  /* a line for each number of hosts: else two points of one would stand at one place */
 } figure;
 
-static bool is_one_method(const scaling_key *x, const scaling_key *y) {
-  return strcmp(x->method, y->method) == 0 && strcmp(x->lr, y->lr) == 0 && x->threads == y->threads;
+/* The batch that a line keeps. */
+static int64_t batch_of(const scaling_key *key) {
+  return strcmp(key->kind, "weak") == 0 ? key->batch / key->workers : key->batch;
+}
+
+/* Of one figure: may their examples a second be compared? */
+static bool is_one_base(const scaling_key *x, const scaling_key *y) {
+  return strcmp(x->method, y->method) == 0 && strcmp(x->lr, y->lr) == 0 && x->threads == y->threads &&
+         batch_of(x) == batch_of(y);
 }
 
 static bool is_one_figure(const scaling_key *x, const scaling_key *y) {
@@ -35,30 +44,59 @@ static bool is_one_figure(const scaling_key *x, const scaling_key *y) {
          x->target == y->target && strcmp(x->length, y->length) == 0;
 }
 
-static void name_method(const scaling_key *key, char *name, size_t size) {
-  snprintf(name, size, key->lr[0] != '\0' ? "%.60s, lr %.20s" : "%.60s", key->method, key->lr);
+/* What stays the same along a line, while ranks or curvature ranks grow. */
+static int64_t kept_ranks(const figure *f, const scaling_key *key) {
+  return f->is_curvature ? key->workers : key->curvature_ranks;
 }
 
 static bool is_one_line(const figure *f, const scaling_key *x, const scaling_key *y) {
-  return is_one_method(x, y) && (f->is_curvature ? x->workers == y->workers : x->curvature_ranks == y->curvature_ranks);
+  return is_one_base(x, y) && kept_ranks(f, x) == kept_ranks(f, y) && (!f->is_by_hosts || x->hosts == y->hosts);
 }
 
-/* ---- lines ---- */
+/* Points that differ in hosts alone stand side by side. */
+static bool has_hosts_apart(const scaling_point *point, int64_t n) {
+  for (int64_t i = 1; i < n; i++) {
+    const scaling_key *x = &point[i - 1].key, *y = &point[i].key;
+    if (is_one_base(x, y) && x->workers == y->workers && x->curvature_ranks == y->curvature_ranks) return true;
+  }
+  return false;
+}
+
+/* ---- names ---- */
+
+static void name_method(const scaling_key *key, char name[PAGE_NAME_MAX]) {
+  snprintf(name, PAGE_NAME_MAX, key->lr[0] != '\0' ? "%.40s, lr %.12s" : "%.40s", key->method, key->lr);
+}
+
+static void name_add(char name[PAGE_NAME_MAX], const char *what, int64_t value, const char *unit) {
+  size_t n = strlen(name);
+  snprintf(name + n, PAGE_NAME_MAX - n, ", %s%lld%s", what, (long long)value, unit);
+}
+
+/* The method, and what tells it from the figure's others of another base. */
+static void name_base(const figure *f, const scaling_key *key, char name[PAGE_NAME_MAX]) {
+  bool has_batches = false, has_threads = false;
+  for (int64_t i = 0; i < f->n; i++) {
+    has_batches = has_batches || batch_of(&f->first[i].key) != batch_of(key);
+    has_threads = has_threads || f->first[i].key.threads != key->threads;
+  }
+  name_method(key, name);
+  if (has_batches) name_add(name, "batch ", batch_of(key), strcmp(key->kind, "weak") == 0 ? " a worker" : "");
+  if (has_threads) name_add(name, "", key->threads, key->threads == 1 ? " thread" : " threads");
+}
 
 static void name_line(const figure *f, line *l) {
   const scaling_key *key = &l->point[0]->key;
-  bool has_threads = false, has_others = false;
-  for (int64_t i = 0; i < f->n; i++) {
-    has_threads = has_threads || f->first[i].key.threads != key->threads;
-    has_others = has_others || (is_one_method(&f->first[i].key, key) && !is_one_line(f, &f->first[i].key, key));
-  }
-  name_method(key, l->name, sizeof l->name);
-  size_t n = strlen(l->name);
-  if (has_others)
-    n += (size_t)snprintf(l->name + n, sizeof l->name - n, f->is_curvature ? ", W = %lld" : ", C = %lld",
-                          (long long)(f->is_curvature ? key->workers : key->curvature_ranks));
-  if (has_threads) snprintf(l->name + n, sizeof l->name - n, ", %lld threads", (long long)key->threads);
+  bool has_others = false;
+  for (int64_t i = 0; i < f->n; i++)
+    has_others =
+        has_others || (is_one_base(&f->first[i].key, key) && kept_ranks(f, &f->first[i].key) != kept_ranks(f, key));
+  name_base(f, key, l->name);
+  if (has_others) name_add(l->name, f->is_curvature ? "W = " : "C = ", kept_ranks(f, key), "");
+  if (f->is_by_hosts) name_add(l->name, "", key->hosts, key->hosts == 1 ? " host" : " hosts");
 }
+
+/* ---- lines ---- */
 
 static void make_lines(figure *f) {
   for (int64_t i = 0; i < f->n; i++) {
@@ -74,7 +112,7 @@ static void make_lines(figure *f) {
     line *l = &f->line[i];
     int n_before = 0;
     for (int64_t j = f->n - 1; j >= 0; j--)
-      if (is_one_method(&f->first[j].key, &l->base->key)) l->base = &f->first[j]; /* points stand by ranks */
+      if (is_one_base(&f->first[j].key, &l->base->key)) l->base = &f->first[j]; /* points stand by ranks */
     for (int j = 0; j < i; j++) n_before += strcmp(f->line[j].base->key.method, l->base->key.method) == 0;
     l->style = page_method_style(f->data, l->base->key.method);
     l->style.dash = n_before % CHART_DASHES;
@@ -246,7 +284,7 @@ static void table_row(markup *m, const figure *f, const scaling_point *point) {
   char name[PAGE_NAME_MAX];
   const scaling_point *base = point;
   for (int64_t i = f->n - 1; i >= 0; i--)
-    if (is_one_method(&f->first[i].key, &point->key)) base = &f->first[i];
+    if (is_one_base(&f->first[i].key, &point->key)) base = &f->first[i];
   const interval *step = &point->measure[SCALING_STEP_S];
   const double cells[] = {(double)point->key.workers,
                           (double)point->key.curvature_ranks,
@@ -262,7 +300,7 @@ static void table_row(markup *m, const figure *f, const scaling_point *point) {
                           efficiency(point, base, false),
                           100 * point->measure[SCALING_WAIT].median,
                           point->measure[SCALING_CORE_S].median};
-  name_method(&point->key, name, sizeof name);
+  name_method(&point->key, name);
   markup_put(m, "<tr>");
   markup_element(m, "td", name);
   for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) markup_number_cell(m, cells[i]);
@@ -306,7 +344,7 @@ static void base_caption(const figure *f, char *text, size_t size) {
     const line *l = &f->line[i];
     char name[PAGE_NAME_MAX];
     if (l->point[0] != l->base) continue;
-    name_method(&l->base->key, name, sizeof name);
+    name_base(f, &l->base->key, name);
     n += (size_t)snprintf(text + n, size - n, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", name,
                           (long long)l->base->key.workers, (long long)l->base->key.curvature_ranks);
   }
@@ -348,8 +386,11 @@ void page_scaling(page *p) {
   for (int64_t i = 0, next; i < s->n_points; i = next) {
     const scaling_key *key = &s->point[i].key;
     for (next = i + 1; next < s->n_points && is_one_figure(&s->point[next].key, key);) next++;
-    figure f = {
-        .data = p->data, .first = &s->point[i], .n = next - i, .is_curvature = strcmp(key->kind, "curvature") == 0};
+    figure f = {.data = p->data,
+                .first = &s->point[i],
+                .n = next - i,
+                .is_curvature = strcmp(key->kind, "curvature") == 0,
+                .is_by_hosts = has_hosts_apart(&s->point[i], next - i)};
     draw_figure(p, &f);
   }
 }

@@ -141,10 +141,10 @@ static int by_key(const void *x, const void *y) {
   if (order == 0) order = strcmp(a->lr, b->lr);
   if (order == 0) order = compare_counts(a->threads, b->threads);
   if (order == 0) order = compare_counts(a->ranks, b->ranks);
-  if (order == 0) order = compare_counts(a->workers, b->workers);
   if (order == 0) order = compare_counts(a->curvature_ranks, b->curvature_ranks);
-  if (order == 0) order = compare_counts(a->hosts, b->hosts);
-  return order != 0 ? order : compare_counts(a->batch, b->batch);
+  if (order == 0) order = compare_counts(a->workers, b->workers);
+  if (order == 0) order = compare_counts(a->batch, b->batch);
+  return order != 0 ? order : compare_counts(a->hosts, b->hosts);
 }
 
 /* The point of n lines that have one key. */

@@ -46,7 +46,7 @@ typedef struct scaling {
   scaling_line *line;
   int64_t n_lines, room;
   scaling_point *point; /* made by scaling_points, whose keys need the lines: by kind, network, options, target, length,
-                           method, lr, threads, then ranks */
+                           method, lr, threads, then ranks, curvature ranks, batch, hosts */
   int64_t n_points;
   json_t *environment;           /* of the first line that has one; NULL: none */
   bool is_cut, has_environments; /* lines differ in their environment */
