@@ -3,7 +3,7 @@ import itertools
 import math
 import statistics
 
-from statistics_of_runs import differ, interval, range_coverage
+from statistics_of_runs import FEWEST, differ, interval, range_coverage
 
 POINT = ("method", "lr", "ranks", "workers", "curvature_ranks", "hosts", "threads", "batch")
 RATIOS = ("speed-up", "eff. workers", "eff. ranks")
@@ -137,7 +137,7 @@ def notes(methods):
         said.append(f"base of {method}: {named(base[0])}, {statistics.median(steps_ms(base)):.4g} ms a step")
         alike = pairs_alike(points)
         if alike:
-            said.append(f"no difference shown, {method} (intervals overlap, or one run): {', '.join(alike)}")
+            said.append(f"no difference shown, {method} (intervals overlap, or fewer than {FEWEST} runs): {', '.join(alike)}")
     return said
 
 
@@ -152,14 +152,13 @@ def scaling_table(key, lines):
 
 
 def legend(lines):
-    fewest = min(len(g) for g in grouped(lines, lambda line: (table_key(line), point_key(line))).values())
+    numbers = {len(g) for g in grouped(lines, lambda line: (table_key(line), point_key(line))).values()}
     said = ["ranks: workers+curvature ranks; * more threads than cores, which shows how ranks share them, not how they scale",
             "step ms: wall clock of a run over its steps, evaluation left out; median step, p99: of single steps, with the first",
             "eff.: speed-up over the base for each worker, and for each rank, curvature ranks counted; ~: no difference shown",
             "core-s: ranks x threads x wall clock; predicted: the model's step against the measured one"]
-    if 1 < fewest < 6:
-        chance = 100 * range_coverage(fewest)
-        said.append(f"intervals of {fewest} runs are their range, which holds the true median in {chance:.0f} % of cases")
+    said += [f"intervals of {n} runs are their range, which holds the true median in {100 * range_coverage(n):.4g} % of cases"
+             for n in sorted(numbers) if 1 < n < 6]
     load, own = max(line["environment"].get("load_before", 0) for line in lines), max(l["ranks"] * l["threads"] for l in lines)
     if load > own + 1:  # what is left of the run before is no more than its ranks
         said.append(f"other programs took part: the load was {load:.1f} before a run, of which ours is {own} at most")

@@ -135,9 +135,12 @@ class Statistics(unittest.TestCase):
         self.assertFalse(statistics_of_runs.differ([1.0], [100.0, 101.0]))
 
     def test_differ(self):
-        self.assertTrue(statistics_of_runs.differ([1, 2, 3], [4, 5, 6]))
-        self.assertTrue(statistics_of_runs.differ([4, 5, 6], [1, 2, 3]))
-        self.assertFalse(statistics_of_runs.differ([1, 2, 4], [3, 5, 6]))
+        self.assertTrue(statistics_of_runs.differ([1, 2, 3, 3], [4, 5, 6, 6]))
+        self.assertTrue(statistics_of_runs.differ([4, 5, 6, 6], [1, 2, 3, 3]))
+        self.assertFalse(statistics_of_runs.differ([1, 2, 4, 4], [3, 5, 6, 6]))
+        # ranges of 3 lie apart in one of 10 cases where nothing differs, those of 4 in one of 35
+        self.assertFalse(statistics_of_runs.differ([1, 2, 3], [4, 5, 6, 7, 8, 9]))
+        self.assertFalse(statistics_of_runs.differ([4, 5, 6, 7, 8, 9], [1, 2, 3]))
 
     def test_coverage_of_a_range(self):
         # of all ways in which n runs fall below or above the true median
@@ -168,11 +171,11 @@ class Summary(unittest.TestCase):
         return {(words[0], words[1]): words[2:] for words in found if len(words) > 10 and words[0] != "method"}
 
     def test_efficiencies_by_hand(self):
-        # medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again
+        # 3 runs show no difference; medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again
         base, point = [line(1, 0, s) for s in (10, 8, 18)], [line(2, 1, s) for s in (4, 5, 1)]
         self.assertEqual(efficiencies(point, base), (2.5, 1.25, 2.5 / 3))
         cells = self.rows(base + point)["sgd", "2+1"]
-        self.assertEqual(cells, ["1", "3", "40", "10 to 50", "20", "80", "2.50", "125 %", "83 %", "12", "25.0 %", "-", "88.00"])
+        self.assertEqual(cells, ["1", "3", "40", "10 to 50", "20", "80", "~2.50", "125 %", "83 %", "12", "25.0 %", "-", "88.00"])
 
     def test_weak_scaling_compares_examples_a_second(self):
         base, point = [line(1, 0, 10, "weak")], [line(4, 0, 16, "weak", batch=160)]
@@ -184,14 +187,20 @@ class Summary(unittest.TestCase):
         self.assertIn("base of sgd: 1+1, 90 ms a step", summary([line(4, 0, 3), line(1, 1, 9)]))
 
     def test_overlaps_are_told(self):
-        apart = [line(1, 0, s) for s in (10, 11, 12)] + [line(2, 0, s) for s in (5, 6, 7)]
+        apart = [line(1, 0, s) for s in (10, 11, 12, 11)] + [line(2, 0, s) for s in (5, 6, 7, 6)]
         text = summary(apart)
         self.assertNotIn("no difference shown, ", text)
         self.assertNotIn("~1", text)
-        text = summary(apart + [line(3, 0, s) for s in (6.5, 8, 9)] + [line(4, 0, s) for s in (9, 10.5, 10.6)])
-        self.assertIn("no difference shown, sgd (intervals overlap, or one run): 1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
-        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (9, 10.5, 10.6)])["sgd", "4+0"][6], "~1.05")
-        self.assertIn("3 runs are their range, which holds the true median in 75 %", text)
+        text = summary(apart + [line(3, 0, s) for s in (6.5, 8, 9, 8)] + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])
+        self.assertIn("no difference shown, sgd (intervals overlap, or fewer than 4 runs): 1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
+        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])["sgd", "4+0"][6], "~1.05")
+        self.assertIn("4 runs are their range, which holds the true median in 87.5 %", text)
+        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (1, 2, 3)])["sgd", "4+0"][6], "~5.50")
+
+    def test_few_runs_are_told(self):
+        lines = [line(w, 0, s) for w, n in enumerate((1, 2, 3, 5, 6), 1) for s in range(1, n + 1)]
+        told = re.findall("intervals of (.) runs are their range, which holds the true median in (.*) % of cases", summary(lines))
+        self.assertEqual(told, [("2", "50"), ("3", "75"), ("5", "93.75")])
 
     def test_points_and_tables_are_kept_apart(self):
         text = summary([line(1, 0, 1), line(1, 0, 2, batch=80), line(1, 0, 3, kind="weak"), line(1, 0, 4, steps=50),
