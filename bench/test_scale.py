@@ -171,7 +171,7 @@ class Summary(unittest.TestCase):
         return {(words[0], words[1]): words[2:] for words in found if len(words) > 10 and words[0] != "method"}
 
     def test_efficiencies_by_hand(self):
-        # 3 runs show no difference; medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again
+        # medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again; ~: of 3 runs
         base, point = [line(1, 0, s) for s in (10, 8, 18)], [line(2, 1, s) for s in (4, 5, 1)]
         self.assertEqual(efficiencies(point, base), (2.5, 1.25, 2.5 / 3))
         cells = self.rows(base + point)["sgd", "2+1"]
@@ -192,7 +192,8 @@ class Summary(unittest.TestCase):
         self.assertNotIn("no difference shown, ", text)
         self.assertNotIn("~1", text)
         text = summary(apart + [line(3, 0, s) for s in (6.5, 8, 9, 8)] + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])
-        self.assertIn("no difference shown, sgd (intervals overlap, or fewer than 4 runs): 1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
+        told = "no difference shown, sgd (intervals overlap, or fewer than 4 runs): "
+        self.assertIn(told + "1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
         self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])["sgd", "4+0"][6], "~1.05")
         self.assertIn("4 runs are their range, which holds the true median in 87.5 %", text)
         self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (1, 2, 3)])["sgd", "4+0"][6], "~5.50")

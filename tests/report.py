@@ -275,10 +275,12 @@ def test_bases(curvd, folder):
     check([(row[5], row[11]) for row in rows] == [("64", "100"), ("512", "100"), ("64", "80"), ("512", "64")], f"strong {rows}")
     check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 512"), [(1, 100), (2, 64)], "batch 512")
     check("m, batch 64 on 1 + 0 ranks; m, batch 512 on 1 + 0 ranks." in page.text, "the caption does not name both bases")
-    weak = [scaling_line("weak", "m", w, 0, s, 0, batch=b * w) for w, b, s in ((1, 64, 0.04), (2, 64, 0.05), (1, 128, 0.1), (2, 128, 0.16))]
+    weak = [scaling_line("weak", "m", w, 0, s, 0, batch=b * w)
+            for w, b, s in ((1, 64, 0.04), (2, 64, 0.05), (1, 128, 0.1), (2, 128, 0.16))]
     page = scaling_page(curvd, folder, weak)
     check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 128 a worker"), [(1, 100), (2, 62.5)], "weak")
-    curvature = [scaling_line("curvature", "m", 2, c, s, 0, batch=b) for c, b, s in ((0, 64, 0.04), (1, 64, 0.02), (0, 512, 0.1), (1, 512, 0.08))]
+    curvature = [scaling_line("curvature", "m", 2, c, s, 0, batch=b)
+                 for c, b, s in ((0, 64, 0.04), (1, 64, 0.02), (0, 512, 0.1), (1, 512, 0.08))]
     page = scaling_page(curvd, folder, curvature)
     check_points(of_panel(page, "Step, ms", "m, batch 512"), [(0, 100), (1, 80)], "curvature")
 
@@ -291,6 +293,17 @@ def test_hosts(curvd, folder):
     page = scaling_page(curvd, folder, [*grow, scaling_line("strong", "m", 2, 0, 0.04, 0, hosts=2)])
     check_points(of_panel(page, "Efficiency, workers only, %", "m, 1 host"), [(1, 100), (2, 80)], "1 host")
     check_points(of_panel(page, "Efficiency, workers only, %", "m, 2 hosts"), [(2, 50), (4, 80)], "2 hosts")
+
+
+def test_coverage(curvd, folder):
+    """Of all ways in which 3 runs fall below or above the true median, 6 of 8 have it in their range; of 5, 30 of 32."""
+    lines = [scaling_line("strong", "m", w, 0, 0.04 + 0.001 * d, d)
+             for w, n in ((1, 3), (2, 5), (3, 6), (4, 1)) for d in range(n)]
+    page = scaling_page(curvd, folder, lines)
+    told = re.findall(r"Intervals of (\d) runs are their range, which holds the true median in ([\d.]+) % of cases\.", page.text)
+    check(told == [("3", "75"), ("5", "93.75")], f"coverages {told}")
+    for row, n in zip(page.rows("scaling", "Numbers of the points"), (3, 5)):
+        check(row[8:10] == ["40", f"{39 + n}"], f"the interval of {n} runs is not their range: {row}")
 
 
 def test_nothing_from_outside(curvd, folder):
@@ -405,7 +418,8 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_coverage,
+         test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

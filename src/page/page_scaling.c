@@ -2,10 +2,11 @@
 #include "page/page_parts.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { LEFT = 58, GAP = 56, TOP = 30, HEIGHT = 210, BOTTOM = 40, PANELS = 3, SERIES_MAX = 32 };
+enum { LEFT = 58, GAP = 56, TOP = 30, HEIGHT = 210, BOTTOM = 40, PANELS = 3, SERIES_MAX = 32, CAPTION_MAX = 4096 };
 
 /* Points of one line: what agrees but for the ranks (strong, weak) or the curvature ranks (curvature), and for hosts
  * that grow with them. */
@@ -334,21 +335,39 @@ static void scaling_table(page *p, const figure *f) {
   page_table_end(p);
 }
 
-static void base_caption(const figure *f, char *text, size_t size) {
-  size_t n = (size_t)snprintf(
-      text, size,
-      "Mean steps: medians of runs, with the 95 %% interval of the median (bootstrap); open dots: predicted. Dashed: "
-      "ideal. "
-      "100 %% is what a rank does in the smallest run: ");
-  for (int i = 0; i < f->n_lines && n < size; i++) {
+static void __attribute__((format(printf, 2, 3))) caption_add(char text[CAPTION_MAX], const char *format, ...) {
+  size_t n = strlen(text);
+  va_list list;
+  va_start(list, format);
+  vsnprintf(text + n, CAPTION_MAX - n, format, list);
+  va_end(list);
+}
+
+/* What the intervals of points of few runs cover. */
+static void coverage_caption(const figure *f, char text[CAPTION_MAX]) {
+  for (int64_t n = 2; n <= INTERVAL_RANGE_MAX; n++) {
+    bool is_here = false;
+    for (int64_t i = 0; i < f->n; i++) is_here = is_here || f->first[i].measure[SCALING_STEP_S].n == n;
+    if (is_here)
+      caption_add(text, " Intervals of %lld runs are their range, which holds the true median in %.4g %% of cases.",
+                  (long long)n, 100 * interval_range_coverage(n));
+  }
+}
+
+static void figure_caption(const figure *f, char text[CAPTION_MAX]) {
+  caption_add(text, "Mean steps: medians of runs, with the 95 %% interval of the median (bootstrap); open dots: "
+                    "predicted. Dashed: ideal.");
+  coverage_caption(f, text);
+  caption_add(text, " 100 %% is what a rank does in the smallest run: ");
+  for (int i = 0; i < f->n_lines; i++) {
     const line *l = &f->line[i];
     char name[PAGE_NAME_MAX];
     if (l->point[0] != l->base) continue;
     name_base(f, &l->base->key, name);
-    n += (size_t)snprintf(text + n, size - n, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", name,
-                          (long long)l->base->key.workers, (long long)l->base->key.curvature_ranks);
+    caption_add(text, "%s%s on %lld + %lld ranks", i > 0 ? "; " : "", name, (long long)l->base->key.workers,
+                (long long)l->base->key.curvature_ranks);
   }
-  if (n < size) snprintf(text + n, size - n, ".");
+  caption_add(text, ".");
 }
 
 /* size: above that of all texts but the options, of which it shows the beginning. */
@@ -361,7 +380,7 @@ static void figure_title(const scaling_key *key, char *title, size_t size) {
 }
 
 static void draw_figure(page *p, figure *f) {
-  char id[SCALING_TEXT_MAX + 40], title[1000], caption[1200];
+  char id[SCALING_TEXT_MAX + 40], title[1000], caption[CAPTION_MAX] = "";
   make_lines(f);
   figure_title(&f->first->key, title, sizeof title);
   snprintf(id, sizeof id, "scaling-%lld", (long long)(f->first - p->data->scaling.point));
@@ -371,7 +390,7 @@ static void draw_figure(page *p, figure *f) {
   draw_panel(p->out, f, f->is_curvature ? WAITS : OF_WORKERS, 1);
   draw_panel(p->out, f, OF_RANKS, 2);
   chart_end(p->out);
-  base_caption(f, caption, sizeof caption);
+  figure_caption(f, caption);
   page_caption(p, caption);
   scaling_table(p, f);
   page_section_end(p);
