@@ -295,6 +295,19 @@ def test_hosts(curvd, folder):
     check_points(of_panel(page, "Efficiency, workers only, %", "m, 2 hosts"), [(2, 50), (4, 80)], "2 hosts")
 
 
+def test_efficiency_bars(curvd, folder):
+    """By hand: 40 ms (39 to 41) on 1 worker, 25 ms (24 to 27) on 2: 80 %, from 39 / 54 to 41 / 48; the base has no bar."""
+    lines = [scaling_line("strong", "m", w, 0, s, d) for w, times in ((1, (0.039, 0.04, 0.041)), (2, (0.024, 0.025, 0.027)))
+             for d, s in enumerate(times)]
+    page = scaling_page(curvd, folder, lines)
+    for panel in ("Efficiency, workers only, %", "Efficiency, all ranks, %"):
+        said = [title.text for title in page.panel(panel).iter(SVG + "title")]
+        check(said == ["m, 1 + 0 ranks: 100 (100 to 100), 3 runs", "m, 2 + 0 ranks: 80 (72.22 to 85.42), 3 runs"], f"bars {said}")
+    steps = [title.text for title in page.panel("Step, ms").iter(SVG + "title")]
+    check("m, 1 + 0 ranks: 40 (39 to 41), 3 runs" in steps, f"steps {steps}")
+    check("the smallest run's, at their worst ends" in page.text, "the caption does not say what the bars are")
+
+
 def test_coverage(curvd, folder):
     """Of all ways in which 3 runs fall below or above the true median, 6 of 8 have it in their range; of 5, 30 of 32."""
     lines = [scaling_line("strong", "m", w, 0, 0.04 + 0.001 * d, d)
@@ -418,8 +431,8 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_coverage,
-         test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_efficiency_bars,
+         test_coverage, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

@@ -135,7 +135,16 @@ static double efficiency(const scaling_point *point, const scaling_point *base, 
   return 100 * scaling_efficiency(point, n, base, (double)(of_workers ? base->key.workers : base->key.ranks));
 }
 
-/* The median, and its interval through the same function: efficiency falls as time grows. */
+/* Of a ratio of two medians: from the slowest step over the fastest one of the base to the other ends. The base is 100
+ * % by definition. */
+static interval efficiency_of(const line *l, const scaling_point *point, bool of_workers) {
+  const interval step = point->measure[SCALING_STEP_S], base = l->base->measure[SCALING_STEP_S];
+  double median = efficiency(point, l->base, of_workers);
+  if (point == l->base) return (interval){step.n, median, median, median};
+  return (interval){step.n, median, median * step.median / step.high * base.low / base.median,
+                    median * step.median / step.low * base.high / base.median};
+}
+
 static interval value_of(const line *l, const scaling_point *point, view v) {
   if (v == WAITS) {
     interval wait = point->measure[SCALING_WAIT];
@@ -143,8 +152,7 @@ static interval value_of(const line *l, const scaling_point *point, view v) {
   }
   interval step = point->measure[SCALING_STEP_S];
   if (v == STEP_TIME) return (interval){step.n, 1e3 * step.median, 1e3 * step.low, 1e3 * step.high};
-  double median = efficiency(point, l->base, v == OF_WORKERS);
-  return (interval){step.n, median, median * step.median / step.high, median * step.median / step.low};
+  return efficiency_of(l, point, v == OF_WORKERS);
 }
 
 /* Step time if all ranks were worth as much as those of base. */
@@ -358,6 +366,8 @@ static void figure_caption(const figure *f, char text[CAPTION_MAX]) {
   caption_add(text, "Mean steps: medians of runs, with the 95 %% interval of the median (bootstrap); open dots: "
                     "predicted. Dashed: ideal.");
   coverage_caption(f, text);
+  caption_add(text, " Bars of efficiencies combine both intervals, the point's and the smallest run's, at their worst "
+                    "ends; the smallest run has none.");
   caption_add(text, " 100 %% is what a rank does in the smallest run: ");
   for (int i = 0; i < f->n_lines; i++) {
     const line *l = &f->line[i];
