@@ -290,6 +290,7 @@ def test_hosts(curvd, folder):
     grow = [scaling_line("strong", "m", w, 0, s, 0, hosts=h) for w, h, s in ((1, 1, 0.04), (2, 1, 0.025), (4, 2, 0.0125))]
     page = scaling_page(curvd, folder, grow)
     check_points(of_panel(page, "Efficiency, workers only, %", "m"), [(1, 100), (2, 80), (4, 80)], "growing hosts")
+    check(len(list(page.panel("Step, ms").iter(SVG + "polyline"))) == 1, "growing hosts are several lines")
     page = scaling_page(curvd, folder, [*grow, scaling_line("strong", "m", 2, 0, 0.04, 0, hosts=2)])
     check_points(of_panel(page, "Efficiency, workers only, %", "m, 1 host"), [(1, 100), (2, 80)], "1 host")
     check_points(of_panel(page, "Efficiency, workers only, %", "m, 2 hosts"), [(2, 50), (4, 80)], "2 hosts")
