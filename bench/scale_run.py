@@ -2,6 +2,7 @@
 import fcntl
 import json
 import os
+import shlex
 import time
 
 from common import Misused, Refused, built_at, commit, say, shown
@@ -74,6 +75,12 @@ def free_folder(path):
     return name
 
 
+def length_of(given):
+    """What was asked for: of weak scaling every point does other steps in an epoch."""
+    n, unit = (given.steps, "step") if given.steps else (f"{given.epochs or 1:g}", "epoch")
+    return f"{n} {unit}{'s'[:str(n) != '1']}"
+
+
 def line_of(run, given, folder, run_record, end, evaluations):
     p = run.point
     predicted = end.get("predicted") or {}
@@ -82,7 +89,8 @@ def line_of(run, given, folder, run_record, end, evaluations):
         "repeat": run.repeat, "ranks": p.ranks, "workers": run_record["workers"],
         "curvature_ranks": run_record["curvature_ranks"],
         "hosts": len({host["name"] for host in run_record["environment"]["hosts"]}), "threads": p.threads, "batch": p.batch,
-        "steps": end["step"], "wall_s": end["wall_s"], "core_s": p.ranks * p.threads * end["wall_s"], "cpu_s": end["cpu_s"],
+        "lr": p.lr or "", "options": shlex.join(given.more), "length": length_of(given), "steps": end["step"],
+        "wall_s": end["wall_s"], "core_s": p.ranks * p.threads * end["wall_s"], "cpu_s": end["cpu_s"],
         "step_s": end["step_median_s"], "step_p99_s": end["step_p99_s"], "accuracy": end["test_accuracy"],
         "test_loss": end["test_loss"], "target": given.target or None,
         "target_s": evaluations[-1]["wall_s"] if end["target_reached"] else None,
@@ -90,11 +98,11 @@ def line_of(run, given, folder, run_record, end, evaluations):
     }
 
 
-def line_of_rate(run, folder, run_record, end):
+def line_of_rate(run, given, folder, run_record, end):
     p = run.point
     return {
         "bench": "tune", "schema": 1, "kind": p.kind, "method": p.method, "network": p.network, "seed": run.seed,
-        "repeat": run.repeat, "batch": p.batch, "lr": p.lr, "steps": run_record["total_steps"],
+        "repeat": run.repeat, "batch": p.batch, "lr": p.lr, "options": shlex.join(given.more), "steps": run_record["total_steps"],
         "accuracy": end and end["test_accuracy"], "test_loss": end and end["test_loss"], "is_finite": end is not None,
         "run": folder,
     }
@@ -115,7 +123,7 @@ def measure(run, given, built):
     if built_at(given.build) != built:
         raise Misused(f"programs in {given.build} were built anew while they were measured: begin again, with another --output")
     told = environment_of(request, folder, run_record, before) | {"key": key_of(run, given)}
-    line = line_of_rate(run, folder, run_record, end) if is_tuning else line_of(run, given, folder, run_record, end, evaluations)
+    line = line_of_rate(run, given, folder, run_record, end) if is_tuning else line_of(run, given, folder, run_record, end, evaluations)
     return line | {"environment": told}
 
 

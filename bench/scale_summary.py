@@ -3,9 +3,9 @@ import itertools
 import math
 import statistics
 
-from statistics_of_runs import differ, interval, range_coverage
+from statistics_of_runs import FEWEST, differ, interval, range_coverage
 
-POINT = ("method", "ranks", "workers", "curvature_ranks", "hosts", "threads", "batch")
+POINT = ("method", "lr", "ranks", "workers", "curvature_ranks", "hosts", "threads", "batch")
 RATIOS = ("speed-up", "eff. workers", "eff. ranks")
 
 
@@ -51,17 +51,33 @@ def aligned(rows):
 # ---- scaling ----
 
 
+def length(line):
+    """What ends a run. Runs to a target do as many steps as they need; older lines do not say what was asked for."""
+    asked = line.get("length", "")
+    if line["target"]:
+        return f"until {line['target']:g} %" + (f", at most {asked}" if asked else "")
+    return asked or f"{line['steps']} steps"
+
+
 def table_key(line):
-    """What all points of a table have in common; runs to a target end when they get there."""
+    """What all points of a table have in common."""
     batch = line["batch"] // line["workers"] if line["kind"] == "weak" else line["batch"]
-    return line["kind"], line["network"], batch, line["threads"], line["target"], None if line["target"] else line["steps"]
+    return line["kind"], line["network"], batch, line["threads"], line.get("options", ""), line["target"], length(line)
+
+
+def point_key(line):
+    return tuple(line.get(name, "") for name in POINT)
+
+
+def method_name(line):
+    return line["method"] + (f", lr {line['lr']}" if line.get("lr") else "")
 
 
 def heading(key):
-    kind, network, batch, threads, target, steps = key
-    length = f"until {target:g} %" if target else f"{steps} steps"
+    kind, network, batch, threads, options, _, until = key
     of = " a worker" if kind == "weak" else ""
-    return f"{kind}: {network}, batch {batch}{of}, {threads} thread{'s'[:threads > 1]} a rank, {length}"
+    said = f"{kind}: {network}, batch {batch}{of}, {threads} thread{'s'[:threads > 1]} a rank, {until}"
+    return said + (f", {options}" if options else "")
 
 
 def efficiencies(lines, base):
@@ -96,14 +112,14 @@ def row(lines, base):
     first = lines[0]
     gain = efficiencies(lines, base)
     is_unsure = lines is not base and not differ(steps_ms(lines), steps_ms(base)) and first["batch"] == base[0]["batch"]
-    return [first["method"], short(first), str(first["hosts"]), str(len(lines)), *step_cells(lines),
+    return [method_name(first), short(first), str(first["hosts"]), str(len(lines)), *step_cells(lines),
             f"{'~' * is_unsure}{gain[0]:.2f}", f"{100 * gain[1]:.0f} %", f"{100 * gain[2]:.0f} %",
             digits(middle(lines, "core_s")), digits(middle(lines, "wait_share"), "{:.1f} %", 100), predicted_cell(lines),
             digits(middle(lines, "accuracy"), "{:.2f}"), *(target_cells(lines) if first["target"] else [])]
 
 
 def titles(key):
-    more = ["reached", "to target s", "core-s"] if key[4] else []
+    more = ["reached", "to target s", "core-s"] if key[5] else []
     return ["method", "ranks", "hosts", "runs", "step ms", "95 % interval", "median step", "p99", *RATIOS, "core-s", "wait",
             "predicted", "accuracy", *more]
 
@@ -121,13 +137,13 @@ def notes(methods):
         said.append(f"base of {method}: {named(base[0])}, {statistics.median(steps_ms(base)):.4g} ms a step")
         alike = pairs_alike(points)
         if alike:
-            said.append(f"no difference shown, {method} (intervals overlap, or one run): {', '.join(alike)}")
+            said.append(f"no difference shown, {method} (intervals overlap, or fewer than {FEWEST} runs): {', '.join(alike)}")
     return said
 
 
 def scaling_table(key, lines):
-    of_points = grouped(lines, lambda line: tuple(line[name] for name in POINT))
-    methods = grouped(of_points.values(), lambda point: point[0]["method"])
+    of_points = grouped(lines, point_key)
+    methods = grouped(of_points.values(), lambda point: method_name(point[0]))
     rows = [titles(key)]
     for points in methods.values():
         points.sort(key=lambda p: (p[0]["ranks"], p[0]["curvature_ranks"], p[0]["hosts"]))
@@ -136,14 +152,13 @@ def scaling_table(key, lines):
 
 
 def legend(lines):
-    fewest = min(len(g) for g in grouped(lines, lambda line: (table_key(line), *(line[name] for name in POINT))).values())
+    numbers = {len(g) for g in grouped(lines, lambda line: (table_key(line), point_key(line))).values()}
     said = ["ranks: workers+curvature ranks; * more threads than cores, which shows how ranks share them, not how they scale",
             "step ms: wall clock of a run over its steps, evaluation left out; median step, p99: of single steps, with the first",
             "eff.: speed-up over the base for each worker, and for each rank, curvature ranks counted; ~: no difference shown",
             "core-s: ranks x threads x wall clock; predicted: the model's step against the measured one"]
-    if 1 < fewest < 6:
-        chance = 100 * range_coverage(fewest)
-        said.append(f"intervals of {fewest} runs are their range, which holds the true median in {chance:.0f} % of cases")
+    said += [f"intervals of {n} runs are their range, which holds the true median in {100 * range_coverage(n):.4g} % of cases"
+             for n in sorted(numbers) if 1 < n < 6]
     load, own = max(line["environment"].get("load_before", 0) for line in lines), max(l["ranks"] * l["threads"] for l in lines)
     if load > own + 1:  # what is left of the run before is no more than its ranks
         said.append(f"other programs took part: the load was {load:.1f} before a run, of which ours is {own} at most")
@@ -177,8 +192,12 @@ def advice(method, rates):
     return best, f"{method}: {best} of {len(rates)}{edge}"
 
 
+def tuning_key(line):
+    return "tune", line["network"], line["batch"], line["steps"], line.get("options", "")
+
+
 def tuning_table(key, lines):
-    kind, network, batch, steps = key
+    kind, network, batch, steps, options = key
     methods = grouped(lines, lambda line: line["method"])
     rows, best, said = [["method", "lr", "runs", "accuracy", "loss"]], {}, []
     for method, of_method in methods.items():
@@ -186,14 +205,14 @@ def tuning_table(key, lines):
         rows += [[method, rate, *rate_cells(some)] for rate, some in rates.items()]
         best[method], sentence = advice(method, rates)
         said.append(sentence)
-    return "\n".join([f"{kind}: {network}, batch {batch}, {steps} steps, scores of training images that were left out", "",
+    told = [f"{kind}: {network}, batch {batch}", f"{steps} steps", *([options] if options else [])]
+    return "\n".join([", ".join([*told, "scores of training images that were left out"]), "",
                       aligned(rows), "", *said, "--lr " + ",".join(f"{m}={rate}" for m, rate in best.items())])
 
 
 def summary(lines):
     scaling, tuned = ([line for line in lines if line.get("bench") == bench] for bench in ("scale", "tune"))
-    parts = [tuning_table(key, some) for key, some in
-             grouped(tuned, lambda line: ("tune", line["network"], line["batch"], line["steps"])).items()]
+    parts = [tuning_table(key, some) for key, some in grouped(tuned, tuning_key).items()]
     parts += [scaling_table(key, some) for key, some in grouped(scaling, table_key).items()]
     if scaling:
         parts.append("\n".join(legend(scaling)))

@@ -23,6 +23,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__f
 
 import provenance  # noqa: E402
 import scale_points  # noqa: E402
+import scale_run  # noqa: E402
 import statistics_of_runs  # noqa: E402
 from common import ROOT, environment  # noqa: E402
 from program import session_of  # noqa: E402
@@ -36,8 +37,8 @@ SCALE = os.path.join(ROOT, "bench", "scale")
 TINY = ["--network", "20-32-16-5", "--batch", "40", "--steps", "20", "--build", BUILD]
 TEACHER = ["--", "--data", "teacher", "--teacher-samples", "2400"]
 KEYS = {"bench", "schema", "kind", "method", "network", "seed", "repeat", "ranks", "workers", "curvature_ranks", "hosts",
-        "threads", "batch", "steps", "wall_s", "core_s", "cpu_s", "step_s", "step_p99_s", "accuracy", "test_loss", "target",
-        "target_s", "predicted_step_s", "wait_share", "run", "environment"}
+        "threads", "batch", "lr", "options", "length", "steps", "wall_s", "core_s", "cpu_s", "step_s", "step_p99_s", "accuracy",
+        "test_loss", "target", "target_s", "predicted_step_s", "wait_share", "run", "environment"}
 
 
 def options(**changes):
@@ -134,9 +135,12 @@ class Statistics(unittest.TestCase):
         self.assertFalse(statistics_of_runs.differ([1.0], [100.0, 101.0]))
 
     def test_differ(self):
-        self.assertTrue(statistics_of_runs.differ([1, 2, 3], [4, 5, 6]))
-        self.assertTrue(statistics_of_runs.differ([4, 5, 6], [1, 2, 3]))
-        self.assertFalse(statistics_of_runs.differ([1, 2, 4], [3, 5, 6]))
+        self.assertTrue(statistics_of_runs.differ([1, 2, 3, 3], [4, 5, 6, 6]))
+        self.assertTrue(statistics_of_runs.differ([4, 5, 6, 6], [1, 2, 3, 3]))
+        self.assertFalse(statistics_of_runs.differ([1, 2, 4, 4], [3, 5, 6, 6]))
+        # ranges of 3 lie apart in one of 10 cases where nothing differs, those of 4 in one of 35
+        self.assertFalse(statistics_of_runs.differ([1, 2, 3], [4, 5, 6, 7, 8, 9]))
+        self.assertFalse(statistics_of_runs.differ([4, 5, 6, 7, 8, 9], [1, 2, 3]))
 
     def test_coverage_of_a_range(self):
         # of all ways in which n runs fall below or above the true median
@@ -167,11 +171,11 @@ class Summary(unittest.TestCase):
         return {(words[0], words[1]): words[2:] for words in found if len(words) > 10 and words[0] != "method"}
 
     def test_efficiencies_by_hand(self):
-        # medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again
+        # medians 10 and 4 s: the mean of 8, 10, 18 is 12, that of the three ratios another number again; ~: of 3 runs
         base, point = [line(1, 0, s) for s in (10, 8, 18)], [line(2, 1, s) for s in (4, 5, 1)]
         self.assertEqual(efficiencies(point, base), (2.5, 1.25, 2.5 / 3))
         cells = self.rows(base + point)["sgd", "2+1"]
-        self.assertEqual(cells, ["1", "3", "40", "10 to 50", "20", "80", "2.50", "125 %", "83 %", "12", "25.0 %", "-", "88.00"])
+        self.assertEqual(cells, ["1", "3", "40", "10 to 50", "20", "80", "~2.50", "125 %", "83 %", "12", "25.0 %", "-", "88.00"])
 
     def test_weak_scaling_compares_examples_a_second(self):
         base, point = [line(1, 0, 10, "weak")], [line(4, 0, 16, "weak", batch=160)]
@@ -183,14 +187,21 @@ class Summary(unittest.TestCase):
         self.assertIn("base of sgd: 1+1, 90 ms a step", summary([line(4, 0, 3), line(1, 1, 9)]))
 
     def test_overlaps_are_told(self):
-        apart = [line(1, 0, s) for s in (10, 11, 12)] + [line(2, 0, s) for s in (5, 6, 7)]
+        apart = [line(1, 0, s) for s in (10, 11, 12, 11)] + [line(2, 0, s) for s in (5, 6, 7, 6)]
         text = summary(apart)
         self.assertNotIn("no difference shown, ", text)
         self.assertNotIn("~1", text)
-        text = summary(apart + [line(3, 0, s) for s in (6.5, 8, 9)] + [line(4, 0, s) for s in (9, 10.5, 10.6)])
-        self.assertIn("no difference shown, sgd (intervals overlap, or one run): 1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
-        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (9, 10.5, 10.6)])["sgd", "4+0"][6], "~1.05")
-        self.assertIn("3 runs are their range, which holds the true median in 75 %", text)
+        text = summary(apart + [line(3, 0, s) for s in (6.5, 8, 9, 8)] + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])
+        told = "no difference shown, sgd (intervals overlap, or fewer than 4 runs): "
+        self.assertIn(told + "1+0 and 4+0, 2+0 and 3+0, 3+0 and 4+0\n", text)
+        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (9, 10.4, 10.6, 10.6)])["sgd", "4+0"][6], "~1.05")
+        self.assertIn("4 runs are their range, which holds the true median in 87.5 %", text)
+        self.assertEqual(self.rows(apart + [line(4, 0, s) for s in (1, 2, 3)])["sgd", "4+0"][6], "~5.50")
+
+    def test_few_runs_are_told(self):
+        lines = [line(w, 0, s) for w, n in enumerate((1, 2, 3, 5, 6), 1) for s in range(1, n + 1)]
+        told = re.findall("intervals of (.) runs are their range, which holds the true median in (.*) % of cases", summary(lines))
+        self.assertEqual(told, [("2", "50"), ("3", "75"), ("5", "93.75")])
 
     def test_points_and_tables_are_kept_apart(self):
         text = summary([line(1, 0, 1), line(1, 0, 2, batch=80), line(1, 0, 3, kind="weak"), line(1, 0, 4, steps=50),
@@ -198,6 +209,31 @@ class Summary(unittest.TestCase):
         self.assertEqual(len(re.findall("^(?:strong|weak): ", text, re.MULTILINE)), 5)
         self.assertEqual(len(re.findall("^sgd ", text, re.MULTILINE)), 6)  # that of two hosts stands in the same table
         self.assertIn("1+0 and 1+0 on 2 hosts", text)
+
+    def test_experiments_are_not_pooled(self):
+        """Medians of 10 and 30 s, or of 85 and 90 %, would be numbers of nothing."""
+        told = ({"options": "--staleness 5"}, {"length": "100 steps", "lr": "0.1"}, {"target": 90},
+                {"target": 90, "length": "2 epochs"})
+        text = summary([line(1, 0, 10)] + [line(1, 0, 30, **more) for more in told])
+        self.assertEqual(re.findall("^sgd(?:, lr 0.1)?  ", text, re.MULTILINE).count("sgd  "), 4)
+        self.assertEqual(len(re.findall(r"^sgd.*1\+0 +1 +1 ", text, re.MULTILINE)), 5)
+        for heading in ("100 steps\n", "100 steps, --staleness 5\n", "until 90 %\n", "until 90 %, at most 2 epochs\n"):
+            self.assertIn(f"strong: n, batch 40, 1 thread a rank, {heading}", text)
+        self.assertIn("base of sgd, lr 0.1: 1+0, 300 ms a step", text)
+
+    def test_epochs_of_weak_scaling_are_one_table(self):
+        text = summary([line(w, 0, 10, "weak", batch=40 * w, steps=400 // w, length="1 epoch") for w in (1, 2)])
+        self.assertEqual((text.count("weak: "), text.count("base of")), (1, 1))
+        self.assertIn("batch 40 a worker, 1 thread a rank, 1 epoch\n", text)
+
+    def test_lengths_as_asked(self):
+        given = [options(steps=1), options(steps=1000000), options(steps=0), options(steps=0, epochs=0.5), options(steps=0, epochs=3.0)]
+        self.assertEqual([scale_run.length_of(g) for g in given], ["1 step", "1000000 steps", "1 epoch", "0.5 epochs", "3 epochs"])
+
+    def test_rates_of_other_options_are_not_pooled(self):
+        tuned = [line(1, 0, 1, kind="tune", bench="tune", lr="0.1", is_finite=True, **more)
+                 for more in ({}, {"options": "--momentum 0"})]
+        self.assertEqual(re.findall(", 100 steps, (.*)scores", summary(tuned)), ["", "--momentum 0, "])
 
     def test_shared_cores_are_marked(self):
         text = summary([line(4, 0, 1), line(4, 1, 1), line(5, 0, 1, hosts=2)])  # of 4 cores each
@@ -296,6 +332,7 @@ class Program(unittest.TestCase):
         self.assertLess(saved["step_s"], saved["step_p99_s"])  # the first step is a slow one
         self.assertLess(20 * saved["step_p99_s"], 25 * saved["wall_s"])
         self.assertEqual((saved["target"], saved["target_s"]), (99.9, None))
+        self.assertEqual((saved["lr"], saved["options"], saved["length"]), ("", "--data teacher --teacher-samples 2400", "20 steps"))
         told = saved["environment"]
         self.assertIn(told["build"]["CMAKE_C_COMPILER_ID"], ("GNU", "Clang"))
         self.assertIn("-Wshadow", told["build"]["flags"])
@@ -313,12 +350,12 @@ class Program(unittest.TestCase):
 
     def test_a_run_that_fails_has_no_line(self):
         words = self.words("--workers", "1", "--curvature-ranks", "0", "--methods", "sgd,adamw", "--repeats", "1",
-                           "--lr", "sgd=1e6")
+                           "--lr", "sgd=1e6,adamw=2e-3")
         for _ in range(2):  # it is tried again, in a folder of its own
             done = self.scale(*words)
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertRegex(done.stderr, "not counted: sgd, seed 1: curvd train ended with exit code 5: .* lower lr")
-            self.assertEqual([x["method"] for x in self.saved()], ["adamw"])
+            self.assertEqual([(x["method"], x["lr"]) for x in self.saved()], [("adamw", "2e-3")])
         self.assertIn("1 of 2 runs are in", done.stderr)
 
     def test_tune(self):

@@ -64,13 +64,13 @@ def write_run(folder, records, settings=None, tail=""):
             f.write("".join(f"{name}: {value}  # --{name}\n" for name, value in settings.items()))
 
 
-def scaling_line(kind, method, workers, curvature, step_s, repeat):
+def scaling_line(kind, method, workers, curvature, step_s, repeat, **more):
     ranks = workers + curvature
     return {"bench": "scale", "schema": 1, "kind": kind, "method": method, "network": "20-10-5", "seed": 1, "repeat": repeat,
             "ranks": ranks, "workers": workers, "curvature_ranks": curvature, "hosts": 1, "threads": 1, "batch": 64, "steps": 10,
             "wall_s": 10 * step_s, "core_s": 10 * step_s * ranks, "cpu_s": 1.0, "step_s": step_s / 2, "step_p99_s": step_s,
             "accuracy": None, "test_loss": 0.5, "target": None, "target_s": None, "predicted_step_s": None, "wait_share": 0.1,
-            "run": "r", "environment": {"cpu": NASTY}}
+            "run": "r", "environment": {"cpu": NASTY}} | more
 
 
 # ---- a page, taken apart ----
@@ -214,9 +214,7 @@ def test_scaling(curvd, folder):
     lines += [scaling_line("strong", "m", 2, 1, 0.02, d) for d in range(3)]
     lines += [scaling_line("strong", "m", 4, 1, 0.0125, d) for d in range(3)]
     lines += [scaling_line("strong", "z", 1, 1, 0.04, 0), scaling_line("strong", "z", 2, 1, 0.025, 0)]
-    with open(f"{folder}/scale.jsonl", "w", encoding="utf-8") as f:
-        f.write("".join(json.dumps(line) + "\n" for line in lines))
-    page = Page(curvd, folder, f"{folder}/scale.jsonl")
+    page = scaling_page(curvd, folder, lines)
     rows = page.rows("scaling", "Numbers of the points")
     check([row[6:10] for row in rows][:3] == [["3", "40", "39", "41"], ["3", "20", "20", "20"], ["3", "12.5", "12.5", "12.5"]], f"points {rows}")
     efficiency = [(float(row[11]), float(row[12])) for row in rows]
@@ -228,6 +226,98 @@ def test_scaling(curvd, folder):
     check({"missing", "runs"} <= page.sections() and "training" not in page.sections(), f"sections {page.sections()}")
     for words in ("Loss and accuracy.", "Where a step goes.", "Spectra", "Ages and waits.", "Bytes by kind.", "Predicted against"):
         check(words in page.text, f"nothing says that {words!r} is missing")
+
+
+def scaling_page(curvd, folder, lines):
+    path = f"{folder}/scale.jsonl"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("".join(json.dumps(line) + "\n" for line in lines))
+    return Page(curvd, folder, path)
+
+
+def test_targets(curvd, folder):
+    """A time to the target is one of all runs: of some it would be that of the lucky ones."""
+    reached = [scaling_line("strong", "m", 2, 0, 0.02, d, target=89, target_s=s) for d, s in enumerate((8, 6, 7))]
+    missed = [scaling_line("strong", "m", 1, 0, 0.04, d, target=89, target_s=s) for d, s in enumerate((12, None, None))]
+    rows = scaling_page(curvd, folder, reached + missed).rows("scaling", "Numbers of the points")
+    check([row[15:17] for row in rows] == [["1 of 3", "–"], ["3 of 3", "7"]], f"targets {rows}")
+    rows = scaling_page(curvd, folder, [scaling_line("strong", "m", 1, 0, 0.04, 0)]).rows("scaling", "Numbers of the points")
+    check(rows[0][15:17] == ["–", "–"], f"without a target {rows}")
+
+
+def test_experiments(curvd, folder):
+    """Runs with other options, rates, targets or lengths are no runs of one point; a figure says which they are."""
+    told = ({}, {"options": "--staleness 5"}, {"options": "--staleness " + 200 * "0"}, {"options": "--staleness " + 200 * "0" + "1"},
+            {"steps": 20}, {"length": "1 epoch", "lr": "0.1"}, {"length": "1 epoch", "lr": "0.2"}, {"target": 89},
+            {"target": 89, "length": "2 epochs"})
+    page = scaling_page(curvd, folder, [scaling_line("strong", "m", 1, 0, 0.04, 0, **more) for more in told])
+    titles = [s.find(XHTML + "h2").text for s in page.root.iter(XHTML + "section") if s.get("id").startswith("scaling-")]
+    ends = ["10 steps", "20 steps", "1 epoch", "until 89 %", "until 89 %, at most 2 epochs", "10 steps, --staleness 5"]
+    wanted = [f"Scaling, strong: 20-10-5, {end}" for end in ends]
+    check(len(titles) == 8 and sorted(t for t in titles if "00" not in t) == sorted(wanted), f"titles {titles}")
+    rows = [row for s in page.root.iter(XHTML + "section") if s.get("id").startswith("scaling-") for row in s.iter(XHTML + "tr")]
+    names = [row[0].text for row in rows if row[0].text != "method"]
+    check(sorted(names) == 7 * ["m"] + ["m, lr 0.1", "m, lr 0.2"], f"points {names}")
+
+
+def of_panel(page, name, series):
+    panel = page.panel(name)
+    return line_of(panel, series, axis_of(panel, True), axis_of(panel, False))
+
+
+def test_bases(curvd, folder):
+    """Batches have bases of their own, 100 and 64 % by hand; hosts that grow with the ranks are one line, others are not."""
+    large = {"batch": 512}
+    lines = [scaling_line("strong", "m", w, 0, s, 0) for w, s in ((1, 0.04), (2, 0.025))]
+    lines += [scaling_line("strong", "m", w, 0, s, 0, **large) for w, s in ((1, 0.16), (2, 0.125))]
+    page = scaling_page(curvd, folder, lines)
+    rows = page.rows("scaling", "Numbers of the points")
+    check([(row[5], row[11]) for row in rows] == [("64", "100"), ("512", "100"), ("64", "80"), ("512", "64")], f"strong {rows}")
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 512"), [(1, 100), (2, 64)], "batch 512")
+    check("m, batch 64 on 1 + 0 ranks; m, batch 512 on 1 + 0 ranks." in page.text, "the caption does not name both bases")
+    weak = [scaling_line("weak", "m", w, 0, s, 0, batch=b * w)
+            for w, b, s in ((1, 64, 0.04), (2, 64, 0.05), (1, 128, 0.1), (2, 128, 0.16))]
+    page = scaling_page(curvd, folder, weak)
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, batch 128 a worker"), [(1, 100), (2, 62.5)], "weak")
+    curvature = [scaling_line("curvature", "m", 2, c, s, 0, batch=b)
+                 for c, b, s in ((0, 64, 0.04), (1, 64, 0.02), (0, 512, 0.1), (1, 512, 0.08))]
+    page = scaling_page(curvd, folder, curvature)
+    check_points(of_panel(page, "Step, ms", "m, batch 512"), [(0, 100), (1, 80)], "curvature")
+
+
+def test_hosts(curvd, folder):
+    """Hosts that grow with the ranks are one line; ranks on one and on two hosts are two, over the same base."""
+    grow = [scaling_line("strong", "m", w, 0, s, 0, hosts=h) for w, h, s in ((1, 1, 0.04), (2, 1, 0.025), (4, 2, 0.0125))]
+    page = scaling_page(curvd, folder, grow)
+    check_points(of_panel(page, "Efficiency, workers only, %", "m"), [(1, 100), (2, 80), (4, 80)], "growing hosts")
+    check(len(list(page.panel("Step, ms").iter(SVG + "polyline"))) == 1, "growing hosts are several lines")
+    page = scaling_page(curvd, folder, [*grow, scaling_line("strong", "m", 2, 0, 0.04, 0, hosts=2)])
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, 1 host"), [(1, 100), (2, 80)], "1 host")
+    check_points(of_panel(page, "Efficiency, workers only, %", "m, 2 hosts"), [(2, 50), (4, 80)], "2 hosts")
+
+
+def test_efficiency_bars(curvd, folder):
+    """By hand: 40 ms (39 to 41) on 1 worker, 25 ms (24 to 27) on 2: 80 %, from 39 / 54 to 41 / 48; the base has no bar."""
+    lines = [scaling_line("strong", "m", w, 0, s, d) for w, times in ((1, (0.039, 0.04, 0.041)), (2, (0.024, 0.025, 0.027)))
+             for d, s in enumerate(times)]
+    page = scaling_page(curvd, folder, lines)
+    for panel in ("Efficiency, workers only, %", "Efficiency, all ranks, %"):
+        said = [title.text for title in page.panel(panel).iter(SVG + "title")]
+        check(said == ["m, 1 + 0 ranks: 100 (100 to 100), 3 runs", "m, 2 + 0 ranks: 80 (72.22 to 85.42), 3 runs"], f"bars {said}")
+    steps = [title.text for title in page.panel("Step, ms").iter(SVG + "title")]
+    check("m, 1 + 0 ranks: 40 (39 to 41), 3 runs" in steps, f"steps {steps}")
+    check("the smallest run's, at their worst ends" in page.text, "the caption does not say what the bars are")
+
+
+def test_coverage(curvd, folder):
+    """Of all ways in which 3 runs fall below or above the true median, 6 of 8 have it in their range; of 5, 30 of 32."""
+    lines = [scaling_line("strong", "m", w, 0, 0.04 + 0.001 * d, d)
+             for w, n in ((1, 3), (2, 5), (3, 6), (4, 1)) for d in range(n)]
+    page = scaling_page(curvd, folder, lines)
+    told = re.findall(r"Intervals of (\d) runs are their range, which holds the true median in ([\d.]+) % of cases\.", page.text)
+    check(told == [("3", "75"), ("5", "93.75")], f"coverages {told}")
+    for row, n in zip(page.rows("scaling", "Numbers of the points"), (3, 5)):
+        check(row[8:10] == ["40", f"{39 + n}"], f"the interval of {n} runs is not their range: {row}")
 
 
 def test_nothing_from_outside(curvd, folder):
@@ -342,7 +432,8 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_efficiency_bars,
+         test_coverage, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
 
 
 def main():

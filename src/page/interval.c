@@ -27,6 +27,10 @@ static void resample(const double *x, int64_t n, double *sample, double medians[
   }
 }
 
+double interval_range_coverage(int64_t n) {
+  return 1 - pow(2, (double)(1 - n));
+}
+
 curvd_status interval_of_median(const double *x, int64_t n, interval *made, cv_error *err) {
   double *kept = calloc(2 * (size_t)n + SAMPLES + 1, sizeof *kept), *medians = kept + 2 * n;
   if (kept == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for the interval of %lld values", (long long)n);

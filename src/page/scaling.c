@@ -21,6 +21,7 @@ static curvd_status add(scaling *s, const scaling_line *line, cv_error *err) {
     if (more == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for %lld lines", (long long)room);
     s->line = more, s->room = room;
   }
+  json_incref(line->options);
   s->line[s->n_lines++] = *line;
   return CURVD_OK;
 }
@@ -29,6 +30,14 @@ static bool read_count(const json_t *object, const char *key, int64_t least, int
   const json_t *json = json_object_get(object, key);
   *value = json_is_integer(json) ? json_integer_value(json) : -1;
   return *value >= least && *value <= COUNT_MAX;
+}
+
+/* Runs to a target do as many steps as they need. */
+static void read_length(const json_t *object, scaling_key *key) {
+  int64_t steps;
+  snprintf(key->length, sizeof key->length, "%s", jsonl_text(object, "length"));
+  if (key->length[0] == '\0' && key->target == 0 && read_count(object, "steps", 1, &steps))
+    snprintf(key->length, sizeof key->length, "%lld steps", (long long)steps);
 }
 
 /* NULL, or what is wrong with it. */
@@ -43,13 +52,17 @@ static const char *read_key(const json_t *object, scaling_key *key) {
                 {"hosts", offsetof(scaling_key, hosts), 1},
                 {"threads", offsetof(scaling_key, threads), 1},
                 {"batch", offsetof(scaling_key, batch), 1}};
-  memset(key, 0, sizeof *key); /* keys are compared as bytes */
+  memset(key, 0, sizeof *key);
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
     if (!read_count(object, counts[i].name, counts[i].least, (int64_t *)(void *)((char *)key + counts[i].offset)))
       return counts[i].name;
   snprintf(key->kind, sizeof key->kind, "%s", jsonl_text(object, "kind"));
   snprintf(key->method, sizeof key->method, "%s", jsonl_text(object, "method"));
   snprintf(key->network, sizeof key->network, "%s", jsonl_text(object, "network"));
+  snprintf(key->lr, sizeof key->lr, "%s", jsonl_text(object, "lr"));
+  key->options = jsonl_text(object, "options");
+  key->target = fmax(jsonl_number(object, "target"), 0); /* of NaN and 0 that is 0 */
+  read_length(object, key);
   return key->kind[0] == '\0' ? "kind" : key->method[0] == '\0' ? "method" : NULL;
 }
 
@@ -84,6 +97,7 @@ static curvd_status take(void *user, json_t *object, int64_t line, cv_error *err
   if (r->s->n_lines == SCALING_LINES_MAX)
     return cv_fail(err, CURVD_ERR_DATA, "%.200s:%lld: a page takes up to %d lines", r->name, (long long)line,
                    SCALING_LINES_MAX);
+  read.options = json_object_get(object, "options");
   read_measures(object, read.measure);
   take_environment(r->s, json_object_get(object, "environment"));
   return add(r->s, &read, err);
@@ -120,13 +134,17 @@ static int by_key(const void *x, const void *y) {
   const scaling_key *a = &((const scaling_line *)x)->key, *b = &((const scaling_line *)y)->key;
   int order = compare_kinds(a->kind, b->kind);
   if (order == 0) order = strcmp(a->network, b->network);
+  if (order == 0) order = strcmp(a->options, b->options);
+  if (order == 0) order = (a->target > b->target) - (a->target < b->target);
+  if (order == 0) order = strcmp(a->length, b->length);
   if (order == 0) order = strcmp(a->method, b->method);
+  if (order == 0) order = strcmp(a->lr, b->lr);
   if (order == 0) order = compare_counts(a->threads, b->threads);
   if (order == 0) order = compare_counts(a->ranks, b->ranks);
-  if (order == 0) order = compare_counts(a->workers, b->workers);
   if (order == 0) order = compare_counts(a->curvature_ranks, b->curvature_ranks);
-  if (order == 0) order = compare_counts(a->hosts, b->hosts);
-  return order != 0 ? order : compare_counts(a->batch, b->batch);
+  if (order == 0) order = compare_counts(a->workers, b->workers);
+  if (order == 0) order = compare_counts(a->batch, b->batch);
+  return order != 0 ? order : compare_counts(a->hosts, b->hosts);
 }
 
 /* The point of n lines that have one key. */
@@ -135,6 +153,7 @@ static curvd_status point_make(const scaling_line *line, int64_t n, scaling_poin
   if (values == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for a point of %lld runs", (long long)n);
   curvd_status status = CURVD_OK;
   point->key = line->key;
+  point->n_runs = n;
   for (int i = 0; i < SCALING_MEASURES && status == CURVD_OK; i++) {
     for (int64_t j = 0; j < n; j++) values[j] = line[j].measure[i];
     status = interval_of_median(values, n, &point->measure[i], err);
@@ -158,6 +177,7 @@ curvd_status scaling_points(scaling *s, cv_error *err) {
 }
 
 void scaling_free(scaling *s) {
+  for (int64_t i = 0; i < s->n_lines; i++) json_decref(s->line[i].options);
   free(s->line);
   free(s->point);
   json_decref(s->environment);

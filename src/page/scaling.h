@@ -11,7 +11,11 @@ enum { SCALING_TEXT_MAX = 96, SCALING_LINES_MAX = 1 << 20 };
 typedef struct scaling_key {
   char kind[SCALING_TEXT_MAX]; /* strong, weak, curvature */
   char method[SCALING_TEXT_MAX], network[SCALING_TEXT_MAX];
+  char lr[SCALING_TEXT_MAX];     /* "": the program's own, or an older line */
+  char length[SCALING_TEXT_MAX]; /* as asked for; of older lines the steps that were done, "" where they had a target */
+  const char *options;           /* words for curvd train, of any length; "": none, or an older line */
   int64_t ranks, workers, curvature_ranks, hosts, threads, batch;
+  double target; /* percent; 0: none was asked for */
 } scaling_key;
 
 /* What is measured of a run; NaN: it was not. */
@@ -28,18 +32,21 @@ typedef enum scaling_measure {
 
 typedef struct scaling_line {
   scaling_key key;
+  json_t *options; /* what key.options is of; may be NULL */
   double measure[SCALING_MEASURES];
 } scaling_line;
 
 typedef struct scaling_point {
   scaling_key key;
+  int64_t n_runs;
   interval measure[SCALING_MEASURES];
 } scaling_point;
 
 typedef struct scaling {
   scaling_line *line;
   int64_t n_lines, room;
-  scaling_point *point; /* made by scaling_points: by kind, network, method, then ranks, workers */
+  scaling_point *point; /* made by scaling_points, whose keys need the lines: by kind, network, options, target, length,
+                           method, lr, threads, then ranks, curvature ranks, batch, hosts */
   int64_t n_points;
   json_t *environment;           /* of the first line that has one; NULL: none */
   bool is_cut, has_environments; /* lines differ in their environment */

@@ -192,6 +192,39 @@ START_TEST(test_points) {
 }
 END_TEST
 
+/* What distinguishes experiments distinguishes points; of as many ranks the one with fewer curvature ranks comes first,
+ * on fewer hosts. */
+START_TEST(test_experiments) {
+  static const char *const told[] = {"",
+                                     "\"options\":\"--a 1\",",
+                                     "\"options\":\"--a 2\",",
+                                     "\"lr\":\"0.1\",",
+                                     "\"length\":\"2 epochs\",",
+                                     "\"target\":89,",
+                                     "\"target\":90,",
+                                     "\"options\":7,\"lr\":null,\"length\":[],\"target\":null,"}; /* as the first */
+  cv_error err = {.code = CURVD_OK};
+  scaling s = {.n_lines = 0};
+  char text[8000] = "", plain[1000];
+  for (size_t i = 0; i < COUNT(told); i++) {
+    plain[0] = '\0';
+    line_text(plain, sizeof plain, "strong", 1, 1, 128, 0.1);
+    snprintf(text + strlen(text), sizeof text - strlen(text), "{%s%s", told[i], plain + 1);
+  }
+  line_text(text, sizeof text, "strong", 2, 0, 128, 0.1);
+  ck_assert_int_eq(scaling_parse(text, (int64_t)strlen(text), "s", &s, &err), CURVD_OK);
+  ck_assert_int_eq(scaling_points(&s, &err), CURVD_OK);
+  ck_assert_int_eq(s.n_points, (int64_t)COUNT(told));
+  const scaling_key *first = &s.point[0].key, *second = &s.point[1].key;
+  ck_assert_int_eq(s.point[1].n_runs, 2);
+  ck_assert(first->workers == 2 && second->workers == 1 && second->curvature_ranks == 1);
+  ck_assert_str_eq(first->length, "10 steps");
+  ck_assert_str_eq(first->options, "");
+  ck_assert_str_eq(s.point[s.n_points - 1].key.options, "--a 2");
+  scaling_free(&s);
+}
+END_TEST
+
 static const struct {
   const char *text, *says;
 } refused_lines[] = {
@@ -244,7 +277,7 @@ START_TEST(test_settings) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {test_a_run, test_resumed, test_cut_off,       test_refused, test_zero_byte,
-                                test_curve, test_points,  test_refused_lines, test_settings};
+  const TTest *const tests[] = {test_a_run, test_resumed, test_cut_off,     test_refused,       test_zero_byte,
+                                test_curve, test_points,  test_experiments, test_refused_lines, test_settings};
   return suite_run("history", tests, COUNT(tests), NULL);
 }
