@@ -260,6 +260,17 @@ def test_configurations(curvd, folder):
     check(names == {"nystrom-kfac, staleness 0", "nystrom-kfac, staleness 5", "sgd"}, f"names {names}")
     colours = {line.get("data-series"): line.get("stroke") for line in page.panel("Training loss, steps").iter(SVG + "polyline")}
     check(len(set(colours.values())) == 3, f"colours {colours}")
+    page = Page(curvd, folder, *(f"{folder}/{name}/metrics.jsonl" for name in "ab"), f"{folder}/c")
+    check("3 runs of 2 configurations." in page.text, "a path of a metrics.jsonl is read without the settings beside it")
+
+
+def test_unknown_settings(curvd, folder):
+    """What ran with settings that are not known is no seed of anything."""
+    for name, settings in (("a", {"lr": 0.1}), ("b", None), ("c", None)):
+        write_run(f"{folder}/{name}", run_records(1), settings)
+    os.rename(f"{folder}/c/metrics.jsonl", f"{folder}/a/c.jsonl")  # beside the settings of another run
+    page = Page(curvd, folder, f"{folder}/a", f"{folder}/b", f"{folder}/a/c.jsonl")
+    check("3 runs of 3 configurations." in page.text, "runs without settings are taken for seeds")
 
 
 def test_broken_off(curvd, folder):
@@ -342,7 +353,8 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_stages, test_scaling, test_nothing_from_outside, test_configurations, test_unknown_settings,
+         test_broken_off, test_refusals, test_long_run)
 
 
 def main():
