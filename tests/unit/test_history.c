@@ -70,6 +70,35 @@ START_TEST(test_resumed) {
 }
 END_TEST
 
+/* 8 workers for 90 s, then 2 for 10 s: steps and evaluations tell of each other when the cores changed. */
+START_TEST(test_cores_of_both_kinds) {
+  history h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"step\",\"step\":45,\"loss\":3,\"wall_s\":45}\n"
+                                     "{\"kind\":\"step\",\"step\":90,\"loss\":2,\"wall_s\":90}\n" RUN_OF(
+                                         2, 0, 1) "{\"kind\":\"step\",\"step\":100,\"loss\":1,\"wall_s\":100}\n"
+                                                  "{\"kind\":\"epoch\",\"step\":100,\"wall_s\":100}\n");
+  ck_assert_double_eq(series_at(&h.steps, 2, HISTORY_CORE), 740);
+  ck_assert_double_eq(series_at(&h.scores, 0, HISTORY_CORE), 740);
+  history_free(&h);
+  /* the part of 2 workers begins with another evaluation of the same step, and its first step comes late */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"step\",\"step\":45,\"wall_s\":45}\n"
+                             "{\"kind\":\"step\",\"step\":90,\"wall_s\":90}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n"
+                                          "{\"kind\":\"epoch\",\"step\":95,\"wall_s\":null}\n"
+                                          "{\"kind\":\"step\",\"step\":100,\"wall_s\":100}\n");
+  ck_assert_double_eq(series_at(&h.scores, 0, HISTORY_CORE), 720);
+  ck_assert(isnan(series_at(&h.scores, 1, HISTORY_CORE)));
+  ck_assert_double_eq(series_at(&h.steps, 2, HISTORY_CORE), 740);
+  history_free(&h);
+  /* of the first part only an evaluation is left; the last one is done again sooner, without what came behind it */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"epoch\",\"step\":50,\"wall_s\":50}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"step\",\"step\":60,\"wall_s\":80}\n");
+  ck_assert_double_eq(series_at(&h.steps, 0, HISTORY_CORE), 460); /* 8 for 50 s, 2 for 30 s */
+  history_free(&h);
+}
+END_TEST
+
 START_TEST(test_cut_off) {
   history h = parsed(RUN_OF(1, 0, 1) "{\"kind\":\"step\",\"step\":10,\"lo");
   ck_assert(h.is_cut && h.steps.n == 0);
@@ -244,7 +273,8 @@ START_TEST(test_settings) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {test_a_run, test_resumed, test_cut_off,       test_refused, test_zero_byte,
-                                test_curve, test_points,  test_refused_lines, test_settings};
+  const TTest *const tests[] = {
+      test_a_run, test_resumed, test_cores_of_both_kinds, test_cut_off, test_refused, test_zero_byte,
+      test_curve, test_points,  test_refused_lines,       test_settings};
   return suite_run("history", tests, COUNT(tests), NULL);
 }
