@@ -104,7 +104,7 @@ void page_data_free(page_data *d) {
 
 /* Settings in which runs of one configuration may differ: they change no number that is drawn. */
 static bool is_of_no_matter(const char *name) {
-  static const char *const names[] = {"seed", "run_dir", "resume", "time_budget", "hang_timeout", "log_every"};
+  static const char *const names[] = {"seed", "run_dir", "resume", "time_budget", "hang_timeout"};
   if (strncmp(name, "checkpoint_", 11) == 0) return true;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0) return true;

@@ -150,22 +150,33 @@ END_TEST
 
 /* ---- several runs as one curve ---- */
 
-START_TEST(test_curve) {
+static series series_of(int n, const double (*row)[3]) {
   cv_error err = {.code = CURVD_OK};
-  series a = {.width = 2}, b = {.width = 2}, c = {.width = 2};
-  const double rows_a[][2] = {{1, 5}, {2, 4}, {4, 1}}, rows_b[][2] = {{1, 3}, {2, NAN}, {4, 2}},
-               rows_c[][2] = {{1, 9}, {3, 7}};
-  for (int i = 0; i < 3; i++) ck_assert_int_eq(series_add(&a, rows_a[i], &err), CURVD_OK);
-  for (int i = 0; i < 3; i++) ck_assert_int_eq(series_add(&b, rows_b[i], &err), CURVD_OK);
-  for (int i = 0; i < 2; i++) ck_assert_int_eq(series_add(&c, rows_c[i], &err), CURVD_OK);
+  series s = {.width = 3};
+  for (int i = 0; i < n; i++) ck_assert_int_eq(series_add(&s, row[i], &err), CURVD_OK);
+  return s;
+}
+
+/* Rows: step, seconds, loss. b has no step 3 and no seconds at 5, c ends at 7. */
+START_TEST(test_curve) {
+  const double rows_a[][3] = {{1, 10, 5}, {2, 20, 4}, {4, 40, 1}, {5, 50, 1}, {7, 70, 3}, {8, 80, 1}, {9, 90, 1}},
+               rows_b[][3] = {{1, 1, 3}, {2, 2, NAN}, {4, 4, 2}, {5, NAN, 2}, {7, 7, 4}, {8, 8, 1}, {9, 9, 1}},
+               rows_c[][3] = {{1, 2, 9}, {2, 4, 7}, {3, 6, 7}, {4, 8, 8}, {5, 10, 9}, {7, 14, 8}};
+  series a = series_of(7, rows_a), b = series_of(7, rows_b), c = series_of(6, rows_c);
   const series *const all[] = {&a, &b, &c};
+  cv_error err = {.code = CURVD_OK};
   curve made;
-  ck_assert_int_eq(curve_make(all, 3, SERIES_STEP, 1, &made, &err), CURVD_OK);
-  static const double expected[4][4] = {{1, 5, 3, 9}, {2, 4, 4, 4}, {3, 7, 7, 7}, {4, 1.5, 1, 2}};
-  ck_assert_int_eq(made.n, 4);
-  for (int i = 0; i < 4; i++)
-    ck_assert(made.x[i] == expected[i][0] && made.y[i] == expected[i][1] && made.low[i] == expected[i][2] &&
-              made.high[i] == expected[i][3]);
+  ck_assert_int_eq(curve_make(all, 3, 1, 2, &made, &err), CURVD_OK);
+  static const double expected[5][5] = {
+      {1, 2, 5, 3, 9}, {2, 4, 5.5, 4, 7}, {4, 8, 2, 1, 8}, {5, NAN, 2, 1, 9}, {7, 14, 4, 3, 8}};
+  ck_assert_int_eq(made.n, 5);
+  for (int i = 0; i < 5; i++) {
+    ck_assert(made.step[i] == expected[i][0] && (made.x[i] == expected[i][1] || (i == 3 && isnan(made.x[i]))));
+    ck_assert(made.y[i] == expected[i][2] && made.low[i] == expected[i][3] && made.high[i] == expected[i][4]);
+  }
+  curve_free(&made);
+  ck_assert_int_eq(curve_make(all, 0, 1, 2, &made, &err), CURVD_OK);
+  ck_assert_int_eq(made.n, 0);
   curve_free(&made);
   series_free(&a), series_free(&b), series_free(&c);
 }
