@@ -99,6 +99,21 @@ START_TEST(test_cores_of_both_kinds) {
 }
 END_TEST
 
+/* Numbers next to nothing are nothing, very large ones are none. */
+START_TEST(test_extreme_numbers) {
+  static const char *const texts[] = {"5e-324", "-9e-301", "1e-300", "-1e-300", "1e30", "2e30"};
+  static const double values[] = {0, 0, 1e-300, -1e-300, 1e30, NAN};
+  for (size_t i = 0; i < COUNT(texts); i++) {
+    char text[100];
+    snprintf(text, sizeof text, "{\"kind\":\"step\",\"step\":1,\"loss\":%s}\n", texts[i]);
+    history h = parsed(text);
+    double loss = series_at(&h.steps, 0, HISTORY_LOSS);
+    ck_assert_msg(loss == values[i] || (isnan(loss) && isnan(values[i])), "%s: %g", texts[i], loss);
+    history_free(&h);
+  }
+}
+END_TEST
+
 START_TEST(test_cut_off) {
   history h = parsed(RUN_OF(1, 0, 1) "{\"kind\":\"step\",\"step\":10,\"lo");
   ck_assert(h.is_cut && h.steps.n == 0);
@@ -284,8 +299,9 @@ START_TEST(test_settings) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {
-      test_a_run, test_resumed, test_cores_of_both_kinds, test_cut_off, test_refused, test_zero_byte,
-      test_curve, test_points,  test_refused_lines,       test_settings};
+  const TTest *const tests[] = {test_a_run,           test_resumed, test_cores_of_both_kinds,
+                                test_extreme_numbers, test_cut_off, test_refused,
+                                test_zero_byte,       test_curve,   test_points,
+                                test_refused_lines,   test_settings};
   return suite_run("history", tests, COUNT(tests), NULL);
 }
