@@ -96,6 +96,12 @@ START_TEST(test_cores_of_both_kinds) {
                                  2, 0, 1) "{\"kind\":\"step\",\"step\":60,\"wall_s\":80}\n");
   ck_assert_double_eq(series_at(&h.steps, 0, HISTORY_CORE), 460); /* 8 for 50 s, 2 for 30 s */
   history_free(&h);
+  /* the same of a second part that writes its first record at a later step, but sooner */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"epoch\",\"step\":50,\"wall_s\":50}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"step\",\"step\":95,\"wall_s\":80}\n");
+  ck_assert_double_eq(series_at(&h.steps, 0, HISTORY_CORE), 460);
+  history_free(&h);
 }
 END_TEST
 
@@ -178,19 +184,21 @@ START_TEST(test_curve) {
                rows_b[][3] = {{1, 1, 3}, {2, 2, NAN}, {4, 4, 2}, {5, NAN, 2}, {7, 7, 4}, {8, 8, 1}, {9, 9, 1}},
                rows_c[][3] = {{1, 2, 9}, {2, 4, 7}, {3, 6, 7}, {4, 8, 8}, {5, 10, 9}, {7, 14, 8}};
   series a = series_of(7, rows_a), b = series_of(7, rows_b), c = series_of(6, rows_c);
-  const series *const all[] = {&a, &b, &c};
+  const series *const all[2][3] = {{&a, &b, &c}, {&c, &a, &b}};
   cv_error err = {.code = CURVD_OK};
   curve made;
-  ck_assert_int_eq(curve_make(all, 3, 1, 2, &made, &err), CURVD_OK);
   static const double expected[5][5] = {
       {1, 2, 5, 3, 9}, {2, 4, 5.5, 4, 7}, {4, 8, 2, 1, 8}, {5, NAN, 2, 1, 9}, {7, 14, 4, 3, 8}};
-  ck_assert_int_eq(made.n, 5);
-  for (int i = 0; i < 5; i++) {
-    ck_assert(made.step[i] == expected[i][0] && (made.x[i] == expected[i][1] || (i == 3 && isnan(made.x[i]))));
-    ck_assert(made.y[i] == expected[i][2] && made.low[i] == expected[i][3] && made.high[i] == expected[i][4]);
+  for (int order = 0; order < 2; order++) {
+    ck_assert_int_eq(curve_make(all[order], 3, 1, 2, &made, &err), CURVD_OK);
+    ck_assert_int_eq(made.n, 5);
+    for (int i = 0; i < 5; i++) {
+      ck_assert(made.step[i] == expected[i][0] && (made.x[i] == expected[i][1] || (i == 3 && isnan(made.x[i]))));
+      ck_assert(made.y[i] == expected[i][2] && made.low[i] == expected[i][3] && made.high[i] == expected[i][4]);
+    }
+    curve_free(&made);
   }
-  curve_free(&made);
-  ck_assert_int_eq(curve_make(all, 0, 1, 2, &made, &err), CURVD_OK);
+  ck_assert_int_eq(curve_make(all[0], 0, 1, 2, &made, &err), CURVD_OK);
   ck_assert_int_eq(made.n, 0);
   curve_free(&made);
   series_free(&a), series_free(&b), series_free(&c);
