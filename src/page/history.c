@@ -7,13 +7,14 @@
 
 enum { SCHEMA = 1 };
 static const json_int_t STEPS_MAX = (json_int_t)1 << 53; /* as numbers of fp64 they are whole */
+static const double CORES_MAX = 1e9; /* more are no machine's; times seconds they might be no number to draw */
 
 typedef struct reading {
   history *h;
   const char *name;
   int64_t line;
   double step;
-  double cores; /* that the part of the run holds which writes now */
+  double cores; /* that the part of the run holds which writes now; NaN: not known */
   series held;  /* (n, HELD_WIDTH): core-seconds over the wall clock, of steps and evaluations alike */
 } reading;
 
@@ -42,6 +43,7 @@ static curvd_status take_run(reading *r, json_t *record, cv_error *err) {
   h->n_starts++;
   double ranks = number_or(record, "workers", 1) + number_or(record, "curvature_ranks", 0);
   r->cores = ranks * number_or(record, "threads", 1);
+  if (!(fabs(r->cores) <= CORES_MAX)) r->cores = NAN;
   return CURVD_OK;
 }
 
