@@ -186,6 +186,21 @@ def test_numbers(curvd, folder):
     check(page.sections() == ALL_FIGURES | {"missing"}, f"sections {sorted(page.sections())}")
 
 
+def test_seed_that_ends_first(curvd, folder):
+    """Where one of three seeds has ended, its line and band end: of the fast ones that are left the seconds would be fewer."""
+    for seed, steps, factor in ((1, 100, 1), (2, 60, 2), (3, 40, 3)):
+        records = [{**r, "wall_s": factor * r["wall_s"]} if "wall_s" in r else r for r in run_records(seed, steps=steps)]
+        write_run(f"{folder}/s{seed}", records, {"seed": seed, "log_every": 10})
+    write_run(f"{folder}/s4", run_records(4)[:2] + run_records(4)[3:4], {"seed": 4, "log_every": 20})
+    page = Page(curvd, folder, *(f"{folder}/s{seed}" for seed in (1, 2, 3, 4)))
+    check("4 runs of 2 configurations." in page.text, "records at other steps are no other configuration")
+    panel = page.panel("Training loss, seconds")
+    x_of, y_of = axis_of(panel, True), axis_of(page.panel("Training loss, steps"), False)
+    expected = [(2 * 0.02 * step * 1.02, statistics.median(loss_at(seed, step) for seed in (1, 2, 3))) for step in (10, 20, 30, 40)]
+    check_points(line_of(panel, "nystrom-kfac, log_every 10", x_of, y_of), expected, "seeds of which one ends first")
+    check(len(points_of(next(panel.iter(SVG + "polygon")))) == 8, "a band goes on behind a seed's end")
+
+
 def test_stages(curvd, folder):
     """ms of a step by role; curvature ranks' waits end with the step, as evaluations are no part of it."""
     write_run(f"{folder}/s1", run_records(1))
@@ -350,6 +365,17 @@ def test_configurations(curvd, folder):
     check(names == {"nystrom-kfac, staleness 0", "nystrom-kfac, staleness 5", "sgd"}, f"names {names}")
     colours = {line.get("data-series"): line.get("stroke") for line in page.panel("Training loss, steps").iter(SVG + "polyline")}
     check(len(set(colours.values())) == 3, f"colours {colours}")
+    page = Page(curvd, folder, *(f"{folder}/{name}/metrics.jsonl" for name in "ab"), f"{folder}/c")
+    check("3 runs of 2 configurations." in page.text, "a path of a metrics.jsonl is read without the settings beside it")
+
+
+def test_unknown_settings(curvd, folder):
+    """What ran with settings that are not known is no seed of anything."""
+    for name, settings in (("a", {"lr": 0.1}), ("b", None), ("c", None)):
+        write_run(f"{folder}/{name}", run_records(1), settings)
+    os.rename(f"{folder}/c/metrics.jsonl", f"{folder}/a/c.jsonl")  # beside the settings of another run
+    page = Page(curvd, folder, f"{folder}/a", f"{folder}/b", f"{folder}/a/c.jsonl")
+    check("3 runs of 3 configurations." in page.text, "runs without settings are taken for seeds")
 
 
 def test_broken_off(curvd, folder):
@@ -432,8 +458,9 @@ def test_real_run(curvd, folder, mpiexec):
     check(any(row[:3] == ["eig_rank", "8", "--eig-rank"] for row in page.rows("runs", "Configuration in force")), "no configuration with origins")
 
 
-TESTS = (test_numbers, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts, test_efficiency_bars,
-         test_coverage, test_nothing_from_outside, test_configurations, test_broken_off, test_refusals, test_long_run)
+TESTS = (test_numbers, test_seed_that_ends_first, test_stages, test_scaling, test_targets, test_experiments, test_bases, test_hosts,
+         test_efficiency_bars, test_coverage, test_nothing_from_outside, test_configurations, test_unknown_settings, test_broken_off,
+         test_refusals, test_long_run)
 
 
 def main():

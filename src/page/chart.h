@@ -33,7 +33,7 @@ void chart_range_add(chart_range *range, double value);          /* NaN changes 
 void chart_range_add_positive(chart_range *range, double value); /* nor do values that have no logarithm */
 
 /* from and to: the range, widened by `margin` of its length on both sides, but not beyond an end that is 0; one that is
- * empty or a point gets a length. */
+ * empty or a point gets a length. Of logarithms both ends are within 1e-300 and 1e300, else within 1e300 in size. */
 void chart_axis_fit(chart_axis *axis, chart_range range, double margin);
 
 /* Where a value is; NaN for one that is not finite or has no logarithm. */

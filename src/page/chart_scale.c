@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Sizes of an axis' ends: beyond them margins and parts of a number overflow, or vanish. */
+static const double LEAST = 1e-300, MOST = 1e300;
+
 const chart_range chart_nothing = {INFINITY, -INFINITY};
 
 void chart_range_add(chart_range *range, double value) {
@@ -17,14 +20,19 @@ void chart_range_add_positive(chart_range *range, double value) {
   if (value > 0) chart_range_add(range, value);
 }
 
+static double within(double value, double least, double most) {
+  return fmin(fmax(value, least), most);
+}
+
 static void fit_log(chart_axis *axis, chart_range range, double margin) {
   if (!(range.least <= range.most)) range = (chart_range){1, 10};
   if (!(range.least > 0)) range.least = range.most > 0 ? range.most / 10 : 1;
   if (!(range.most > 0)) range.most = 10;
-  bool is_point = range.most / range.least < 1 + 1e-9;
-  double factor = is_point ? 2 : pow(range.most / range.least, margin);
-  axis->from = range.least / factor;
-  axis->to = range.most * factor;
+  range = (chart_range){within(range.least, LEAST, MOST), within(range.most, LEAST, MOST)};
+  double length = log(range.most) - log(range.least);
+  double factor = length < 1e-9 ? 2 : exp(margin * length);
+  axis->from = within(range.least / factor, LEAST, MOST);
+  axis->to = within(range.most * factor, LEAST, MOST);
 }
 
 void chart_axis_fit(chart_axis *axis, chart_range range, double margin) {
@@ -33,6 +41,8 @@ void chart_axis_fit(chart_axis *axis, chart_range range, double margin) {
     return;
   }
   if (!(range.least <= range.most)) range = (chart_range){0, 1};
+  range = (chart_range){within(range.least, -MOST, MOST), within(range.most, -MOST, MOST)};
+  if (fmax(fabs(range.least), fabs(range.most)) < LEAST) range = (chart_range){0, 0};
   double length = range.most - range.least, size = fmax(fabs(range.least), fabs(range.most));
   double more = length > 1e-9 * size ? margin * length : size > 0 ? 0.5 * size : 0.5;
   bool is_point = !(length > 1e-9 * size);
@@ -42,7 +52,7 @@ void chart_axis_fit(chart_axis *axis, chart_range range, double margin) {
 
 double chart_place(const chart_axis *axis, double value) {
   if (!isfinite(value) || (axis->is_log && !(value > 0))) return NAN;
-  double part = axis->is_log ? log(value / axis->from) / log(axis->to / axis->from)
+  double part = axis->is_log ? (log(value) - log(axis->from)) / (log(axis->to) - log(axis->from))
                              : (value - axis->from) / (axis->to - axis->from);
   return axis->at + axis->length * part;
 }

@@ -7,14 +7,19 @@
 
 enum { SCHEMA = 1 };
 static const json_int_t STEPS_MAX = (json_int_t)1 << 53; /* as numbers of fp64 they are whole */
+static const double CORES_MAX = 1e9; /* more are no machine's; times seconds they might be no number to draw */
 
 typedef struct reading {
   history *h;
   const char *name;
   int64_t line;
   double step;
-  double cores; /* that the part of the run holds which writes now */
+  double cores; /* that the part of the run holds which writes now; NaN: not known */
+  series held;  /* (n, HELD_WIDTH): core-seconds over the wall clock, of steps and evaluations alike */
 } reading;
+
+/* The first is SERIES_STEP; an evaluation stands half a step behind its step. */
+enum { HELD_WALL = 1, HELD_SECONDS, HELD_WIDTH };
 
 static curvd_status refuse(const reading *r, const char *what, cv_error *err) {
   return cv_fail(err, CURVD_ERR_DATA, "%.200s:%lld: %s", r->name, (long long)r->line, what);
@@ -38,6 +43,7 @@ static curvd_status take_run(reading *r, json_t *record, cv_error *err) {
   h->n_starts++;
   double ranks = number_or(record, "workers", 1) + number_or(record, "curvature_ranks", 0);
   r->cores = ranks * number_or(record, "threads", 1);
+  if (!(fabs(r->cores) <= CORES_MAX)) r->cores = NAN;
   return CURVD_OK;
 }
 
@@ -46,11 +52,29 @@ static void take_end(history *h, json_t *record) {
   h->end = json_incref(record);
 }
 
-/* HISTORY_CORE holds the cores at first; core_seconds makes seconds of it. */
-static curvd_status take_score(const reading *r, series *s, const json_t *record, const char *loss, cv_error *err) {
+/* Core-seconds until a record: those until the one before it in the file, of whichever kind, and the cores of this part
+ * of the run times the seconds in between. What comes later in the run than this record was undone by a resume: a step
+ * is done again, an evaluation does none. */
+static curvd_status core_seconds(reading *r, double place, double wall, double *seconds, cv_error *err) {
+  series *held = &r->held;
+  held->width = HELD_WIDTH;
+  *seconds = NAN;
+  if (isnan(wall)) return CURVD_OK;
+  while (held->n > 0 &&
+         (series_at(held, held->n - 1, SERIES_STEP) >= place || series_at(held, held->n - 1, HELD_WALL) > wall))
+    held->n--;
+  double before = held->n > 0 ? series_at(held, held->n - 1, HELD_WALL) : 0;
+  *seconds = held->n > 0 ? series_at(held, held->n - 1, HELD_SECONDS) : 0;
+  *seconds += r->cores * fmax(wall - before, 0);
+  return series_add(held, (double[HELD_WIDTH]){place, fmax(wall, before), *seconds}, err);
+}
+
+static curvd_status take_score(reading *r, series *s, const json_t *record, const char *loss, cv_error *err) {
+  double wall = jsonl_number(record, "wall_s"), seconds;
+  CV_TRY(core_seconds(r, s == &r->h->scores ? r->step + 0.5 : r->step, wall, &seconds, err));
   double row[HISTORY_WIDTH] = {r->step,
-                               jsonl_number(record, "wall_s"),
-                               r->cores,
+                               wall,
+                               seconds,
                                jsonl_number(record, loss),
                                jsonl_number(record, "test_accuracy"),
                                jsonl_number(record, "epoch")};
@@ -126,16 +150,6 @@ static curvd_status take(void *user, json_t *record, int64_t line, cv_error *err
 
 /* ---- all of it ---- */
 
-/* Cores become seconds of them: those of each stretch times its wall clock. */
-static void core_seconds(series *s) {
-  double seconds = 0, before = 0;
-  for (int64_t i = 0; i < s->n; i++) {
-    double *row = s->cell + i * s->width, wall = row[HISTORY_WALL];
-    if (wall > before) seconds += row[HISTORY_CORE] * (wall - before), before = wall;
-    row[HISTORY_CORE] = isnan(wall) ? NAN : seconds;
-  }
-}
-
 curvd_status history_parse(const char *bytes, int64_t n, const char *name, history *h, cv_error *err) {
   reading r = {.h = h, .name = name, .cores = 1};
   *h = (history){.n_layers = 0};
@@ -143,8 +157,7 @@ curvd_status history_parse(const char *bytes, int64_t n, const char *name, histo
   if (status == CURVD_OK && h->run == NULL && h->steps.n + h->scores.n + h->n_layers == 0)
     status = cv_fail(err, CURVD_ERR_DATA,
                      "%.200s: no record of a run; a run writes its first one when its set-up is done", name);
-  core_seconds(&h->steps);
-  core_seconds(&h->scores);
+  series_free(&r.held);
   if (status != CURVD_OK) history_free(h);
   return status;
 }

@@ -39,7 +39,8 @@ typedef struct history {
 } history;
 
 /* HISTORY_CORE: seconds of the processors that the run's ranks held until then, ranks times threads times wall clock of
- * each of its parts. Records of other kinds are passed over. DATA: "name:line: ..."; *h is empty then. MEMORY. */
+ * each of its parts; a resumed part counts from the last record before it, as none says when it began. Records of other
+ * kinds are passed over. DATA: "name:line: ..."; *h is empty then. MEMORY. */
 curvd_status history_parse(const char *bytes, int64_t n, const char *name, history *h, cv_error *err);
 void history_free(history *h);
 

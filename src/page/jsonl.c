@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 
 static const int64_t FILE_BYTES_MAX = (int64_t)1 << 30;
-static const double SHOWN_MAX = 1e30; /* differences and squares of such numbers are still finite */
+static const double SHOWN_MAX = 1e30;   /* differences and squares of such numbers are still finite */
+static const double SHOWN_MIN = 1e-300; /* parts of such numbers still have all their digits */
 
 static bool is_blank(const char *line, int64_t n) {
   for (int64_t i = 0; i < n; i++)
@@ -58,6 +59,7 @@ curvd_status jsonl_each(const char *bytes, int64_t n, const char *name, jsonl_ta
 double jsonl_number(const json_t *object, const char *key) {
   const json_t *value = json_object_get(object, key);
   double number = json_is_number(value) ? json_number_value(value) : NAN;
+  if (fabs(number) < SHOWN_MIN) return 0;
   return fabs(number) <= SHOWN_MAX ? number : NAN;
 }
 

@@ -16,7 +16,8 @@ typedef curvd_status (*jsonl_take)(void *user, json_t *object, int64_t line, cv_
 curvd_status jsonl_each(const char *bytes, int64_t n, const char *name, jsonl_take take, void *user, bool *is_cut,
                         cv_error *err);
 
-/* A number of an object that a page can show: within 1e30 in size; NaN for everything else, a missing key too. */
+/* A number of an object that a page can show: within 1e30 in size, 0 below 1e-300; NaN for everything else, a missing
+ * key too. */
 double jsonl_number(const json_t *object, const char *key);
 
 /* A text of an object; "" for everything else. */

@@ -25,11 +25,15 @@ static void name_of(const char *path, char name[PAGE_NAME_MAX]) {
   snprintf(name, PAGE_NAME_MAX, "%.*s", (int)(n - begin), path + begin);
 }
 
-static curvd_status settings_read(const char *folder, settings *s, cv_error *err) {
+/* config.yaml beside a run's metrics.jsonl. Beside a file of another name it may be that of another run. */
+static curvd_status settings_read(const char *file, settings *s, cv_error *err) {
+  static const char metrics[] = "metrics.jsonl";
   char path[PAGE_PATH_MAX + 20], *bytes = NULL;
   struct stat about;
+  const char *slash = strrchr(file, '/'), *last = slash != NULL ? slash + 1 : file;
   int64_t n = 0;
-  snprintf(path, sizeof path, "%s/config.yaml", folder);
+  if (strcmp(last, metrics) != 0) return CURVD_OK;
+  snprintf(path, sizeof path, "%.*sconfig.yaml", (int)(last - file), file);
   if (stat(path, &about) != 0) return CURVD_OK;
   CV_TRY(jsonl_file_read(path, &bytes, &n, err));
   curvd_status status = settings_parse(bytes, n, s, err);
@@ -47,7 +51,7 @@ static curvd_status add_run(page_data *d, const char *path, const char *file, co
   name_of(path, run->name);
   CV_TRY(history_parse(bytes, n, file, &run->history, err));
   d->n_runs++; /* from here on page_data_free frees it */
-  return is_folder(path) ? settings_read(path, &run->settings, err) : CURVD_OK;
+  return settings_read(file, &run->settings, err);
 }
 
 /* Does the first record belong to a benchmark? */
@@ -100,7 +104,7 @@ void page_data_free(page_data *d) {
 
 /* Settings in which runs of one configuration may differ: they change no number that is drawn. */
 static bool is_of_no_matter(const char *name) {
-  static const char *const names[] = {"seed", "run_dir", "resume", "time_budget", "hang_timeout", "log_every"};
+  static const char *const names[] = {"seed", "run_dir", "resume", "time_budget", "hang_timeout"};
   if (strncmp(name, "checkpoint_", 11) == 0) return true;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0) return true;
@@ -131,6 +135,7 @@ static bool has_same_ranks(const page_run *x, const page_run *y) {
 static bool is_same(const page_run *x, const page_run *y) {
   static const char *const keys[] = {"method", "network", "batch"};
   if (x->history.run == NULL || y->history.run == NULL || !has_same_ranks(x, y)) return false;
+  if (x->settings.n == 0 || y->settings.n == 0) return false; /* what they ran with is not known */
   for (int i = 0; i < 3; i++)
     if (!json_equal(json_object_get(x->history.run, keys[i]), json_object_get(y->history.run, keys[i]))) return false;
   for (int i = 0; i < x->settings.n; i++)

@@ -13,11 +13,11 @@ typedef struct page_run {
   char path[PAGE_PATH_MAX]; /* as it was given */
   char name[PAGE_NAME_MAX]; /* its last part */
   history history;
-  settings settings; /* none: the folder has no config.yaml */
+  settings settings; /* of the config.yaml beside its metrics.jsonl; none: there is none */
   int group;
 } page_run;
 
-/* Runs that differ in their seed alone. */
+/* Runs that differ in their seed alone; one without settings is a group by itself. */
 typedef struct page_group {
   char label[PAGE_NAME_MAX]; /* the method, and what tells it from other groups of this method */
   chart_style style;

@@ -180,8 +180,9 @@ curvd_status page_training(page *p, cv_error *err) {
   free(curves);
   CV_TRY(status);
   page_caption(
-      p, "Lines are medians over the seeds of a configuration, bands their least and largest. Seconds are those of "
-         "training, evaluation left out; core-seconds count the threads of all ranks, curvature ranks too.");
+      p, "Lines are medians over the seeds of a configuration, bands their least and largest; they end with the "
+         "seed that ends first. Seconds are those of training, evaluation left out; core-seconds count the threads "
+         "of all ranks, curvature ranks too.");
   CV_TRY(write_table(p, err));
   page_section_end(p);
   return CURVD_OK;

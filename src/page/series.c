@@ -40,36 +40,39 @@ typedef struct walk {
   double *value; /* (n_series) of the step now */
 } walk;
 
-/* The least step that comes next; INFINITY: none. */
-static double next_step(const walk *w) {
-  double step = INFINITY;
-  for (int i = 0; i < w->n_series; i++)
-    if (w->at[i] < w->s[i]->n) step = fmin(step, series_at(w->s[i], w->at[i], SERIES_STEP));
-  return step;
+/* The next step that all series have; INFINITY: none. Passes those that some do not have. */
+static double next_step(walk *w) {
+  double step = -INFINITY;
+  for (int i = 0; i < w->n_series;) {
+    while (w->at[i] < w->s[i]->n && series_at(w->s[i], w->at[i], SERIES_STEP) < step) w->at[i]++;
+    if (w->at[i] == w->s[i]->n) return INFINITY;
+    double found = series_at(w->s[i], w->at[i], SERIES_STEP);
+    i = found > step ? 0 : i + 1; /* those before this one may not have it */
+    step = found;
+  }
+  return w->n_series > 0 ? step : INFINITY;
 }
 
-/* A column of all series that have this step; how many of them are numbers. */
-static int64_t values_at(const walk *w, double step, int column) {
+/* A column of all series at this step; how many of them are numbers. */
+static int64_t values_at(const walk *w, int column) {
   int64_t n = 0;
   for (int i = 0; i < w->n_series; i++) {
-    if (w->at[i] >= w->s[i]->n || series_at(w->s[i], w->at[i], SERIES_STEP) > step) continue;
     double value = series_at(w->s[i], w->at[i], column);
     if (!isnan(value)) w->value[n++] = value;
   }
   return n;
 }
 
-static void pass(walk *w, double step) {
-  for (int i = 0; i < w->n_series; i++)
-    if (w->at[i] < w->s[i]->n && series_at(w->s[i], w->at[i], SERIES_STEP) <= step) w->at[i]++;
+static void pass(walk *w) {
+  for (int i = 0; i < w->n_series; i++) w->at[i]++;
 }
 
 static void walk_all(walk *w, int x, int y, curve *made) {
-  for (double step; isfinite(step = next_step(w)); pass(w, step)) {
-    int64_t at = made->n++;
+  for (double step; isfinite(step = next_step(w)); pass(w)) {
+    int64_t at = made->n++, n = values_at(w, x);
     made->step[at] = step;
-    made->x[at] = median_of(w->value, values_at(w, step, x));
-    int64_t n = values_at(w, step, y);
+    made->x[at] = n == w->n_series ? median_of(w->value, n) : NAN;
+    n = values_at(w, y);
     made->y[at] = median_of(w->value, n); /* sorts them */
     made->low[at] = n > 0 ? w->value[0] : NAN;
     made->high[at] = n > 0 ? w->value[n - 1] : NAN;

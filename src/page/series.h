@@ -24,10 +24,12 @@ static inline double series_at(const series *s, int64_t row, int column) {
   return s->cell[row * s->width + column];
 }
 
-/* Over all steps that any of the series has, of those that have it. */
+/* Over the steps that all of the series have: where x rises in each of them its median rises too, which one of fewer
+ * and fewer series does not. */
 typedef struct curve {
   int64_t n;
-  double *step, *x, *y, *low, *high; /* (n) each: the step; median of x; median, least and largest of y */
+  double *step, *x, *y, *low, *high; /* (n) each: the step; median of x, NaN where one is NaN; median, least and
+                                          largest of those y that are numbers */
 } curve;
 
 /* Columns x and y of n_series series. MEMORY. */

@@ -30,8 +30,9 @@ static chart_axis fitted(bool is_log, double least, double most) {
 }
 
 START_TEST(test_ranges) {
-  static const double ends[][2] = {{1, 2}, {0, 5},   {-3, -1},     {-4, 0},       {3, 3},
-                                   {0, 0}, {-2, -2}, {1e30, 1e30}, {-1e30, 1e30}, {1, 1 + 1e-15}};
+  static const double ends[][2] = {{1, 2},      {0, 5},      {-3, -1},        {-4, 0},       {3, 3},
+                                   {0, 0},      {-2, -2},    {1e30, 1e30},    {-1e30, 1e30}, {1, 1 + 1e-15},
+                                   {0, 1e-300}, {0, 5e-324}, {5e-324, 5e-324}};
   for (size_t i = 0; i < COUNT(ends); i++) {
     chart_axis axis = fitted(false, ends[i][0], ends[i][1]);
     ck_assert(isfinite(axis.from) && isfinite(axis.to) && axis.from < axis.to);
@@ -45,10 +46,42 @@ START_TEST(test_ranges) {
   nothing.is_log = true;
   chart_axis_fit(&nothing, chart_nothing, 0.1);
   ck_assert(nothing.from > 0 && nothing.from < nothing.to && isfinite(nothing.to));
-  static const double log_ends[][2] = {{1, 2}, {1e-30, 1e30}, {5, 5}, {-1, 5}, {-2, -1}, {0, 0}};
-  for (size_t i = 0; i < COUNT(log_ends); i++) {
-    chart_axis axis = fitted(true, log_ends[i][0], log_ends[i][1]);
-    ck_assert(axis.from > 0 && axis.from < axis.to && isfinite(axis.to));
+}
+END_TEST
+
+/* Of any numbers the ends are such that the ticks are numbers and stand within the axis, and few. */
+START_TEST(test_log_ranges) {
+  static const double ends[][2] = {{1, 2},           {1e-30, 1e30},    {5, 5},           {-1, 5},
+                                   {-2, -1},         {0, 0},           {5e-324, 1},      {5e-324, 5e-324},
+                                   {5e-324, 1e-300}, {1e-300, 1e-299}, {1e-310, 1e-305}, {1e-300, 1e30},
+                                   {1e-300, 1e300},  {1e300, 1e300},   {1e301, 1.7e308}};
+  for (size_t i = 0; i < COUNT(ends); i++) {
+    chart_axis axis = fitted(true, ends[i][0], ends[i][1]);
+    ck_assert_msg(axis.from >= 1e-300 && axis.from < axis.to && axis.to <= 1e300, "%g to %g", axis.from, axis.to);
+    chart_ticks ticks;
+    chart_ticks_make(&axis, 6, &ticks);
+    ck_assert_int_le(ticks.n, 6);
+    ck_assert_int_ge(ticks.n, 1);
+    for (int j = 0; j < ticks.n; j++) {
+      double place = chart_place(&axis, ticks.value[j]);
+      ck_assert_msg(place > -1e-6 && place < 100 + 1e-6, "%g of %g to %g", ticks.value[j], axis.from, axis.to);
+    }
+  }
+}
+END_TEST
+
+/* Of numbers next to nothing, too. */
+START_TEST(test_tiny_ticks) {
+  static const double most[] = {5e-324, 1e-310, 1e-300, 1e-290};
+  for (size_t i = 0; i < COUNT(most); i++) {
+    chart_axis axis = fitted(false, 0, most[i]);
+    chart_ticks ticks;
+    chart_ticks_make(&axis, 6, &ticks);
+    ck_assert(ticks.n >= 1 && ticks.n <= 6);
+    for (int j = 0; j < ticks.n; j++) {
+      double place = chart_place(&axis, ticks.value[j]);
+      ck_assert_msg(place > -1e-6 && place < 100 + 1e-6, "%g of %g to %g", ticks.value[j], axis.from, axis.to);
+    }
   }
 }
 END_TEST
@@ -202,7 +235,7 @@ START_TEST(test_cut) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {test_places,        test_ranges,    test_tick_texts, test_tick_rules,
-                                test_line_and_gaps, test_long_line, test_labels,     test_cut};
+  const TTest *const tests[] = {test_places,     test_ranges,        test_log_ranges, test_tiny_ticks, test_tick_texts,
+                                test_tick_rules, test_line_and_gaps, test_long_line,  test_labels,     test_cut};
   return suite_run("chart", tests, COUNT(tests), NULL);
 }

@@ -70,6 +70,56 @@ START_TEST(test_resumed) {
 }
 END_TEST
 
+/* 8 workers for 90 s, then 2 for 10 s: steps and evaluations tell of each other when the cores changed. */
+START_TEST(test_cores_of_both_kinds) {
+  history h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"step\",\"step\":45,\"loss\":3,\"wall_s\":45}\n"
+                                     "{\"kind\":\"step\",\"step\":90,\"loss\":2,\"wall_s\":90}\n" RUN_OF(
+                                         2, 0, 1) "{\"kind\":\"step\",\"step\":100,\"loss\":1,\"wall_s\":100}\n"
+                                                  "{\"kind\":\"epoch\",\"step\":100,\"wall_s\":100}\n");
+  ck_assert_double_eq(series_at(&h.steps, 2, HISTORY_CORE), 740);
+  ck_assert_double_eq(series_at(&h.scores, 0, HISTORY_CORE), 740);
+  history_free(&h);
+  /* the part of 2 workers begins with another evaluation of the same step, and its first step comes late */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"step\",\"step\":45,\"wall_s\":45}\n"
+                             "{\"kind\":\"step\",\"step\":90,\"wall_s\":90}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n"
+                                          "{\"kind\":\"epoch\",\"step\":95,\"wall_s\":null}\n"
+                                          "{\"kind\":\"step\",\"step\":100,\"wall_s\":100}\n");
+  ck_assert_double_eq(series_at(&h.scores, 0, HISTORY_CORE), 720);
+  ck_assert(isnan(series_at(&h.scores, 1, HISTORY_CORE)));
+  ck_assert_double_eq(series_at(&h.steps, 2, HISTORY_CORE), 740);
+  history_free(&h);
+  /* of the first part only an evaluation is left; the last one is done again sooner, without what came behind it */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"epoch\",\"step\":50,\"wall_s\":50}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"step\",\"step\":60,\"wall_s\":80}\n");
+  ck_assert_double_eq(series_at(&h.steps, 0, HISTORY_CORE), 460); /* 8 for 50 s, 2 for 30 s */
+  history_free(&h);
+  /* the same of a second part that writes its first record at a later step, but sooner */
+  h = parsed(RUN_OF(8, 0, 1) "{\"kind\":\"epoch\",\"step\":50,\"wall_s\":50}\n"
+                             "{\"kind\":\"epoch\",\"step\":90,\"wall_s\":90}\n" RUN_OF(
+                                 2, 0, 1) "{\"kind\":\"step\",\"step\":95,\"wall_s\":80}\n");
+  ck_assert_double_eq(series_at(&h.steps, 0, HISTORY_CORE), 460);
+  history_free(&h);
+}
+END_TEST
+
+/* Numbers next to nothing are nothing, very large ones are none. */
+START_TEST(test_extreme_numbers) {
+  static const char *const texts[] = {"5e-324", "-9e-301", "1e-300", "-1e-300", "1e30", "2e30"};
+  static const double values[] = {0, 0, 1e-300, -1e-300, 1e30, NAN};
+  for (size_t i = 0; i < COUNT(texts); i++) {
+    char text[100];
+    snprintf(text, sizeof text, "{\"kind\":\"step\",\"step\":1,\"loss\":%s}\n", texts[i]);
+    history h = parsed(text);
+    double loss = series_at(&h.steps, 0, HISTORY_LOSS);
+    ck_assert_msg(loss == values[i] || (isnan(loss) && isnan(values[i])), "%s: %g", texts[i], loss);
+    history_free(&h);
+  }
+}
+END_TEST
+
 START_TEST(test_cut_off) {
   history h = parsed(RUN_OF(1, 0, 1) "{\"kind\":\"step\",\"step\":10,\"lo");
   ck_assert(h.is_cut && h.steps.n == 0);
@@ -121,22 +171,35 @@ END_TEST
 
 /* ---- several runs as one curve ---- */
 
-START_TEST(test_curve) {
+static series series_of(int n, const double (*row)[3]) {
   cv_error err = {.code = CURVD_OK};
-  series a = {.width = 2}, b = {.width = 2}, c = {.width = 2};
-  const double rows_a[][2] = {{1, 5}, {2, 4}, {4, 1}}, rows_b[][2] = {{1, 3}, {2, NAN}, {4, 2}},
-               rows_c[][2] = {{1, 9}, {3, 7}};
-  for (int i = 0; i < 3; i++) ck_assert_int_eq(series_add(&a, rows_a[i], &err), CURVD_OK);
-  for (int i = 0; i < 3; i++) ck_assert_int_eq(series_add(&b, rows_b[i], &err), CURVD_OK);
-  for (int i = 0; i < 2; i++) ck_assert_int_eq(series_add(&c, rows_c[i], &err), CURVD_OK);
-  const series *const all[] = {&a, &b, &c};
+  series s = {.width = 3};
+  for (int i = 0; i < n; i++) ck_assert_int_eq(series_add(&s, row[i], &err), CURVD_OK);
+  return s;
+}
+
+/* Rows: step, seconds, loss. b has no step 3 and no seconds at 5, c ends at 7. */
+START_TEST(test_curve) {
+  const double rows_a[][3] = {{1, 10, 5}, {2, 20, 4}, {4, 40, 1}, {5, 50, 1}, {7, 70, 3}, {8, 80, 1}, {9, 90, 1}},
+               rows_b[][3] = {{1, 1, 3}, {2, 2, NAN}, {4, 4, 2}, {5, NAN, 2}, {7, 7, 4}, {8, 8, 1}, {9, 9, 1}},
+               rows_c[][3] = {{1, 2, 9}, {2, 4, 7}, {3, 6, 7}, {4, 8, 8}, {5, 10, 9}, {7, 14, 8}};
+  series a = series_of(7, rows_a), b = series_of(7, rows_b), c = series_of(6, rows_c);
+  const series *const all[2][3] = {{&a, &b, &c}, {&c, &a, &b}};
+  cv_error err = {.code = CURVD_OK};
   curve made;
-  ck_assert_int_eq(curve_make(all, 3, SERIES_STEP, 1, &made, &err), CURVD_OK);
-  static const double expected[4][4] = {{1, 5, 3, 9}, {2, 4, 4, 4}, {3, 7, 7, 7}, {4, 1.5, 1, 2}};
-  ck_assert_int_eq(made.n, 4);
-  for (int i = 0; i < 4; i++)
-    ck_assert(made.x[i] == expected[i][0] && made.y[i] == expected[i][1] && made.low[i] == expected[i][2] &&
-              made.high[i] == expected[i][3]);
+  static const double expected[5][5] = {
+      {1, 2, 5, 3, 9}, {2, 4, 5.5, 4, 7}, {4, 8, 2, 1, 8}, {5, NAN, 2, 1, 9}, {7, 14, 4, 3, 8}};
+  for (int order = 0; order < 2; order++) {
+    ck_assert_int_eq(curve_make(all[order], 3, 1, 2, &made, &err), CURVD_OK);
+    ck_assert_int_eq(made.n, 5);
+    for (int i = 0; i < 5; i++) {
+      ck_assert(made.step[i] == expected[i][0] && (made.x[i] == expected[i][1] || (i == 3 && isnan(made.x[i]))));
+      ck_assert(made.y[i] == expected[i][2] && made.low[i] == expected[i][3] && made.high[i] == expected[i][4]);
+    }
+    curve_free(&made);
+  }
+  ck_assert_int_eq(curve_make(all[0], 0, 1, 2, &made, &err), CURVD_OK);
+  ck_assert_int_eq(made.n, 0);
   curve_free(&made);
   series_free(&a), series_free(&b), series_free(&c);
 }
@@ -277,7 +340,8 @@ START_TEST(test_settings) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {test_a_run, test_resumed, test_cut_off,     test_refused,       test_zero_byte,
-                                test_curve, test_points,  test_experiments, test_refused_lines, test_settings};
+  const TTest *const tests[] = {test_a_run,   test_resumed,     test_cores_of_both_kinds, test_extreme_numbers,
+                                test_cut_off, test_refused,     test_zero_byte,           test_curve,
+                                test_points,  test_experiments, test_refused_lines,       test_settings};
   return suite_run("history", tests, COUNT(tests), NULL);
 }
