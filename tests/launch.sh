@@ -34,7 +34,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env find grep head mkdir mktemp paste realpath rm sed sh sort tail tr wc xargs)
+tools=(bash cat cp chmod dirname env find grep head mkdir mktemp mv paste realpath rm sed sh sort tail tr wc xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
@@ -72,6 +72,13 @@ echo "stat::average_exec_per_sec:     56"
 TEXT
   stand_in clang-tidy <<<'exit 0'
   stand_in gcovr <<<'echo "gcovr $*"'
+}
+
+all_installed() {
+  stand_in dpkg-query <<'TEXT'
+shift 2
+for package; do echo "installed $package"; done
+TEXT
 }
 
 bash_files=(launch/run launch/batch launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
@@ -180,10 +187,7 @@ fi
 # all installed: nothing is fetched; the program's words and exit status come through, from the user's folder
 reset_bin
 rm -f "$work/apt" "$work/cmake"
-stand_in dpkg-query <<'TEXT'
-shift 2
-for package; do echo "installed $package"; done
-TEXT
+all_installed
 expect 7 $'<train>\n<--curvature-ranks>\n<1>\n<--lr>\n<1e-3 x>\n<>' "$root/launch/run" -- --lr '1e-3 x' ''
 expect 7 "threads 1 1 in $work" "$root/launch/run"
 expect 7 "settings $root/launch/openmpi.conf" "$root/launch/run"
@@ -213,6 +217,22 @@ expect 8 '1 tests failed' "$root/.ci/run"
 stand_in cmake <<<'echo "error: x.c:1"; exit 1'
 expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
+
+# packages land in a folder that is named from where the user stands
+reset_bin
+all_installed
+sed -i 's/^\(#define CURVD_VERSION_MINOR\) .*/\1 1/' "$root/include/curvd.h"
+stand_in git <<<'exit 0'
+stand_in tar <<'TEXT'
+tests=$4/curvd-0.1.0/launch/packages/debian/tests
+mkdir -p "$tests"
+for name in train embed; do printf '#!/bin/sh\n' >"$tests/$name"; chmod +x "$tests/$name"; done
+TEXT
+stand_in dpkg-buildpackage <<<': >../curvd_0.1.0-1_all.changes; : >../curvd_0.1.0-1_all.deb'
+stand_in dpkg <<<'exit 0'
+stand_in lintian <<<'exit 0'
+expect 0 "in $work/debs:
+curvd_0.1.0-1_all.deb 0 KiB" "$root/launch/packages/build-deb" --output debs
 
 # batch scripts, in what they take for a job
 tools+=(printf)
