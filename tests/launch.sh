@@ -234,6 +234,28 @@ stand_in lintian <<<'exit 0'
 expect 0 "in $work/debs:
 curvd_0.1.0-1_all.deb 0 KiB" "$root/launch/packages/build-deb" --output debs
 
+# an image is written where there is none, no folder even, and again
+stand_in buildah <<'TEXT'
+case "$*" in
+  *' from '*) echo working-container ;;
+  *' push '*)
+    for word; do :; done
+    file=${word#docker-archive:}
+    file=${file%:curvd:latest}
+    [ ! -e "$file" ] || { echo "docker-archive doesn't support modifying existing images"; exit 125; }
+    echo "$#" >"$file" ;;
+esac
+case "$*" in *--name*) echo "that name is already in use"; exit 125 ;; esac
+TEXT
+stand_in debootstrap <<<'exit 0'
+if ((EUID == 0)); then
+  for more in '' --bootstrap; do
+    expect 0 "writing $work/new/image.tar" "$root/docker/build-daemonless" --output new/image.tar ${more:+"$more"}
+    [[ -s $work/new/image.tar && ! -e $work/new/image.tar.new ]] || fail 'docker/build-daemonless wrote no image'
+    printf 'half an image' >"$work/new/image.tar.new"
+  done
+fi
+
 # batch scripts, in what they take for a job
 tools+=(printf)
 reset_bin
