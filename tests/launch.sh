@@ -256,6 +256,37 @@ if ((EUID == 0)); then
   done
 fi
 
+# nodes of a container: a first start that was interrupted keeps nobody waiting, and all take the keys of the first
+sed -i "s,/usr/sbin/sshd,$bin/sshd," "$root/docker/node"
+tools+=(install)
+reset_bin
+stand_in sshd <<'TEXT'
+read -r key <"$HOME/.ssh/id_ed25519"
+echo "sshd: $key"
+TEXT
+stand_in ssh-keygen <<'TEXT'
+while [ "$1" != -f ]; do shift; done
+make() { echo "key of $who" >"$1" && echo "public key of $who" >"$1.pub"; }
+make "$2"
+case $2 in
+  */host) ;;
+  *)
+    [ "$who" != interrupted ] || exit 143
+    [ "$who" != second ] || { mkdir "$KEYS/made"; who=first; make "$KEYS/made/user"; make "$KEYS/made/host"; } ;;
+esac
+TEXT
+node() { # node STATUS TEXT WHO: as the node of that name, in a container that is new
+  rm -rf "${work:?}/home"
+  expect "$1" "$2" "$(type -P timeout)" 10 env "HOME=$work/home" "KEYS=$work/$keys" "who=$3" "$root/docker/node"
+}
+keys=keys
+node 143 '' interrupted
+node 0 'sshd: key of one' one
+node 0 'sshd: key of one' two
+keys="keys of two"
+node 0 'sshd: key of first' second
+[[ -z $(find "$work/$keys" -name 'making*') ]] || fail 'docker/node left keys behind that nobody uses'
+
 # batch scripts, in what they take for a job
 tools+=(printf)
 reset_bin
