@@ -335,6 +335,9 @@ expect 2 "no file of options ''" "${job[@]}" bash "$root/launch/slurm/sweep.sbat
 expect 2 'line 3 of lines is empty or missing: --array=1-2 takes all' "${job[@]}" SLURM_ARRAY_TASK_ID=3 bash "$root/launch/slurm/sweep.sbatch" lines
 expect 7 $'<runs/name-10/2>\n<--resume>\n<auto>\n<--epochs>\n<3>\n<--seed>\n<2>\n<--network>\n<a b>' \
   "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" lines --epochs 3
+printf '%s\n' "--seed 1 --network 'a b" "--seed ''" >"$work/open"
+expect 2 'line 1 of open: a quote is open' "${job[@]}" SLURM_ARRAY_TASK_ID=1 bash "$root/launch/slurm/sweep.sbatch" open
+expect 7 $'<--seed>\n<>' "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" open
 expect 85 'scontrol requeue 10_2' "${job[@]}" status=85 bash "$root/launch/slurm/sweep.sbatch" lines
 
 # no apt-get: the packages are named; the build goes on when all is found
