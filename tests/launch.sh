@@ -135,12 +135,15 @@ expect 0 'apt-get install -y --no-install-recommends gcc check -o' "$root/launch
 expect 0 'apt-get install -y --no-install-recommends gcc check iproute2 -o' "$root/launch/test" --dry-run
 expect 0 '--pull-always' "$root/docker/build-daemonless" --dry-run
 expect 0 '--pull-never --build-arg BASE=localhost/bookworm-slim' "$root/docker/build-daemonless" --dry-run --bootstrap
-job="sbatch --wait -N 2 -n 4 -o $work/curvd-batch.out $root/launch/slurm/train.sbatch --curvature-ranks 1"
+job="env CURVD_HOME=$root CURVD_PROGRAM=$root/build/curvd \
+sbatch --wait -N 2 -n 4 -o $work/curvd-batch.out $root/launch/slurm/train.sbatch --curvature-ranks 1"
 expect 0 "$root/tests/cluster/slurm.py 2 -- $job --lr 1" "$root/launch/batch" --dry-run -- --lr 1
 stand_in sinfo <<<'exit 1' # a SLURM that does not answer
 expect 0 "$root/tests/cluster/slurm.py 2 -- $job" "$root/launch/batch" --dry-run
 stand_in sinfo <<<'exit 0'
-expect 0 $'\n'"$job" "$root/launch/batch" --dry-run
+expect 0 $'\n'"${job/build/build-batch}" "$root/launch/batch" --dry-run
+expect 0 "-B $root/build-batch -DCMAKE_BUILD_TYPE=Release -DCURVD_NATIVE=OFF" "$root/launch/batch" --dry-run
+expect 0 " CURVD_PROGRAM=/mine/curvd sbatch" env CURVD_PROGRAM=/mine/curvd "$root/launch/batch" --dry-run
 rm "$bin/sinfo"
 expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
 expect 0 "OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf" "$root/launch/run" --dry-run
@@ -217,6 +220,33 @@ expect 8 '1 tests failed' "$root/.ci/run"
 stand_in cmake <<<'echo "error: x.c:1"; exit 1'
 expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
+
+# a batch job of the first kind, whose code comes through; a signal reaches the command that waits for it
+tools+=(sleep)
+reset_bin
+all_installed
+stand_in sinfo <<<'exit 0'
+stand_in sbatch <<'TEXT'
+case "$*" in *slow*) ;; *) echo "by $CURVD_PROGRAM"; exit 85 ;; esac
+trap 'echo "sbatch was told"; exit 99' TERM
+echo began
+n=0
+while [ $((n += 1)) -lt 200 ]; do sleep 0.1; done
+TEXT
+expect 85 "by $root/build-batch/curvd" "$root/launch/batch"
+# SIGINT is ignored in what runs in the background, unless it is set back
+cat >"$work/tell" <<'TEXT'
+env --default-signal=INT "$2" -- slow >said 2>&1 &
+job=$!
+until grep -q began said; do sleep 0.1; done
+kill -"$1" "$job"
+code=0
+wait "$job" || code=$?
+cat said
+exit "$code"
+TEXT
+for signal in INT TERM; do expect 99 'sbatch was told' bash "$work/tell" "$signal" "$root/launch/batch"; done
+expect 129 'job ended with exit code 129' bash "$work/tell" HUP "$root/launch/batch"
 
 # packages land in a folder that is named from where the user stands
 reset_bin
