@@ -376,6 +376,36 @@ expect 2 'libscalapack-openmpi-dev' "$root/launch/run"
 expect 2 'not found: ninja cc pkg-config mpicc mpirun openblas.pc' "$root/launch/run"
 for name in ninja cc mpicc pkg-config mpirun cmake; do stand_in "$name" <<<'exit 0'; done
 expect 0 'building build ...' "$root/launch/run"
+expect_option() { # expect_option TEXT SCRIPT: the last line that is configured in build/ ends so
+  rm -f "$work/cmake"
+  expect 0 'building build ...' "$2"
+  [[ $(grep -- "-B $root/build " "$work/cmake") == *"$1" ]] || fail "$2 was not configured with '$1': $(<"$work/cmake")"
+}
+stand_in cmake <<<"echo \"cmake \$*\" >>'$work/cmake'"
+expect_option CMAKE_BUILD_TYPE=Release "$root/launch/run"
+# without what only tests need, and a ScaLAPACK that has no file for pkg-config
+stand_in pkg-config <<'TEXT'
+case $2 in check | scalapack*) exit 1 ;; esac
+TEXT
+expect_option -DCURVD_TESTS=OFF "$root/launch/run"
+expect 0 '' "$root/launch/test" --quick
+[[ $(tail -n 2 "$work/cmake") == *-DCURVD_TESTS=ON$'\n'* ]] || fail 'launch/test was configured without tests'
+
+# apt-get, but no root: the line to type, unless all is found that the build looks for
+stand_in apt-get <<<'exit 1'
+stand_in dpkg-query <<<'exit 1'
+as_user=()
+if ((EUID == 0)); then
+  as_user=("$(type -P setpriv)" --reuid=65534 --regid=65534 --clear-groups)
+  chmod -R a+rwX "$work"
+fi
+expect 0 'Should it fail, type:
+sudo apt-get update && sudo apt-get install -y --no-install-recommends cmake ' "${as_user[@]}" "$root/launch/run"
+expect 2 'packages are missing. Type this line' "${as_user[@]}" "$root/launch/test" --quick
+stand_in pkg-config <<'TEXT'
+[ "$2" != jansson ]
+TEXT
+expect 2 'packages are missing. Type this line' "${as_user[@]}" "$root/launch/run"
 
 # ---- launch/hosts: over hosts a to d, of which each has 4 cores of 8 hardware threads; ssh answers in their place ----
 
