@@ -13,9 +13,9 @@ packages=(cmake ninja-build gcc g++ libc6-dev pkg-config openmpi-bin libopenmpi-
 slurm_packages=(iproute2 slurm-client slurmctld slurmd munge)
 # Tests alone need them: launch/test installs them, too.
 test_packages=("${slurm_packages[@]}" gfortran python3-numpy python3-mpi4py)
-# What the build looks for, where packages have other names.
+# What the build of the program cannot do without, where packages have other names. ScaLAPACK is looked for by CMake alone.
 commands=(cmake ninja cc pkg-config mpicc mpirun)
-modules=(openblas scalapack-openmpi yaml-0.1 jansson zlib libxxhash check)
+modules=(openblas yaml-0.1 jansson zlib libxxhash)
 
 die() { # die STATUS TEXT
   printf 'launch: %s\n' "$2" >&2
@@ -58,14 +58,31 @@ missing_packages() {
   done
 }
 
-setup_debian() {
-  local missing
+absent_needs() { # which of commands and modules are not there, a line each
+  local name
+  for name in "${commands[@]}"; do
+    command -v "$name" >/dev/null || printf '%s\n' "$name"
+  done
+  for name in "${modules[@]}"; do
+    pkg-config --exists "$name" 2>/dev/null || printf '%s\n' "$name.pc"
+  done
+}
+
+setup_debian() { # setup_debian PACKAGE...: without these there is no other way
+  local missing line absent name
   mapfile -t missing < <(missing_packages)
   ((${#missing[@]})) || return 0
   local install=(apt-get install -y --no-install-recommends "${missing[@]}")
   if ((EUID != 0 && !dry_run)); then
-    die 2 "packages are missing. Type this line, then start again:
-sudo apt-get update && sudo $(print_command "${install[@]}")"
+    line="sudo apt-get update && sudo $(print_command "${install[@]}")"
+    absent=$(absent_needs)
+    for name in "$@"; do
+      [[ " ${missing[*]} " != *" $name "* ]] || absent+=" $name"
+    done
+    [[ -z $absent ]] || die 2 "packages are missing. Type this line, then start again:
+$line"
+    printf 'launch: packages are missing, but what the build looks for is there. Should it fail, type:\n%s\n' "$line" >&2
+    return
   fi
   quietly "updating the list of packages" apt-get -o DPkg::Lock::Timeout=300 update
   quietly "installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" -o DPkg::Lock::Timeout=300
@@ -73,13 +90,8 @@ sudo apt-get update && sudo $(print_command "${install[@]}")"
 
 # No apt-get: say what is needed, go on when the build would find it.
 setup_other() {
-  local name absent=()
-  for name in "${commands[@]}"; do
-    command -v "$name" >/dev/null || absent+=("$name")
-  done
-  for name in "${modules[@]}"; do
-    pkg-config --exists "$name" 2>/dev/null || absent+=("$name.pc")
-  done
+  local absent
+  mapfile -t absent < <(absent_needs)
   printf 'no apt-get here: what the Debian packages %s hold must be installed\n' "${packages[*]}"
   ((${#absent[@]} == 0 || dry_run)) || die 2 "not found: ${absent[*]}. Install them, then start again."
 }
@@ -87,15 +99,20 @@ setup_other() {
 setup_packages() { # setup_packages PACKAGE...: these, and what the build needs
   packages+=("$@")
   if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
-    setup_debian
+    setup_debian "$@"
   else
     setup_other
   fi
 }
 
 setup_build() { # setup_build FOLDER TARGET CMAKE-OPTION...
-  local folder=$root/$1 target=$2
-  shift 2
-  quietly "configuring ${folder##*/}" cmake -G Ninja -S "$root" -B "$folder" -DCMAKE_BUILD_TYPE=Release "$@"
+  local folder=$root/$1 target=$2 options=("${@:3}")
+  # the program alone can do without Check; where it is there, the folder is left as it is: with its tests, or without
+  if [[ $target != curvd ]]; then
+    options+=(-DCURVD_TESTS=ON)
+  elif ! pkg-config --exists check 2>/dev/null; then
+    options+=(-DCURVD_TESTS=OFF)
+  fi
+  quietly "configuring ${folder##*/}" cmake -G Ninja -S "$root" -B "$folder" -DCMAKE_BUILD_TYPE=Release "${options[@]}"
   quietly "building ${folder##*/}" cmake --build "$folder" --target "$target"
 }

@@ -34,7 +34,7 @@ expect() {
   [[ $output == *"$text"* ]] || fail "$* did not say '$text' but: $output"
 }
 
-tools=(bash cat dirname env find grep head mkdir mktemp paste realpath rm sed sh sort tail tr wc xargs)
+tools=(bash cat cp chmod dirname env find grep head mkdir mktemp mv paste realpath rm sed sh sort tail tr wc xargs)
 reset_bin() {
   local tool
   rm -rf "$bin"
@@ -72,6 +72,13 @@ echo "stat::average_exec_per_sec:     56"
 TEXT
   stand_in clang-tidy <<<'exit 0'
   stand_in gcovr <<<'echo "gcovr $*"'
+}
+
+all_installed() {
+  stand_in dpkg-query <<'TEXT'
+shift 2
+for package; do echo "installed $package"; done
+TEXT
 }
 
 bash_files=(launch/run launch/batch launch/hosts launch/test launch/fuzz launch/coverage launch/lint launch/setup.sh launch/mpi.sh
@@ -128,12 +135,15 @@ expect 0 'apt-get install -y --no-install-recommends gcc check -o' "$root/launch
 expect 0 'apt-get install -y --no-install-recommends gcc check iproute2 -o' "$root/launch/test" --dry-run
 expect 0 '--pull-always' "$root/docker/build-daemonless" --dry-run
 expect 0 '--pull-never --build-arg BASE=localhost/bookworm-slim' "$root/docker/build-daemonless" --dry-run --bootstrap
-job="sbatch --wait -N 2 -n 4 -o $work/curvd-batch.out $root/launch/slurm/train.sbatch --curvature-ranks 1"
+job="env CURVD_HOME=$root CURVD_PROGRAM=$root/build/curvd \
+sbatch --wait -N 2 -n 4 -o $work/curvd-batch.out $root/launch/slurm/train.sbatch --curvature-ranks 1"
 expect 0 "$root/tests/cluster/slurm.py 2 -- $job --lr 1" "$root/launch/batch" --dry-run -- --lr 1
 stand_in sinfo <<<'exit 1' # a SLURM that does not answer
 expect 0 "$root/tests/cluster/slurm.py 2 -- $job" "$root/launch/batch" --dry-run
 stand_in sinfo <<<'exit 0'
-expect 0 $'\n'"$job" "$root/launch/batch" --dry-run
+expect 0 $'\n'"${job/build/build-batch}" "$root/launch/batch" --dry-run
+expect 0 "-B $root/build-batch -DCMAKE_BUILD_TYPE=Release -DCURVD_NATIVE=OFF" "$root/launch/batch" --dry-run
+expect 0 " CURVD_PROGRAM=/mine/curvd sbatch" env CURVD_PROGRAM=/mine/curvd "$root/launch/batch" --dry-run
 rm "$bin/sinfo"
 expect 0 "mpirun -n 8 --oversubscribe" "$root/launch/run" --dry-run
 expect 0 "OMPI_MCA_mca_base_param_files=$root/launch/openmpi.conf" "$root/launch/run" --dry-run
@@ -186,10 +196,7 @@ fi
 # all installed: nothing is fetched; the program's words and exit status come through, from the user's folder
 reset_bin
 rm -f "$work/apt" "$work/cmake"
-stand_in dpkg-query <<'TEXT'
-shift 2
-for package; do echo "installed $package"; done
-TEXT
+all_installed
 expect 7 $'<train>\n<--curvature-ranks>\n<1>\n<--lr>\n<1e-3 x>\n<>' "$root/launch/run" -- --lr '1e-3 x' ''
 expect 7 "threads 1 1 in $work" "$root/launch/run"
 expect 7 "settings $root/launch/openmpi.conf" "$root/launch/run"
@@ -219,6 +226,102 @@ expect 8 '1 tests failed' "$root/.ci/run"
 stand_in cmake <<<'echo "error: x.c:1"; exit 1'
 expect 1 'error: x.c:1' "$root/launch/run"
 expect 1 'configuring build failed: cmake -G Ninja' "$root/launch/test"
+
+# a batch job of the first kind, whose code comes through; a signal reaches the command that waits for it
+tools+=(sleep)
+reset_bin
+all_installed
+stand_in sinfo <<<'exit 0'
+stand_in sbatch <<'TEXT'
+case "$*" in *slow*) ;; *) echo "by $CURVD_PROGRAM"; exit 85 ;; esac
+trap 'echo "sbatch was told"; exit 99' TERM
+echo began
+n=0
+while [ $((n += 1)) -lt 200 ]; do sleep 0.1; done
+TEXT
+expect 85 "by $root/build-batch/curvd" "$root/launch/batch"
+# SIGINT is ignored in what runs in the background, unless it is set back
+cat >"$work/tell" <<'TEXT'
+env --default-signal=INT "$2" -- slow >said 2>&1 &
+job=$!
+until grep -q began said; do sleep 0.1; done
+kill -"$1" "$job"
+code=0
+wait "$job" || code=$?
+cat said
+exit "$code"
+TEXT
+for signal in INT TERM; do expect 99 'sbatch was told' bash "$work/tell" "$signal" "$root/launch/batch"; done
+expect 129 'job ended with exit code 129' bash "$work/tell" HUP "$root/launch/batch"
+
+# packages land in a folder that is named from where the user stands
+reset_bin
+all_installed
+sed -i 's/^\(#define CURVD_VERSION_MINOR\) .*/\1 1/' "$root/include/curvd.h"
+stand_in git <<<'exit 0'
+stand_in tar <<'TEXT'
+tests=$4/curvd-0.1.0/launch/packages/debian/tests
+mkdir -p "$tests"
+for name in train embed; do printf '#!/bin/sh\n' >"$tests/$name"; chmod +x "$tests/$name"; done
+TEXT
+stand_in dpkg-buildpackage <<<': >../curvd_0.1.0-1_all.changes; : >../curvd_0.1.0-1_all.deb'
+stand_in dpkg <<<'exit 0'
+stand_in lintian <<<'exit 0'
+expect 0 "in $work/debs:
+curvd_0.1.0-1_all.deb 0 KiB" "$root/launch/packages/build-deb" --output debs
+
+# an image is written where there is none, no folder even, and again
+stand_in buildah <<'TEXT'
+case "$*" in
+  *' from '*) echo working-container ;;
+  *' push '*)
+    for word; do :; done
+    file=${word#docker-archive:}
+    file=${file%:curvd:latest}
+    [ ! -e "$file" ] || { echo "docker-archive doesn't support modifying existing images"; exit 125; }
+    echo "$#" >"$file" ;;
+esac
+case "$*" in *--name*) echo "that name is already in use"; exit 125 ;; esac
+TEXT
+stand_in debootstrap <<<'exit 0'
+if ((EUID == 0)); then
+  for more in '' --bootstrap; do
+    expect 0 "writing $work/new/image.tar" "$root/docker/build-daemonless" --output new/image.tar ${more:+"$more"}
+    [[ -s $work/new/image.tar && ! -e $work/new/image.tar.new ]] || fail 'docker/build-daemonless wrote no image'
+    printf 'half an image' >"$work/new/image.tar.new"
+  done
+fi
+
+# nodes of a container: a first start that was interrupted keeps nobody waiting, and all take the keys of the first
+sed -i "s,/usr/sbin/sshd,$bin/sshd," "$root/docker/node"
+tools+=(install)
+reset_bin
+stand_in sshd <<'TEXT'
+read -r key <"$HOME/.ssh/id_ed25519"
+echo "sshd: $key"
+TEXT
+stand_in ssh-keygen <<'TEXT'
+while [ "$1" != -f ]; do shift; done
+make() { echo "key of $who" >"$1" && echo "public key of $who" >"$1.pub"; }
+make "$2"
+case $2 in
+  */host) ;;
+  *)
+    [ "$who" != interrupted ] || exit 143
+    [ "$who" != second ] || { mkdir "$KEYS/made"; who=first; make "$KEYS/made/user"; make "$KEYS/made/host"; } ;;
+esac
+TEXT
+node() { # node STATUS TEXT WHO: as the node of that name, in a container that is new
+  rm -rf "${work:?}/home"
+  expect "$1" "$2" "$(type -P timeout)" 10 env "HOME=$work/home" "KEYS=$work/$keys" "who=$3" "$root/docker/node"
+}
+keys=keys
+node 143 '' interrupted
+node 0 'sshd: key of one' one
+node 0 'sshd: key of one' two
+keys="keys of two"
+node 0 'sshd: key of first' second
+[[ -z $(find "$work/$keys" -name 'making*') ]] || fail 'docker/node left keys behind that nobody uses'
 
 # batch scripts, in what they take for a job
 tools+=(printf)
@@ -268,6 +371,9 @@ expect 2 "no file of options ''" "${job[@]}" bash "$root/launch/slurm/sweep.sbat
 expect 2 'line 3 of lines is empty or missing: --array=1-2 takes all' "${job[@]}" SLURM_ARRAY_TASK_ID=3 bash "$root/launch/slurm/sweep.sbatch" lines
 expect 7 $'<runs/name-10/2>\n<--resume>\n<auto>\n<--epochs>\n<3>\n<--seed>\n<2>\n<--network>\n<a b>' \
   "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" lines --epochs 3
+printf '%s\n' "--seed 1 --network 'a b" "--seed ''" >"$work/open"
+expect 2 'line 1 of open: a quote is open' "${job[@]}" SLURM_ARRAY_TASK_ID=1 bash "$root/launch/slurm/sweep.sbatch" open
+expect 7 $'<--seed>\n<>' "${job[@]}" bash "$root/launch/slurm/sweep.sbatch" open
 expect 85 'scontrol requeue 10_2' "${job[@]}" status=85 bash "$root/launch/slurm/sweep.sbatch" lines
 
 # no apt-get: the packages are named; the build goes on when all is found
@@ -276,6 +382,36 @@ expect 2 'libscalapack-openmpi-dev' "$root/launch/run"
 expect 2 'not found: ninja cc pkg-config mpicc mpirun openblas.pc' "$root/launch/run"
 for name in ninja cc mpicc pkg-config mpirun cmake; do stand_in "$name" <<<'exit 0'; done
 expect 0 'building build ...' "$root/launch/run"
+expect_option() { # expect_option TEXT SCRIPT: the last line that is configured in build/ ends so
+  rm -f "$work/cmake"
+  expect 0 'building build ...' "$2"
+  [[ $(grep -- "-B $root/build " "$work/cmake") == *"$1" ]] || fail "$2 was not configured with '$1': $(<"$work/cmake")"
+}
+stand_in cmake <<<"echo \"cmake \$*\" >>'$work/cmake'"
+expect_option CMAKE_BUILD_TYPE=Release "$root/launch/run"
+# without what only tests need, and a ScaLAPACK that has no file for pkg-config
+stand_in pkg-config <<'TEXT'
+case $2 in check | scalapack*) exit 1 ;; esac
+TEXT
+expect_option -DCURVD_TESTS=OFF "$root/launch/run"
+expect 0 '' "$root/launch/test" --quick
+[[ $(tail -n 2 "$work/cmake") == *-DCURVD_TESTS=ON$'\n'* ]] || fail 'launch/test was configured without tests'
+
+# apt-get, but no root: the line to type, unless all is found that the build looks for
+stand_in apt-get <<<'exit 1'
+stand_in dpkg-query <<<'exit 1'
+as_user=()
+if ((EUID == 0)); then
+  as_user=("$(type -P setpriv)" --reuid=65534 --regid=65534 --clear-groups)
+  chmod -R a+rwX "$work"
+fi
+expect 0 'Should it fail, type:
+sudo apt-get update && sudo apt-get install -y --no-install-recommends cmake ' "${as_user[@]}" "$root/launch/run"
+expect 2 'packages are missing. Type this line' "${as_user[@]}" "$root/launch/test" --quick
+stand_in pkg-config <<'TEXT'
+[ "$2" != jansson ]
+TEXT
+expect 2 'packages are missing. Type this line' "${as_user[@]}" "$root/launch/run"
 
 # ---- launch/hosts: over hosts a to d, of which each has 4 cores of 8 hardware threads; ssh answers in their place ----
 

@@ -192,6 +192,20 @@ class Hosts:
                 pass
 
 
+def end_by_signals():
+    """SIGTERM and SIGHUP leave the blocks that hold hosts, as Ctrl-C does; a second signal does not disturb what removes
+    them. What nohup ignores stays ignored."""
+    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+
+    def end(number, _):
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for each in signals:
+        signal.signal(each, end)
+
+
 def main(cluster=Hosts, why_not=reason_not, doc=__doc__):
     name = os.path.basename(sys.argv[0])
     parser = argparse.ArgumentParser(prog=f"tests/cluster/{name}", description=doc,
@@ -208,6 +222,7 @@ def main(cluster=Hosts, why_not=reason_not, doc=__doc__):
     why = why_not()
     if why:
         sys.exit(f"{name}: {why}")
+    end_by_signals()
     with tempfile.TemporaryDirectory(prefix="curvd-hosts-") as folder, cluster(given.hosts, folder, given.slots) as hosts:
         begin = time.monotonic()
         command = given.command or [os.environ.get("SHELL", "/bin/sh")]

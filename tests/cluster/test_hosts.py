@@ -7,6 +7,8 @@ import argparse
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -182,6 +184,28 @@ def refusals(bench):
             check(sentence in job.text(), f"{words}: does not say '{sentence}' but: {job.text()}")
 
 
+def told_to_end(bench):
+    """hosts.py leaves nothing behind when somebody ends it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        began = bench.folder(f"began-{number}")
+        with subprocess.Popen([sys.executable, os.path.join(HERE, "hosts.py"), "2", "--", "sh", "-c", 'echo "$$" >"$1"; exec sleep 60',
+                               "sh", began], env={**os.environ, "TMPDIR": bench.folder()}) as job:
+            try:
+                limit = time.monotonic() + 30
+                while not os.path.exists(began):
+                    check(time.monotonic() < limit and job.poll() is None, "hosts.py does not begin")
+                    time.sleep(0.05)
+                job.send_signal(number)
+                code = job.wait(30)
+            finally:
+                job.kill()
+        check(code == 128 + number, f"ended by signal {int(number)} with {code}")
+        left = [name for name in cluster.ip("netns", "list").split() if name.startswith(f"curvd{job.pid}-")]
+        check(not left, f"signal {int(number)} leaves {left}")
+        left = [name for name in os.listdir(bench.folder()) if name.startswith("curvd-hosts-")]
+        check(not left, f"signal {int(number)} leaves {left}")
+
+
 # ---- cables and power ----
 
 
@@ -241,6 +265,7 @@ CASES = [("cable cut for good", lambda bench: lost(bench, "n2", False)),
          ("curvature rank's host without power", lambda bench: lost(bench, "n3", True)),
          ("mpirun's host without power", lambda bench: lost(bench, "n0", True)),
          ("refusals", refusals),
+         ("told to end", told_to_end),
          ("cable cut for 5 s", cable_cut_for_5_s),
          ("same bits as on one host", same_bits_as_on_one_host),
          ("ranks where they were asked for", ranks_where_they_were_asked_for),
