@@ -78,6 +78,9 @@ void fuzz_history(const uint8_t *bytes, size_t n_bytes) {
     for (int i = 0; i < 2 && status == CURVD_OK; i++)
       status = page_data_take(&d, name, name, bytes[0] == 'r', text, (int64_t)n_bytes - 1, &err);
     fuzz_outcome(status, &err);
+    static const char seeds[] = "seed: 1\n"; /* runs without settings are no seeds of one configuration */
+    for (int i = 0; i < d.n_runs && status == CURVD_OK; i++)
+      status = settings_parse(seeds, sizeof seeds - 1, &d.run[i].settings, &err);
     if (status == CURVD_OK) draw(&d);
     page_data_free(&d);
   }
