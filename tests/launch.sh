@@ -236,7 +236,8 @@ TEXT
 expect 85 "by $root/build-batch/curvd" "$root/launch/batch"
 # SIGINT is ignored in what runs in the background, unless it is set back
 cat >"$work/tell" <<'TEXT'
-env --default-signal=INT "$2" -- slow >said 2>&1 &
+: >said
+env --default-signal=INT "$2" -- slow >>said 2>&1 &
 job=$!
 until grep -q began said; do sleep 0.1; done
 kill -"$1" "$job"
