@@ -242,7 +242,8 @@ TEXT
 expect 85 "by $root/build-batch/curvd" "$root/launch/batch"
 # SIGINT is ignored in what runs in the background, unless it is set back
 cat >"$work/tell" <<'TEXT'
-env --default-signal=INT "$2" -- slow >said 2>&1 &
+: >said
+env --default-signal=INT "$2" -- slow >>said 2>&1 &
 job=$!
 until grep -q began said; do sleep 0.1; done
 kill -"$1" "$job"
@@ -428,6 +429,7 @@ case $1 in
   [a-d]) exec sh -c "$2" ;;
   old) echo "Welcome"; echo "cores 4 mpirun (Open MPI) 4.0.3" ;;
   bare) echo mpi ;;
+  prefix) PATH=$PREFIX_PATH exec sh -c "$2" ;;
   *) echo "ssh: Could not resolve hostname $1: Name or service not known" >&2; exit 255 ;;
 esac
 TEXT
@@ -463,7 +465,7 @@ expect 7 'e cannot be reached (ssh: Could not resolve hostname e: Name or servic
 expect 7 'none.txt cannot be reached (ssh: ' "$launch" --hosts none.txt -- train
 expect 7 'and there is no such file' "$launch" --hosts none.txt -- train
 expect 2 'old has mpirun (Open MPI) 4.0.3 and this host mpirun (Open MPI) 4.1.4: install the same' "$launch" --hosts old -- train
-expect 2 'bare has no orted: install Open MPI there' "$launch" --hosts bare -- train
+expect 2 "bare has neither orted nor prted: install Open MPI there (Debian: openmpi-bin), in $bin as here" "$launch" --hosts bare -- train
 expect 2 'a has no interface nosuch0: ' "$launch" --hosts a --network nosuch0 -- train
 expect 2 'the hosts take 6 ranks, not 7' "$launch" --hosts a:2,b --ranks 7 -- train
 expect 2 'of 2 ranks 2 cannot be curvature ranks' "$launch" --hosts a,b --ranks 2 --curvature-ranks 2 --curvature-last-host -- train
@@ -497,5 +499,22 @@ expect 0 "$bound -n 8 --host front:4\,b:4 $threads /bin/true" "$launch" --hosts 
 expect 7 "settings $root/launch/openmpi.conf" "$launch" --hosts a -- train
 expect 7 $'<train>\n<--lr>\n<1e-3 x>\n<>' "$launch" --hosts a -- train --lr '1e-3 x' ''
 expect 7 "threads 3 3 in $work" "$launch" --hosts a,b --threads 3 -- train
+
+# Open MPI that is not on a host's PATH, but where this host has it: mpirun is called by its path
+cp -R "$bin" "$work/others"
+rm "$work/others"/{mpirun,orted}
+export PREFIX_PATH=$work/others
+expect 0 " $bin/mpirun $bound -n 8 --host a:4\,prefix:4 " "$launch" --hosts a,prefix --dry-run -- train
+# Open MPI 5 has another daemon, and ends jobs by rules of its own
+said=$(cd "$work" && PATH=$bin "$launch" --hosts a --dry-run -- train 2>&1)
+[[ $said != *measured* ]] || fail "launch/hosts warns of Open MPI 4: $said"
+mv "$bin/orted" "$bin/prted"
+expect 0 " $bin/mpirun $bound " "$launch" --hosts prefix --dry-run -- train
+stand_in mpirun <<<'echo "mpirun (Open MPI) 5.0.3"'
+expect 0 " mpirun $bound -n 4 --host a:4 " "$launch" --hosts a --dry-run -- train
+expect 0 'this is mpirun (Open MPI) 5.0.3; when and with which code' "$launch" --hosts a --dry-run -- train
+rm "$bin/prted"
+expect 2 'a has neither orted nor prted' "$launch" --hosts a -- train
+expect 2 'prefix has neither orted nor prted' "$launch" --hosts prefix -- train
 
 printf 'launch: %d cases\n' "$n"
