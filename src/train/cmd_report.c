@@ -1,7 +1,7 @@
 /* curvd report: runs and scaling benchmarks as one page of figures. No MPI. */
 #include "base/options.h"
-#include "train/commands.h"
 #include "page/page.h"
+#include "train/commands.h"
 #include "train/words.h"
 
 #include <errno.h>
