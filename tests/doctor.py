@@ -92,7 +92,7 @@ def for_people(bench):
     lines = out.splitlines()
     check(code == 0 and errors == "", f"code {code}: {errors}")
     check(lines[0].startswith("ok       launcher       none"), f"it begins with {lines[0]}")
-    check(lines[-1].startswith("1 rank: 0 errors, "), f"it ends with {lines[-1]}")
+    check(lines[-1].startswith("1 rank; errors: 0, "), f"it ends with {lines[-1]}")
     check(all(len(line) <= 110 or " " not in line[24:] for line in lines), f"a line is too long: {out}")
 
 

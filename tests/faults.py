@@ -237,8 +237,8 @@ def time_budget(bench):
 
 
 def copy_sound(bench, run_dir):
-    """A finished run that goes on: its last two checkpoints are of the steps 30 and 40."""
-    source = bench.undisturbed(inject="delay@12:seconds=0.3,delay@22:seconds=0.3,delay@32:seconds=0.3")
+    """A finished run that goes on: its last two checkpoints are of the steps 30 and 40. Pauses are for slow disks."""
+    source = bench.undisturbed(inject="delay@12:seconds=1.5,delay@22:seconds=1.5,delay@32:seconds=1.5")
     check(program.steps_in(source) == [10, 20, 30, 40], f"it has {program.steps_in(source)}")
     shutil.rmtree(bench.folder(run_dir), ignore_errors=True)
     shutil.copytree(source, bench.folder(run_dir))
