@@ -2,6 +2,7 @@
 #include "page/page_parts.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,13 +145,14 @@ static void draw_group(markup *m, const chart_panel *p, const view *v, const pag
 
 static void draw_panel(markup *m, const page_data *d, const view *v, const cell *c, int at, const curve *curves) {
   char title[160], name[HISTORY_NAME_MAX + 8], size[60];
+  const int column = at % COLUMNS, row = at / COLUMNS;
   snprintf(size, sizeof size, " %s, n %.0f", c->factor == 0 ? "A" : "G", c->n);
   chart_text_cut(c->layer, (WIDTH + 30) / TITLE_SIZE - chart_text_width(size), name, sizeof name);
   snprintf(title, sizeof title, "%s%s", name, size);
   chart_panel p = {.title = title,
                    .x_title = "",
-                   .left = LEFT + at % COLUMNS * STEP_X,
-                   .top = TOP + at / COLUMNS * STEP_Y,
+                   .left = LEFT + column * STEP_X,
+                   .top = TOP + row * STEP_Y,
                    .width = WIDTH,
                    .height = HEIGHT,
                    .has_y_texts = true,
@@ -159,11 +161,12 @@ static void draw_panel(markup *m, const page_data *d, const view *v, const cell 
   fit_curves(v, curves, &x, &y);
   chart_panel_fit(&p, x, y);
   chart_frame(m, &p);
-  for (int i = 0; i < v->n_groups; i++) draw_group(m, &p, v, &d->group[v->group[i]], curves + i * v->n_lines);
+  for (int i = 0; i < v->n_groups; i++)
+    draw_group(m, &p, v, &d->group[v->group[i]], curves + (ptrdiff_t)i * v->n_lines);
 }
 
 static curvd_status make_panel(page *p, const view *v, const cell *c, int at, cv_error *err) {
-  curve *curves = calloc((size_t)(v->n_groups * v->n_lines), sizeof *curves);
+  curve *curves = calloc((size_t)(v->n_groups * v->n_lines) + 1, sizeof *curves);
   curvd_status status = CURVD_OK;
   if (curves == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for %d curves", v->n_groups * v->n_lines);
   for (int i = 0; i < v->n_groups * v->n_lines && status == CURVD_OK; i++)
@@ -181,7 +184,8 @@ static curvd_status draw_view(page *p, const view *v, const cells *shown, cv_err
     const page_group *g = &p->data->group[v->group[i]];
     swatch[i] = (page_swatch){g->label, g->style, 1};
   }
-  chart_begin(p->out, PAGE_WIDTH, TOP + ((shown->n - 1) / COLUMNS + 1) * STEP_Y - 34, v->title);
+  const int rows = (shown->n - 1) / COLUMNS + 1;
+  chart_begin(p->out, PAGE_WIDTH, TOP + rows * STEP_Y - 34, v->title);
   if (v->n_groups > 1) page_swatches(p->out, swatch, v->n_groups, LEFT, 4, PAGE_WIDTH - LEFT);
   free(swatch);
   for (int i = 0; i < shown->n; i++) CV_TRY(make_panel(p, v, &shown->cell[i], i, err));

@@ -195,7 +195,8 @@ static void predicted_pair(markup *m, const chart_panel *p, const predicted_row 
 static void predicted_panel(markup *m, const page_data *d, const predicted_row *row, int at) {
   const page_group *g = &d->group[row->group];
   char cut[PAGE_NAME_MAX + 8];
-  double left = PANEL_LEFT + at % COLUMNS * PANEL_STEP, top = TOP + at / COLUMNS * PANEL_ROW;
+  const int column = at % COLUMNS, line = at / COLUMNS;
+  double left = PANEL_LEFT + column * PANEL_STEP, top = TOP + line * PANEL_ROW;
   chart_panel p = {.title = "",
                    .x_title = "ms of a mean step",
                    .left = left,
@@ -237,7 +238,8 @@ void page_prediction(page *p) {
     return;
   }
   page_section_begin(p, "prediction", "What the model said of a step, and what was measured");
-  chart_begin(p->out, PAGE_WIDTH, TOP + ((n - 1) / COLUMNS + 1) * (double)PANEL_ROW - 40, "Predicted against measured");
+  const int n_lines = (n - 1) / COLUMNS + 1;
+  chart_begin(p->out, PAGE_WIDTH, TOP + n_lines * (double)PANEL_ROW - 40, "Predicted against measured");
   for (int i = 0; i < n; i++) predicted_panel(p->out, p->data, &rows[i], i);
   chart_end(p->out);
   page_caption(

@@ -58,7 +58,7 @@ static bool grow_bytes(shard *s, int64_t needed) {
   int64_t more = (needed > 2 * s->capacity ? needed : 2 * s->capacity) / FILE_BLOCK * FILE_BLOCK + FILE_BLOCK;
   char *grown = aligned_alloc(FILE_BLOCK, (size_t)more);
   if (grown == NULL) return false;
-  if (s->bytes > 0) memcpy(grown, s->data, (size_t)s->bytes);
+  if (s->data != NULL) memcpy(grown, s->data, (size_t)s->bytes);
   free(s->data);
   s->data = grown, s->capacity = more;
   return true;

@@ -224,8 +224,8 @@ def cable_cut_for_5_s(bench):
 
 
 def lose(bench, hosts, host, strike):
-    """The job, when all of it is gone, with its exit code."""
-    job = bench.train(hosts)
+    """The job, when all of it is gone, with its exit code. It pauses, so that a slow disk has its checkpoints in time."""
+    job = bench.train(hosts, inject=f"delay@{STEPS // 3}:seconds=6")
     wait_for("checkpoints", lambda: len(program.steps_in(os.path.join(hosts.folder, "run"))) >= 2, job)
     lost_s = time.monotonic()
     strike(host)
