@@ -178,7 +178,7 @@ static curvd_status make_panel(page *p, const view *v, const cell *c, int at, cv
 }
 
 static curvd_status draw_view(page *p, const view *v, const cells *shown, cv_error *err) {
-  page_swatch *swatch = calloc((size_t)v->n_groups, sizeof *swatch);
+  page_swatch *swatch = calloc((size_t)v->n_groups + 1, sizeof *swatch);
   if (swatch == NULL) return cv_fail(err, CURVD_ERR_MEMORY, "no memory for %d names", v->n_groups);
   for (int i = 0; i < v->n_groups; i++) {
     const page_group *g = &p->data->group[v->group[i]];

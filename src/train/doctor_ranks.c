@@ -171,14 +171,14 @@ static doctor_level level_of(const doctor_rank *rank, const crowd *around) {
 
 static void add_crowd(const doctor_rank *rank, int r, const crowd *around, doctor_findings *to) {
   writer cores = {.n = 0};
-  int n_cores = count_cores(&rank[r]);
+  int n_cores = count_cores(&rank[r]), each = around->n_ranks > 0 ? n_cores / around->n_ranks : n_cores;
   put_cores(&cores, &rank[r]);
   if (around->n_ranks <= n_cores)
     doctor_add(to, DOCTOR_WARNING, "binding",
                "rank %d on %s and those beside it have %lld BLAS threads for cores %s; --blas-threads %d, or mpirun "
                "--map-by slot:PE=%d, gives each a core",
-               r, rank[r].host, (long long)around->n_threads, cores.text,
-               n_cores / around->n_ranks > 1 ? n_cores / around->n_ranks : 1, (int)rank[r].blas_threads);
+               r, rank[r].host, (long long)around->n_threads, cores.text, each > 1 ? each : 1,
+               (int)rank[r].blas_threads);
   else if (is_bound(&rank[r]))
     doctor_add(to, DOCTOR_ERROR, "binding",
                "ranks %d, %d on %s: %d ranks are bound to %d core%s (%s); give each its own (mpirun --bind-to core, "
