@@ -2,7 +2,6 @@
 """curvd doctor on this machine, and what the program says when a launcher promised other ranks than MPI has. Promises
 are made by environments: those of mpirun, and of SLURM as its own cluster sets them. With root, two hosts of network
 namespaces show what concerns several hosts."""
-import argparse
 import json
 import os
 import platform
@@ -224,21 +223,16 @@ CASES = [alone, for_people, three_ranks, bound_to_one_core, more_threads_than_co
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/doctor.py", description=__doc__)
-    parser.add_argument("curvd")
-    parser.add_argument("--mpiexec", default="mpirun")
-    parser.add_argument("--only", help="cases with this in their names")
-    arguments = parser.parse_args()
-    failed = 0
-    for case in [c for c in CASES if not arguments.only or arguments.only in c.__name__]:
-        with tempfile.TemporaryDirectory(prefix="curvd-doctor-") as scratch:
-            try:
-                print(f"{case.__name__}: {case(Bench(arguments, scratch)) or 'ok'}", flush=True)
-            except (program.Failure, subprocess.TimeoutExpired, json.JSONDecodeError, KeyError) as failure:
-                failed += 1
-                print(f"{case.__name__}: FAILED: {failure}", flush=True)
-    sys.exit(1 if failed else 0)
+    arguments = program.parser_of(__doc__, 1).parse_args()
+    scratch = tempfile.mkdtemp(prefix="curvd-doctor-")
+
+    def try_case(case):
+        folder = os.path.join(scratch, case.__name__)
+        os.mkdir(folder)
+        return case(Bench(arguments, folder))
+
+    return program.run_cases([(c.__name__.replace("_", " "), lambda c=c: try_case(c)) for c in CASES], arguments, scratch)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

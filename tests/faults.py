@@ -2,7 +2,6 @@
 """Every fault that --inject knows, signals, time budgets, full disks, damaged and foreign checkpoints, folders in use:
 each ends as README.md says, with its exit code, its sentence and in its time; and where a run goes back or goes on, it
 comes to the bits of an undisturbed one."""
-import argparse
 import fcntl
 import os
 import random
@@ -157,6 +156,15 @@ def try_fault(bench, name):
         bench.run(run_dir, 0, "resumed from .*, step ", resume="auto", **like)
     if numbers in (SAME, RESUMED, UNSAVED):
         bench.check_same(run_dir, None if numbers == UNSAVED else STEPS, **like)
+
+
+def rollback_is_told(bench):
+    """5 steps are taken again; what they took before, a pause among it, stays spent."""
+    bench.run("told", 0, BACK + "25 to step 20", nan="rollback", inject=f"nan@25,{SAVED},delay@24:seconds=1.5")
+    records = program.records_of(bench.folder("told"))
+    end = records[-1]
+    check((end["kind"], end["step"], end["process_steps"]) == ("end", STEPS, STEPS + 5), f"the end record is {end}")
+    check(next(r for r in records if r["kind"] == "step" and r["step"] == 21)["wall_s"] > 1.5, "a pause is not counted")
 
 
 # ---- told to stop ----
@@ -401,27 +409,22 @@ def records_cannot_be_cut(bench):
     bench.run("records", 3, "curvd: .*metrics.jsonl.new", resume="auto")
 
 
-OTHERS = [signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits,
+OTHERS = [rollback_is_told, signal_user, signal_while_mpi_starts, signal_term, time_budget, stopped_and_not_saved, flipped_bits,
           truncated_shard, missing_shard, missing_manifest, shard_of_another_step, foreign_files, another_network,
           none_sound, finished, without_checkpoints, killed_before_the_first, used_folder, folder_in_use,
           folder_in_use_on_another_host, records_cannot_be_cut]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curvd", metavar="CURVD")
+    parser = program.parser_of(__doc__, 3)
     parser.add_argument("--long", action="store_true", help="100 flipped bits in place of 10")
-    parser.add_argument("--only", default="", help="cases whose names have these letters")
-    parser.add_argument("--jobs", type=int, default=3, help="cases at the same time: most of them wait")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mpiexec", default="mpirun")
     arguments = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix="faults-")
     bench = Bench(arguments, scratch)
     cases = [(name, lambda name=name: try_fault(bench, name)) for name in FAULTS]
     cases += [(f.__name__.replace("_", " "), lambda f=f: f(bench)) for f in OTHERS]
-    cases = [(name, case) for name, case in cases if arguments.only in name]
-    return program.run_cases(cases, arguments.jobs, scratch, f"--seed {arguments.seed}")
+    return program.run_cases(cases, arguments, scratch, f"--seed {arguments.seed} ")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """What tests of the whole program share: runs under mpirun that can be struck, and checkpoints read without curvd."""
+import argparse
 import json
 import os
 import re
@@ -31,25 +32,39 @@ def words_of(options):
 # ---- cases ----
 
 
+def parser_of(doc, jobs):
+    """Of the arguments that every program of cases takes; jobs: how many at a time, unless told."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("curvd", metavar="CURVD")
+    parser.add_argument("--only", default="", help="cases whose names have these letters")
+    parser.add_argument("--jobs", type=int, default=jobs, help="cases at the same time (%(default)s): most of them wait")
+    parser.add_argument("--mpiexec", default="mpirun")
+    return parser
+
+
 def outcome_of(named):
+    """Its name, whether it failed, and what is to be said of it: a case may return that it was skipped, and why."""
     name, case = named
     try:
-        case()
-        return name, "ok"
-    except (Failure, OSError, ValueError, subprocess.SubprocessError) as failure:
-        return name, str(failure)
+        return name, False, case() or "ok"
+    except (Failure, OSError, ValueError, LookupError, subprocess.SubprocessError) as failure:
+        return name, True, str(failure)
 
 
-def run_cases(cases, jobs, scratch, again=""):
-    """Tries [(name, function)], so many at a time, with a line for each; again: arguments that repeat one. Returns the
-    exit code, and removes the folder when all is well."""
+def run_cases(cases, arguments, scratch, again=""):
+    """Tries those of [(name, function)] that are asked for, with a line for each; again: further arguments that repeat
+    one. Returns the exit code, and removes the folder when all is well."""
+    cases = [case for case in cases if arguments.only in case[0]]
+    if not cases:
+        print(f"no case has '{arguments.only}' in its name")
+        return 2
     begin, n_done, n_failed = time.monotonic(), 0, 0
-    with ThreadPoolExecutor(jobs) as pool:
-        for name, outcome in pool.map(outcome_of, cases):
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for name, has_failed, outcome in pool.map(outcome_of, cases):
             n_done += 1
-            if outcome != "ok":
+            if has_failed:
                 n_failed += 1
-                outcome = f"FAILED (again with {again} --only '{name}'): {outcome}"
+                outcome = f"FAILED (again with {again}--only '{name}'): {outcome}"
             left = (time.monotonic() - begin) / n_done * (len(cases) - n_done)
             print(f"{n_done}/{len(cases)} {name}: {outcome}; {left:.0f} s left", flush=True)
     print(f"{len(cases)} cases, {n_failed} failed; {time.monotonic() - begin:.0f} s")

@@ -3,7 +3,6 @@
 
 Cables are cut for 5 s and for good, and hosts lose their power: README.md says what becomes of the job. What comes out
 is held against one uninterrupted run without launch/hosts and without hosts, in the shared memory of this machine."""
-import argparse
 import os
 import re
 import shutil
@@ -273,12 +272,7 @@ CASES = [("cable cut for good", lambda bench: lost(bench, "n2", False)),
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curvd", metavar="CURVD")
-    parser.add_argument("--only", default="", help="cases whose names have these letters")
-    parser.add_argument("--jobs", type=int, default=3, help="cases at the same time: most of them wait")
-    parser.add_argument("--mpiexec", default="mpirun")
-    arguments = parser.parse_args()
+    arguments = program.parser_of(__doc__, 3).parse_args()
     why = cluster.reason_not()
     if why:
         print(f"SKIPPED: {why}")
@@ -287,8 +281,7 @@ def main():
     bench = Bench(arguments, scratch)
     os.mkdir(bench.folder("work"))
     os.chdir(bench.folder("work"))
-    cases = [(name, lambda case=case: case(bench)) for name, case in CASES if arguments.only in name]
-    return program.run_cases(cases, arguments.jobs, scratch)
+    return program.run_cases([(name, lambda case=case: case(bench)) for name, case in CASES], arguments, scratch)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 and mpirun, heterogeneous, as an array, with ranks that die, signals, and new starts. Whatever becomes of a run, its last
 checkpoint has the bits of one that mpirun started on this machine and nobody disturbed. Ends with 77 where there can be
 no such cluster."""
-import argparse
 import copy
 import os
 import re
@@ -335,12 +334,7 @@ CASES = [lost_node, time_limit, array, requeued_by_mpirun, killed_rank_of_mpirun
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curvd", metavar="CURVD")
-    parser.add_argument("--only", default="", help="cases whose names have these letters")
-    parser.add_argument("--jobs", type=int, default=6, help="cases at the same time (6)")
-    parser.add_argument("--mpiexec", default="mpirun")
-    arguments = parser.parse_args()
+    arguments = program.parser_of(__doc__, 6).parse_args()
     why = slurm.reason_not()
     if why:
         print(f"SKIPPED: {why}")
@@ -351,7 +345,7 @@ def main():
     with slurm.Slurm(6, os.path.join(folder, "cluster")) as cluster:
         bench = Bench(arguments, scratch, cluster)
         cases = [(f.__name__.replace("_", " "), lambda f=f: f(bench)) for f in CASES]
-        code = program.run_cases([case for case in cases if arguments.only in case[0]], arguments.jobs, scratch)
+        code = program.run_cases(cases, arguments, scratch)
     if code == 0:
         shutil.rmtree(folder)
     return code
