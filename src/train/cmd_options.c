@@ -47,14 +47,12 @@ static void origins_print(const config *shown) {
   }
 }
 
-/* "--format NAME" or "--format=NAME", and nothing else. */
-static int format_print(int argc, char **argv) {
+/* format: NULL without a name, for a sentence that has all of them; left: what stands beside it. */
+static int format_print(const char *format, const words *left) {
   cv_error err = {.code = CURVD_OK};
-  bool is_one = argv[0][strlen("--format")] == '=';
-  const char *format = is_one ? argv[0] + strlen("--format=") : argc > 1 ? argv[1] : NULL;
   curvd_status status = CURVD_OK;
-  if (argc > (is_one ? 1 : 2))
-    status = cv_fail(&err, CURVD_ERR_OPTION, "unexpected word '%.60s': --format NAME stands alone", argv[argc - 1]);
+  if (left->argc > 0)
+    status = cv_fail(&err, CURVD_ERR_OPTION, "unexpected word '%.60s': --format NAME stands alone", left->argv[0]);
   if (status == CURVD_OK) status = manual_print(stdout, format, &err);
   return status == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
 }
@@ -62,8 +60,9 @@ static int format_print(int argc, char **argv) {
 int cmd_options(int argc, char **argv) {
   cv_error err = {.code = CURVD_OK};
   if (argc == 0) return options_print(stdout, &err) == CURVD_OK ? EXIT_CODE_OK : command_failed(&err);
-  if (strncmp(argv[0], "--format", strcspn(argv[0], "=")) == 0 && strcspn(argv[0], "=") == strlen("--format"))
-    return format_print(argc, argv);
+  words w = {argc, argv};
+  const char *format = NULL;
+  if (words_take_text(&w, "--format", &format, &err) != CURVD_OK || format != NULL) return format_print(format, &w);
   if (strcmp(argv[0], "--origins") != 0) {
     cv_fail(&err, CURVD_ERR_OPTION,
             "unexpected word '%.60s': write `curvd options`, `curvd options --origins ...` or "
