@@ -299,6 +299,10 @@ module curvd
       type(c_ptr), value :: ctx
       character(kind=c_char), intent(in) :: key(*)
     end function
+    type(c_ptr) function curvd_c_matrix_unit(ctx) bind(C, name='curvd_matrix_unit')
+      import
+      type(c_ptr), value :: ctx
+    end function
     integer(c_int) function curvd_c_layer_add(ctx, name, d_in, d_out, has_bias, layer) bind(C, name='curvd_layer_add')
       import
       type(c_ptr), value :: ctx
@@ -522,6 +526,12 @@ contains
   end function
 
   ! The value in force; '' for an unknown key.
+  function curvd_matrix_unit(ctx) result(out)
+    type(c_ptr), intent(in) :: ctx
+    character(:), allocatable :: out
+    out = curvd_text(curvd_c_matrix_unit(ctx))
+  end function
+
   function curvd_get(ctx, key) result(out)
     type(c_ptr), intent(in) :: ctx
     character(*), intent(in) :: key

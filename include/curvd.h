@@ -392,6 +392,10 @@ typedef struct curvd_layer_metrics {
 CURVD_API curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t layer, curvd_layer_metrics *metrics);
 CURVD_API int32_t curvd_layer_count(const curvd_ctx *ctx);
 
+/* [local] What multiplies bf16 numbers on this rank, "amx" for one; "" where all products are fp32, or before
+ * curvd_plan. */
+CURVD_API const char *curvd_matrix_unit(const curvd_ctx *ctx);
+
 /* [local] Texts of the lists above; "?" outside the range. */
 CURVD_API const char *curvd_stage_name(int stage);
 CURVD_API const char *curvd_traffic_name(int traffic);

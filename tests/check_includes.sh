@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who may include and call what (src/ has five floors: base < comm, linalg, plan < curvature; net, save, page and train are the program, an embedder).
+# Who may include and call what (src/ has six floors: base < product < comm, linalg, plan < curvature; net, save, page and train are the program, an embedder).
 # usage: tests/check_includes.sh [ROOT]        prints FILE:LINE: RULE and exits 1, or one line when all is well
 #        tests/check_includes.sh --self-test   breaks every rule once in a temporary tree and looks for each report
 set -euo pipefail
@@ -53,22 +53,23 @@ print_call='\b(printf|vprintf|puts|putchar|perror)[[:space:]]*\(|\b(stdout|stder
 check_folder_includes() { # FILE CODE FOLDER
   case $3 in
     base) allow "$1" "$2" 'base/.*|curvd_(status|state)\.h' 'src/base includes only base/, curvd_status.h and curvd_state.h' ;;
+    product) allow "$1" "$2" '(base|product)/.*' 'src/product includes only base/ and product/' ;;
     comm) allow "$1" "$2" 'base/.*|comm/.*|curvd_status\.h' 'src/comm includes only base/, comm/ and curvd_status.h' ;;
     linalg)
       if [[ $1 == *_dist.c ]]; then
-        allow "$1" "$2" 'base/.*|linalg/.*|curvd_status\.h|comm/grid\.h' \
-          'src/linalg/*_dist.c includes only base/, linalg/, comm/grid.h and curvd_status.h'
+        allow "$1" "$2" '(base|product|linalg)/.*|curvd_status\.h|comm/grid\.h' \
+          'src/linalg/*_dist.c includes only base/, product/, linalg/, comm/grid.h and curvd_status.h'
       else
-        allow "$1" "$2" 'base/.*|linalg/.*|curvd_status\.h' 'src/linalg includes only base/, linalg/ and curvd_status.h'
+        allow "$1" "$2" '(base|product|linalg)/.*|curvd_status\.h' 'src/linalg includes only base/, product/, linalg/ and curvd_status.h'
       fi
       ;;
     plan) allow "$1" "$2" 'base/.*|plan/.*|curvd_status\.h' 'src/plan includes only base/, plan/ and curvd_status.h' ;;
     curvature)
-      allow "$1" "$2" '(base|comm|linalg|plan|curvature)/.*|curvd(_status|_state|_experimental)?\.h' \
-        'src/curvature includes only base/, comm/, linalg/, plan/, curvature/ and include/'
+      allow "$1" "$2" '(base|product|comm|linalg|plan|curvature)/.*|curvd(_status|_state|_experimental)?\.h' \
+        'src/curvature includes only base/, product/, comm/, linalg/, plan/, curvature/ and include/'
       ;;
     net)
-      allow "$1" "$2" '(base|net)/.*|curvd_status\.h' 'src/net includes only base/, net/ and curvd_status.h'
+      allow "$1" "$2" '(base|product|net)/.*|curvd_status\.h' 'src/net includes only base/, product/, net/ and curvd_status.h'
       refuse "$1" "$2" "$include(mpi|yaml|jansson|zlib)\.h" 'src/net knows no MPI and no files'
       ;;
     save)
@@ -80,10 +81,10 @@ check_folder_includes() { # FILE CODE FOLDER
       refuse "$1" "$2" "$include(mpi|yaml)\.h" 'src/page knows no MPI and no YAML'
       ;;
     train)
-      allow "$1" "$2" '(base|net|save|page|train)/.*|curvd(_status|_state|_experimental)?\.h' \
-        'src/train includes only base/, net/, save/, page/, train/ and include/'
+      allow "$1" "$2" '(base|product|net|save|page|train)/.*|curvd(_status|_state|_experimental)?\.h' \
+        'src/train includes only base/, product/, net/, save/, page/, train/ and include/'
       ;;
-    *) report "$1" 1 'src/ has the folders base, comm, linalg, plan, curvature, net, save, page and train' ;;
+    *) report "$1" 1 'src/ has the folders base, product, comm, linalg, plan, curvature, net, save, page and train' ;;
   esac
 }
 
@@ -97,9 +98,9 @@ check_library() { # FILE CODE FOLDER
     refuse "$1" "$2" '\bMPI_[A-Z][A-Za-z_]*[[:space:]]*\(' 'only src/comm calls MPI'
     refuse "$1" "$2" '\b(C?blacs_[a-z0-9_]+|Csys2blacs[a-z_]*)[[:space:]]*\(' 'only src/comm calls BLACS'
   fi
-  if [[ $3 != linalg ]]; then
-    refuse "$1" "$2" "$include(cblas|lapack|lapacke)\.h" 'only src/linalg includes cblas.h or lapack.h'
-    refuse "$1" "$2" "$lapack_call" 'only src/linalg calls BLAS, LAPACK and ScaLAPACK'
+  if [[ $3 != linalg && $3 != product ]]; then
+    refuse "$1" "$2" "$include(cblas|lapack|lapacke)\.h" 'only src/linalg and src/product include cblas.h or lapack.h'
+    refuse "$1" "$2" "$lapack_call" 'only src/linalg and src/product call BLAS, LAPACK and ScaLAPACK'
   fi
 }
 
@@ -125,18 +126,19 @@ violations() {
 src/base/a.c|#include "comm/comm.h"|src/base includes only
 src/base/b.h|#include "curvd.h"|src/base includes only
 src/base/c.c|#include <mpi.h>|only src/comm includes mpi.h
-src/base/d.c|  # include <cblas.h>|only src/linalg includes cblas.h
+src/base/d.c|  # include <cblas.h>|only src/linalg and src/product include cblas.h
 src/base/e.c|#include <yaml.h>|only the program reads files
 src/base/f.c|if (x) exit(1);|never exits
 src/base/g.c|abort ();|never exits
 src/base/h.c|/* a */ printf("x");|never prints
 src/base/i.c|return "/*", puts(x);|never prints
 src/base/j.c|fprintf(stderr, "x");|never prints
+src/product/a.c|#include "linalg/dense.h"|src/product includes only
 src/comm/a.c|#include "linalg/dense.h"|src/comm includes only
 src/comm/b.c|#include "curvd.h"|src/comm includes only
 src/comm/c.c|MPI_Abort(comm, 1);|never exits
 src/comm/d.c|MPI_Init_thread(NULL, NULL, 0, &p);|never initialises
-src/comm/e.c|cblas_sscal(1, 2.0f, x, 1);|only src/linalg calls BLAS
+src/comm/e.c|cblas_sscal(1, 2.0f, x, 1);|only src/linalg and src/product call BLAS
 src/linalg/a.c|#include "comm/grid.h"|src/linalg includes only
 src/linalg/b_dist.c|#include "comm/coll.h"|src/linalg/*_dist.c includes only
 src/linalg/c.c|#include "curvature/step.h"|src/linalg includes only
@@ -145,8 +147,8 @@ src/linalg/e_dist.c|Cblacs_gridinit(&i, "R", 1, 1);|only src/comm calls BLACS
 src/curvature/a.c|#include "net/model.h"|src/curvature includes only
 src/curvature/b.c|#include <mpi.h>|only src/comm includes mpi.h
 src/curvature/c.c|MPI_Allreduce(a, b, 1, t, o, c);|only src/comm calls MPI
-src/curvature/d.c|ssyevd_("V", "L", &n, a, &n);|only src/linalg calls BLAS
-src/curvature/e.c|pssyevd_("V", "L", &n, a);|only src/linalg calls BLAS
+src/curvature/d.c|ssyevd_("V", "L", &n, a, &n);|only src/linalg and src/product call BLAS
+src/curvature/e.c|pssyevd_("V", "L", &n, a);|only src/linalg and src/product call BLAS
 src/plan/a.c|#include "comm/coll.h"|src/plan includes only
 src/plan/b.h|#include "linalg/lrps.h"|src/plan includes only
 src/plan/c.c|#include "curvature/settings.h"|src/plan includes only
@@ -168,7 +170,7 @@ TEXT
 
 # Nothing in here breaks a rule.
 write_clean_tree() { # ROOT
-  mkdir -p "$1"/src/{base,comm,linalg,plan,curvature,net,save,page,train,other}
+  mkdir -p "$1"/src/{base,product,comm,linalg,plan,curvature,net,save,page,train,other}
   cat >"$1/src/base/clean.c" <<'TEXT'
 #include "base/status.h" /* not "comm/comm.h" */
 #include "curvd_status.h"

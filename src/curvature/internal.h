@@ -21,6 +21,7 @@
 #include "linalg/pair.h"
 #include "linalg/patches.h"
 #include "linalg/stream.h"
+#include "product/multiply.h"
 
 enum {
   CV_THIN_ROWS = 128,
@@ -279,6 +280,9 @@ struct curvd_ctx {
   double *row_weights;           /* of rows that are drawn, with their numbers */
   int64_t *row_index;
   cv_eig_work eig_work;
+  const cv_unit *unit; /* of bf16 products; NULL: there are none */
+  uint16_t *unit_room;
+  cv_multiplier refresh_by, statistics_by, apply_by;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];

@@ -5,6 +5,7 @@
 #include "curvature/internal.h"
 #include "curvature/link.h"
 #include "curvature/method.h"
+#include "curvature/precision.h"
 #include "curvature/rebalance.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
@@ -217,6 +218,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
 
 curvd_status cv_plan_make(curvd_ctx *ctx) {
   choose_methods(ctx);
+  CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, cv_precision_make(ctx), &ctx->error));
   CV_TRY(cv_capture_fits(ctx));
   CV_TRY(cv_comm_agree(&ctx->comm, CV_ALL_RANKS, assign_owners(ctx), &ctx->error)); /* a grid is made together */
   CV_TRY(make_grid(ctx));
@@ -242,6 +244,7 @@ void cv_plan_free(curvd_ctx *ctx) {
   cv_floats_free(&ctx->memory, &ctx->block_inbox);
   cv_floats_free(&ctx->memory, &ctx->sketched);
   cv_capture_free(ctx);
+  cv_precision_free(ctx);
   cv_solver_room_free(ctx, &ctx->eig_work);
   cv_grid_free(&ctx->grid, &ctx->memory);
 }

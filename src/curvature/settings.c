@@ -1,5 +1,7 @@
 #include "curvature/settings.h"
 
+#include "product/multiply.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -158,6 +160,21 @@ const cv_option cv_settings_table[] = {
      AT(capture_rows)},
     {"dry_run", CV_OPTION_SWITCH, "grid", "", 0, 0, NULL, "false",
      "plan without memory: sizes and owners can be read, nothing can be run", AT(dry_run)},
+    {"refresh_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
+     "products of a refresh with a whole factor: as they are, or with numbers rounded to bf16 (one term, or three "
+     "products of two terms each) for the processor's matrix unit; all else of a refresh stays fp32 and fp64, and a "
+     "factor for which that is too coarse goes on in fp32 by itself",
+     AT(refresh_precision)},
+    {"statistics_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
+     "products that make statistics of captured rows: covariances and sketches", AT(statistics_precision)},
+    {"apply_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
+     "products of gradients, or of rows, with eigenvectors", AT(apply_precision)},
+    {"wire_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, "fp32|bf16", "fp32",
+     "numbers of statistics and of eigenvectors on their way between ranks", AT(wire_precision)},
+    {"matrix_unit", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_UNIT_NAMES, "auto",
+     "what multiplies bf16 numbers; auto: the fastest that this machine has. Those without bf16 of their own are there "
+     "to compare with: fp32 is faster",
+     AT(matrix_unit)},
     {"step", CV_OPTION_CHOICE, "step", "", 0, 0, "normalised|kl-clip|norm-constraint|rms-clip|plain", "normalised",
      "length of the step: every layer's root mean square is 1, one of three clips, or as it comes", AT(step)},
     {"kl_clip", CV_OPTION_REAL, "step", "", 0, 1e30, NULL, "0.001",

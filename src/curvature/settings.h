@@ -95,12 +95,14 @@ typedef struct cv_settings {
   int64_t capture_rows;
   bool knows_rows; /* no option: capture_rows was set, so it is about what a worker captures in a step */
   bool dry_run;
+  int32_t refresh_precision, statistics_precision, apply_precision, wire_precision; /* cv_precision */
+  int32_t matrix_unit;
   int32_t step;
   double kl_clip, momentum;
   int32_t momentum_place, apply;
 } cv_settings;
 
-enum { CV_SETTINGS_MAX = 64 };
+enum { CV_SETTINGS_MAX = 72 };
 extern const cv_option cv_settings_table[];
 extern const int cv_settings_count;
 

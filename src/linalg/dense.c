@@ -1,6 +1,5 @@
 #include "linalg/dense.h"
 
-#include <assert.h>
 #include <cblas.h>
 #include <math.h>
 #include <stddef.h>
@@ -24,18 +23,8 @@ enum {
   SUM_LANES = 32
 };
 
-/* The one narrowing cast; the plan has refused larger sizes, so a violation is our own mistake. */
-static int narrow(int64_t x) {
-  assert(x >= 0 && x <= INT32_MAX);
-  return (int)x;
-}
-
 static CBLAS_TRANSPOSE cblas_trans(cv_trans trans) {
   return trans == CV_T ? CblasTrans : CblasNoTrans;
-}
-
-bool cv_dense_fits(int64_t n) {
-  return n >= 0 && n <= CV_DENSE_MAX;
 }
 
 int64_t cv_dense_ld(int64_t n) {
@@ -43,22 +32,10 @@ int64_t cv_dense_ld(int64_t n) {
   return ld % 512 == 0 ? ld + 16 : ld;
 }
 
-void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
-             int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc) {
-  cblas_sgemm(CblasRowMajor, cblas_trans(trans_a), cblas_trans(trans_b), narrow(m), narrow(n), narrow(k), alpha, A,
-              narrow(lda), B, narrow(ldb), beta, C, narrow(ldc));
-}
-
 void cv_gemm_f64(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
                  int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc) {
-  cblas_dgemm(CblasRowMajor, cblas_trans(trans_a), cblas_trans(trans_b), narrow(m), narrow(n), narrow(k), alpha, A,
-              narrow(lda), B, narrow(ldb), beta, C, narrow(ldc));
-}
-
-void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
-                     int64_t ldc) {
-  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, narrow(n), narrow(rows), alpha, X, narrow(ldx), beta, C,
-              narrow(ldc));
+  cblas_dgemm(CblasRowMajor, cblas_trans(trans_a), cblas_trans(trans_b), cv_narrow(m), cv_narrow(n), cv_narrow(k),
+              alpha, A, cv_narrow(lda), B, cv_narrow(ldb), beta, C, cv_narrow(ldc));
 }
 
 void cv_column_sums(int64_t rows, int64_t n, float alpha, const float *X, int64_t ldx, float *y) {
@@ -88,12 +65,12 @@ int64_t cv_gram_rows_scratch(int64_t k) {
 }
 
 void cv_gram_rows(int64_t k, int64_t n, const float *X, int64_t ldx, double *C, double *block) {
-  int kk = narrow(k);
+  int kk = cv_narrow(k);
   if (n == 0) memset(C, 0, (size_t)(k * k) * sizeof *C);
   for (int64_t j = 0; j < n; j += WIDE_BLOCK) {
     int64_t cols = n - j < WIDE_BLOCK ? n - j : WIDE_BLOCK;
     cv_widen_rows(k, cols, X + j, ldx, block, WIDE_BLOCK);
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, kk, narrow(cols), 1, block, WIDE_BLOCK, j ? 1 : 0, C, kk);
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, kk, cv_narrow(cols), 1, block, WIDE_BLOCK, j ? 1 : 0, C, kk);
   }
   for (int64_t i = 0; i < k; i++) {
     for (int64_t j = 0; j < i; j++) C[j * k + i] = C[i * k + j];
@@ -214,8 +191,8 @@ static curvd_status check_syev_info(int64_t n, int info, cv_error *err) {
 /* Column-major 'U' is our row-major lower triangle; LAPACK's eigenvector columns are our rows. */
 curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work, int32_t *iwork, cv_error *err) {
   CV_TRY(cv_syev_fits(n, err));
-  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
-      info = 0;
+  int nn = cv_narrow(n), ld = cv_narrow(lda), lwork = cv_narrow(cv_syev_scratch(n)),
+      liwork = cv_narrow(cv_syev_iscratch(n)), info = 0;
   float zero = 0;
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j <= i; j++) zero += A[i * lda + j] - A[i * lda + j];
@@ -227,8 +204,8 @@ curvd_status cv_syev_f32(int64_t n, float *A, int64_t lda, float *w, float *work
 
 curvd_status cv_syev_f64(int64_t n, double *A, int64_t lda, double *w, double *work, int32_t *iwork, cv_error *err) {
   CV_TRY(cv_syev_fits(n, err));
-  int nn = narrow(n), ld = narrow(lda), lwork = narrow(cv_syev_scratch(n)), liwork = narrow(cv_syev_iscratch(n)),
-      info = 0;
+  int nn = cv_narrow(n), ld = cv_narrow(lda), lwork = cv_narrow(cv_syev_scratch(n)),
+      liwork = cv_narrow(cv_syev_iscratch(n)), info = 0;
   double zero = 0;
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j <= i; j++) zero += A[i * lda + j] - A[i * lda + j];
@@ -248,7 +225,7 @@ static curvd_status check_definite(int64_t n, int info, double diagonal_sum, cv_
 
 /* OpenBLAS' potrf lets NaN pass with info 0, but no NaN or infinity of the matrix misses the diagonal of the factor. */
 curvd_status cv_cholesky_f64(int64_t n, double *A, int64_t lda, cv_error *err) {
-  int nn = narrow(n), ld = narrow(lda), info = 0;
+  int nn = cv_narrow(n), ld = cv_narrow(lda), info = 0;
   dpotrf_("U", &nn, A, &ld, &info, 1);
   double sum = 0;
   for (int64_t i = 0; i < n; i++) sum += A[i * lda + i];
@@ -266,29 +243,29 @@ bool cv_cholesky_matches(int64_t k, const double *L, const double *d, int64_t st
 }
 
 void cv_invert_lower_f64(int64_t k, double *L) {
-  int kk = narrow(k), info = 0;
+  int kk = cv_narrow(k), info = 0;
   dtrtri_("U", "N", &kk, L, &kk, &info, 1, 1);
 }
 
 void cv_congruence_f64(int64_t k, const double *T, double *C) {
-  int kk = narrow(k);
+  int kk = cv_narrow(k);
   cblas_dtrmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, kk, 1, T, kk, C, kk);
   cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, kk, kk, 1, T, kk, C, kk);
 }
 
 void cv_times_lower_f64(int64_t m, int64_t k, const double *T, double *X, int64_t ldx) {
-  cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, narrow(m), narrow(k), 1, T, narrow(k),
-              X, narrow(ldx));
+  cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, cv_narrow(m), cv_narrow(k), 1, T,
+              cv_narrow(k), X, cv_narrow(ldx));
 }
 
 void cv_lower_times(int64_t k, int64_t n, const float *T, float *X, int64_t ldx) {
-  int kk = narrow(k);
-  cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, narrow(n), 1, T, kk, X,
-              narrow(ldx));
+  int kk = cv_narrow(k);
+  cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, kk, cv_narrow(n), 1, T, kk, X,
+              cv_narrow(ldx));
 }
 
 curvd_status cv_spd_inverse(int64_t n, float *A, int64_t lda, cv_error *err) {
-  int nn = narrow(n), ld = narrow(lda), info = 0;
+  int nn = cv_narrow(n), ld = cv_narrow(lda), info = 0;
   spotrf_("U", &nn, A, &ld, &info, 1);
   double sum = 0;
   for (int64_t i = 0; i < n; i++) sum += A[i * lda + i];

@@ -1,34 +1,20 @@
-/* Dense kernels: the only place that calls BLAS and LAPACK. Everything is row-major; a row-major (rows, n) buffer is
- * LAPACK's column-major (n, rows). Sizes are 64-bit and narrowed at this border; the plan has checked that they fit
- * (cv_dense_fits). */
+/* Dense kernels: with product/gemm.h the only place that calls BLAS and LAPACK. Everything is row-major; a row-major
+ * (rows, n) buffer is LAPACK's column-major (n, rows). */
 #ifndef CV_LINALG_DENSE_H
 #define CV_LINALG_DENSE_H
 
 #include "base/status.h"
+#include "product/gemm.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef enum cv_trans { CV_N, CV_T } cv_trans;
-
-/* Rows and leading dimensions up to here are safe in every kernel below. */
-#define CV_DENSE_MAX ((int64_t)1 << 30)
-bool cv_dense_fits(int64_t n);
-
 /* Padded row length: a multiple of 16 floats and never of 512, which would map every row to the same cache sets. */
 int64_t cv_dense_ld(int64_t n);
 
-/* C (m, n) = alpha op(A) op(B) + beta C; op(A) is (m, k), op(B) is (k, n). */
-void cv_gemm(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
-             int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
-
-/* The same in fp64, for small matrices. */
+/* cv_gemm in fp64, for small matrices. */
 void cv_gemm_f64(cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
                  int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc);
-
-/* Lower triangle of C (n, n) = alpha X^T X + beta C; X is (rows, n). */
-void cv_gram_columns(int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx, float beta, float *C,
-                     int64_t ldc);
 
 /* y (n) += alpha * column sums of X (rows, n). */
 void cv_column_sums(int64_t rows, int64_t n, float alpha, const float *X, int64_t ldx, float *y);

@@ -36,6 +36,7 @@ typedef struct train_config {
   char network[CV_OPTION_TEXT_MAX]; /* "784-1000-1000-10", "autoencoder", widths with ":activation" per layer */
   int32_t norm_statistics;          /* train_norm */
   int32_t kernels;                  /* auto, plain, onednn */
+  int32_t train_precision;          /* cv_precision */
   int32_t activation;               /* nn_activation_kind of the hidden layers */
   int32_t loss;                     /* nn_loss_kind, or 0: auto */
   int32_t init;                     /* auto, he, xavier */

@@ -1,6 +1,8 @@
 /* Every option of the program in one table; the library's are in its own (curvd_option_get). */
 #include "train/config_parts.h"
 
+#include "product/multiply.h"
+
 #include <string.h>
 
 #define AT(field) offsetof(train_config, field)
@@ -40,6 +42,11 @@ static const cv_option table[] = {
      AT(norm_statistics)},
     {"kernels", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|plain|onednn", "auto",
      "convolutions by plain loops or by oneDNN; auto: oneDNN where the program was built with it", AT(kernels)},
+    {"train_precision", CV_OPTION_CHOICE, "model", "", 0, 0, CV_PRECISION_NAMES, "fp32",
+     "products of the forward and backward passes: as they are, or with numbers rounded to bf16 (one term, or three "
+     "products of two terms each, which convolutions leave at fp32) for the processor's matrix unit; weights, momentum "
+     "and sums stay fp32",
+     AT(train_precision)},
     {"init", CV_OPTION_CHOICE, "model", "", 0, 0, "auto|he|xavier", "auto",
      "initial weights: He normal or Xavier uniform; auto: He for relu and gelu, else Xavier", AT(init)},
 

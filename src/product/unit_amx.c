@@ -1,7 +1,7 @@
 /* x86-64 with AMX (Sapphire Rapids): tiles of 16 x 32 bf16 numbers, 1024 operations a cycle. Four of the eight tile
  * registers hold the sums of a square, two the rows, two the pairs. Linux hands the registers out when a process asks.
  */
-#include "linalg/unit_vector.h"
+#include "product/unit_vector.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -7,12 +7,12 @@
  *
  * A product of m x n x k takes the unit's time for whole squares of 32 x 32 and k in steps of 32, and a pass over each
  * operand to round it. One thread. Not for what is thinner than 16: there sgemm is as fast. */
-#ifndef CV_LINALG_MULTIPLY_H
-#define CV_LINALG_MULTIPLY_H
+#ifndef CV_PRODUCT_MULTIPLY_H
+#define CV_PRODUCT_MULTIPLY_H
 
 #include "base/memory.h"
-#include "linalg/dense.h"
-#include "linalg/unit.h"
+#include "product/gemm.h"
+#include "product/unit.h"
 
 typedef enum cv_precision { CV_FP32, CV_BF16, CV_BF16X3 } cv_precision;
 #define CV_PRECISION_NAMES "fp32|bf16|bf16x3"

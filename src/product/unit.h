@@ -11,8 +11,8 @@
  *
  * To add a unit: fill a cv_unit in unit_<name>.c, declare it here, name it in unit.c. Every unit passes
  * tests/unit/test_unit.c, which compares it with the portable one. */
-#ifndef CV_LINALG_UNIT_H
-#define CV_LINALG_UNIT_H
+#ifndef CV_PRODUCT_UNIT_H
+#define CV_PRODUCT_UNIT_H
 
 #include "base/status.h"
 

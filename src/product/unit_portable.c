@@ -1,5 +1,5 @@
 /* Any processor: the reference. */
-#include "linalg/unit_body.h"
+#include "product/unit_body.h"
 
 static bool is_there(void) {
   return true;

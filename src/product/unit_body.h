@@ -1,9 +1,9 @@
 /* The portable functions of unit.h. Each unit without instructions of its own is these, translated for its processor
  * (CMakeLists.txt has the flags), so they are static. */
-#ifndef CV_LINALG_UNIT_BODY_H
-#define CV_LINALG_UNIT_BODY_H
+#ifndef CV_PRODUCT_UNIT_BODY_H
+#define CV_PRODUCT_UNIT_BODY_H
 
-#include "linalg/unit.h"
+#include "product/unit.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* x86-64 with AVX2 and FMA. */
-#include "linalg/unit_body.h"
+#include "product/unit_body.h"
 
 static bool is_there(void) {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -1,4 +1,4 @@
-#include "linalg/unit.h"
+#include "product/unit.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Tiles by AVX-512 with its conversions to bf16, for the units that have them. They round as unit_body.h does. */
-#ifndef CV_LINALG_UNIT_VECTOR_H
-#define CV_LINALG_UNIT_VECTOR_H
+#ifndef CV_PRODUCT_UNIT_VECTOR_H
+#define CV_PRODUCT_UNIT_VECTOR_H
 
-#include "linalg/unit_body.h"
+#include "product/unit_body.h"
 
 #include <cpuid.h>
 #include <immintrin.h>

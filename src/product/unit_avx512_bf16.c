@@ -1,5 +1,5 @@
 /* x86-64 with AVX-512 BF16 (Cooper Lake, Zen 4): vdpbf16ps, one row's pair times the pairs of 16 columns. */
-#include "linalg/unit_vector.h"
+#include "product/unit_vector.h"
 
 enum { STRIP = 8 };
 

@@ -1,7 +1,7 @@
 /* Blocks as of Goto and van de Geijn (TOMS 2008): the left operand is rounded once, as many rows of it as the room
  * holds; of the right one a block of DEPTH x COLUMNS at a time stays in the second cache, and a panel pair of it in the
  * first, while squares of C are made with it. */
-#include "linalg/multiply.h"
+#include "product/multiply.h"
 
 #include "base/order.h"
 

@@ -1,5 +1,5 @@
 /* x86-64 with AVX-512, as of Skylake servers. */
-#include "linalg/unit_body.h"
+#include "product/unit_body.h"
 
 static bool is_there(void) {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -1,0 +1,47 @@
+/* Who multiplies in which precision. The three uses of a rank come one after the other, so they share their room. */
+#include "curvature/precision.h"
+
+#include "base/order.h"
+
+static bool wants_unit(const cv_settings *s) {
+  return s->refresh_precision != CV_FP32 || s->statistics_precision != CV_FP32 || s->apply_precision != CV_FP32;
+}
+
+static int64_t room_of(const cv_settings *s) {
+  return cv_larger(cv_multiplier_room((cv_precision)s->refresh_precision),
+                   cv_larger(cv_multiplier_room((cv_precision)s->statistics_precision),
+                             cv_multiplier_room((cv_precision)s->apply_precision)));
+}
+
+static cv_multiplier multiplier(const curvd_ctx *ctx, int32_t precision) {
+  cv_multiplier fp32 = {0};
+  return precision == CV_FP32 ? fp32 : (cv_multiplier){(cv_precision)precision, ctx->unit, ctx->unit_room};
+}
+
+curvd_status cv_precision_make(curvd_ctx *ctx) {
+  const cv_settings *s = cv_settings_of(ctx);
+  void *room = NULL;
+  CV_TRY(cv_unit_find(curvd_get(ctx, "matrix_unit"), &ctx->unit,
+                      &ctx->error)); /* a name that is not there is told in any case */
+  if (!wants_unit(s)) {
+    ctx->unit = NULL;
+    return CURVD_OK;
+  }
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, room_of(s), sizeof *ctx->unit_room, "rounded matrices", &room,
+                       &ctx->error));
+  ctx->unit_room = room;
+  ctx->refresh_by = multiplier(ctx, s->refresh_precision);
+  ctx->statistics_by = multiplier(ctx, s->statistics_precision);
+  ctx->apply_by = multiplier(ctx, s->apply_precision);
+  return CURVD_OK;
+}
+
+void cv_precision_free(curvd_ctx *ctx) {
+  void *room = ctx->unit_room;
+  cv_memory_free(&ctx->memory, &room);
+  ctx->unit_room = NULL;
+}
+
+const char *curvd_matrix_unit(const curvd_ctx *ctx) {
+  return ctx && ctx->unit ? ctx->unit->name : "";
+}

@@ -1,0 +1,11 @@
+/* The precisions that the options ask for, as multipliers of the context: refresh_by, statistics_by, apply_by. */
+#ifndef CV_CURVATURE_PRECISION_H
+#define CV_CURVATURE_PRECISION_H
+
+#include "curvature/internal.h"
+
+/* Finds the matrix unit and its room. OPTION: this machine has no such unit. */
+curvd_status cv_precision_make(curvd_ctx *ctx);
+void cv_precision_free(curvd_ctx *ctx);
+
+#endif
