@@ -8,25 +8,26 @@
 enum { PROBES = CV_EIG_PROBES };
 static const double PI = 3.14159265358979323846;
 
-/* Partial sums over columns, in this order: the trace, ||W U||, W U^T, (W M) U^T, U U^T z. */
+/* Partial sums over columns, in this order: the trace, ||W M||^2, W U^T, (W M) U^T, U U^T z. */
 typedef struct sums {
   int64_t found;
-  double *trace, *WU, *MU, *signs, *squares; /* squares (PROBES): of the rows of E W, later */
+  double *trace, *norm, *WU, *MU, *signs, *squares; /* squares (PROBES): of the rows of E W, later */
 } sums;
 
 /* floats: a product (PROBES, k) */
 cv_eig_scratch cv_certify_scratch(int64_t k) {
-  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 1 + k * 2 * PROBES + k + PROBES};
+  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 2 + k * 2 * PROBES + k + PROBES};
 }
 
 static sums carve(int64_t found, const cv_eig_work *work) {
   double *at = work->doubles;
   return (sums){.found = found,
                 .trace = at,
-                .WU = at + 1,
-                .MU = at + 1 + PROBES * found,
-                .signs = at + 1 + found * 2 * PROBES,
-                .squares = at + 1 + found * 2 * PROBES + found};
+                .norm = at + 1,
+                .WU = at + 2,
+                .MU = at + 2 + PROBES * found,
+                .signs = at + 2 + found * 2 * PROBES,
+                .squares = at + 2 + found * 2 * PROBES + found};
 }
 
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw) {
@@ -65,6 +66,7 @@ static void choose_kept(const cv_eig_problem *p, const float *D, cv_eig_result *
 static void judge(const cv_eig_problem *p, const sums *x, const float *D, bool keep_tau, cv_eig_result *r) {
   double residual = 0, size = 0, kept = 0;
   r->trace = *x->trace;
+  r->norm = sqrt(*x->norm / PROBES);
   r->orthogonality = cv_orthogonality(x->found, x->signs);
   if (!keep_tau) choose_kept(p, D, r);
   for (int64_t i = 0; i < r->kept; i++) kept += D[i], size += (double)D[i] * D[i];
@@ -102,10 +104,11 @@ curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const f
   int64_t found = result->found;
   sums x = carve(found, work);
   *x.trace = s->trace;
+  *x.norm = cv_sum_squares(PROBES, s->mine, MW, ldm);
   project(found, s->mine, W, ldw, U, ldu, work->floats, x.WU);
   project(found, s->mine, MW, ldm, U, ldu, work->floats, x.MU);
   cv_probe_orthogonality(found, s->mine, U, ldu, x.signs);
-  CV_TRY(cv_slices_sum(s, work->doubles, 1 + (2 * PROBES + 1) * found, err));
+  CV_TRY(cv_slices_sum(s, work->doubles, 2 + (2 * PROBES + 1) * found, err));
   if (s->is_first) judge(s->problem, &x, D, keep_tau, result);
   CV_TRY(cv_slices_share(s, result, sizeof *result, err));
   CV_TRY(cv_slices_share(s, x.WU, PROBES * found * (int64_t)sizeof *x.WU, err));

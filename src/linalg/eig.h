@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "base/status.h"
+#include "product/multiply.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,6 +64,9 @@ typedef struct cv_eig_problem {
   cv_tail tail;
   int64_t n_start; /* rows of U that hold a start (the previous basis); exact backends ignore it */
   cv_rng key;      /* of the rows that are not given, and of the probes */
+  /* Products with M by the randomized methods, where M lies on this rank or in slabs; NULL: fp32. Those that certify
+   * are fp32 in any case. */
+  const cv_multiplier *by;
 } cv_eig_problem;
 
 /* found: eigenpairs in U and D; rows and numbers behind them hold anything. Exact: min(n, k_max), zeros included.
@@ -76,6 +80,7 @@ typedef struct cv_eig_result {
   double tau;
   double error_bound;   /* the spectral norm of E is below it, but for a chance of 2^-CV_EIG_PROBES */
   double error_norm;    /* estimate of the Frobenius norm of E */
+  double norm;          /* the same of M */
   double residual;      /* estimate of the Frobenius norm of U M - D U over that of D U, kept pairs */
   double orthogonality; /* estimate of the largest row norm of U U^T - I (cv_orthogonality), found pairs */
   double drift;         /* nystrom, krylov: share of Q M outside the span of Q, before the last product; else 0 */

@@ -5,6 +5,7 @@
 #include "linalg/dense.h"
 
 #include <math.h>
+#include <stddef.h>
 
 /* Relative residual of the pairs beyond which they are not those of M, over the root of n. */
 static const double RESIDUAL_MAX = 100 * 6e-8;
@@ -21,7 +22,7 @@ static curvd_status certify(const cv_slices *s, const cv_eig_work *work, float *
   int64_t k_max = s->problem->k_max, ld = cv_dense_ld(s->mine);
   float *W = U + k_max * ldu, *MW = work->floats + cv_certify_scratch(k_max).floats;
   cv_certify_draw(s, W, ldu);
-  CV_TRY(s->product(s, CV_EIG_PROBES, W, ldu, MW, ld, err));
+  CV_TRY(s->product(s, NULL, CV_EIG_PROBES, W, ldu, MW, ld, err));
   return cv_certify(s, U, ldu, D, W, ldu, MW, ld, keep_tau, work, result, err);
 }
 

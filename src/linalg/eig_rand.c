@@ -79,13 +79,13 @@ static curvd_status separate(const rand_solve *r, cv_error *err) {
 }
 
 /* Y (rows, mine) = U M for the rows from `from` on */
-static curvd_status product(const rand_solve *r, int64_t from, int64_t rows, cv_error *err) {
-  return r->s->product(r->s, rows, r->U + from * r->ldu, r->ldu, r->Y + from * r->ldy, r->ldy, err);
+static curvd_status product(const rand_solve *r, const cv_multiplier *by, int64_t from, int64_t rows, cv_error *err) {
+  return r->s->product(r->s, by, rows, r->U + from * r->ldu, r->ldu, r->Y + from * r->ldy, r->ldy, err);
 }
 
 static curvd_status counted_product(const rand_solve *r, cv_error *err) {
   r->result->products++;
-  return product(r, 0, r->k, err);
+  return product(r, r->p->by, 0, r->k, err);
 }
 
 /* times: U <- orth(U M) */
@@ -108,7 +108,7 @@ static curvd_status krylov(rand_solve *r, int64_t from, cv_error *err) {
   }
   for (; from < k; from = r->k) {
     int64_t rows = cv_smaller(cv_smaller(block, from), k - from);
-    CV_TRY(product(r, from - rows, rows, err));
+    CV_TRY(product(r, r->p->by, from - rows, rows, err));
     cv_copy_rows(rows, r->s->mine, r->Y + (from - rows) * r->ldy, r->ldy, r->U + from * r->ldu, r->ldu);
     r->k = from + rows;
     CV_TRY(separate(r, err));
@@ -139,12 +139,23 @@ static void widen_symmetric(int64_t k, const float *C, double *H) {
   }
 }
 
+/* Y = Q M. A basis is as good when it is rounded before, and then the product is exactly that of a rounded M, as
+ * symmetric as M is. What certifies sees M itself. */
+static curvd_status product_with_probes(const rand_solve *r, cv_error *err) {
+  const cv_multiplier *by = r->p->by;
+  bool is_fp32 = by == NULL || by->precision == CV_FP32;
+  if (is_fp32) return product(r, NULL, 0, r->k + CV_EIG_PROBES, err);
+  cv_round_rows(by, r->k, r->s->mine, r->U, r->ldu);
+  CV_TRY(product(r, by, 0, r->k, err));
+  return product(r, NULL, r->k, CV_EIG_PROBES, err);
+}
+
 /* Y = Q M, for the probes as well, and the sums that the finish needs. */
 static curvd_status last_product(const rand_solve *r, const cv_finish *f, cv_error *err) {
   int64_t k = r->k, mine = r->s->mine;
   r->result->products++;
   cv_certify_draw(r->s, r->U + k * r->ldu, r->ldu);
-  CV_TRY(product(r, 0, k + CV_EIG_PROBES, err));
+  CV_TRY(product_with_probes(r, err));
   memset(f->G, 0, (size_t)(2 * k * k) * sizeof *f->G);
   if (r->p->method != CV_EIG_SRE) cv_gram_rows(k, mine, r->Y, r->ldy, f->G, f->room);
   if (r->p->method != CV_EIG_RSVD) {
@@ -227,7 +238,7 @@ curvd_status cv_eig_rand_check(const cv_slices *slices, const cv_eig_work *work,
   rand_solve r = carve(slices, work, U, ldu, result);
   r.k = slices->problem->k_max;
   cv_certify_draw(slices, U + r.k * ldu, ldu);
-  CV_TRY(product(&r, r.k, CV_EIG_PROBES, err));
+  CV_TRY(product(&r, NULL, r.k, CV_EIG_PROBES, err));
   CV_TRY(certify(&r, D, true, err));
   result->seconds = cv_cpu_s() - begin;
   return CURVD_OK;

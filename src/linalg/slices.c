@@ -2,11 +2,11 @@
 
 #include "linalg/dense.h"
 
-static curvd_status local_product(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                                  cv_error *err) {
+static curvd_status local_product(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq,
+                                  float *Y, int64_t ldy, cv_error *err) {
   const cv_eig_problem *p = s->problem;
   (void)err;
-  cv_gemm(CV_N, CV_N, k, p->n, p->n, 1, Q, ldq, p->M, p->ld, 0, Y, ldy);
+  cv_multiply(by, CV_N, CV_N, k, p->n, p->n, 1, Q, ldq, p->M, p->ld, 0, Y, ldy);
   return CURVD_OK;
 }
 

@@ -17,9 +17,9 @@ struct cv_slices {
   const float *probes; /* (CV_EIG_PROBES, mine) to certify with; NULL: they are drawn */
   int64_t probes_ld;
   void *part; /* the backend's own */
-  /* Y (k, mine) = Q M, this rank's columns of it from those of Q. */
-  curvd_status (*product)(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                          cv_error *err);
+  /* Y (k, mine) = Q M, this rank's columns of it from those of Q; by: as problem->by, or NULL for fp32. */
+  curvd_status (*product)(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq, float *Y,
+                          int64_t ldy, cv_error *err);
   /* NULL on one rank: x (count) becomes the sum over ranks, on the first one; the first one's bytes come to all. */
   curvd_status (*sum)(const cv_slices *s, double *x, int64_t count, cv_error *err);
   curvd_status (*share)(const cv_slices *s, void *x, int64_t bytes, cv_error *err);

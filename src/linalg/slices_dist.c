@@ -34,7 +34,8 @@ static float *room_of(const cv_slices *s) {
   return s->part;
 }
 
-/* Y (k, ldy) = Q M: column-major (n, k) = M (n, n) Q (n, k). Q and Y: this rank's rows and columns of them. */
+/* fp32, whatever is asked for. Y (k, ldy) = Q M: column-major (n, k) = M (n, n) Q (n, k). Q and Y: this rank's rows and
+ * columns of them. */
 static void psgemm(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy) {
   const cv_eig_problem *p = s->problem;
   const int one = 1, n = (int)p->n, kk = (int)k;
@@ -46,17 +47,18 @@ static void psgemm(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, f
   psgemm_("N", "N", &n, &kk, &n, &plus, p->M, &one, &one, of_M, Q, &one, &one, of_Q, &zero, Y, &one, &one, of_Y, 1, 1);
 }
 
-static curvd_status tall_product(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                                 cv_error *err) {
-  (void)err;
+static curvd_status tall_product(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq,
+                                 float *Y, int64_t ldy, cv_error *err) {
+  (void)by, (void)err;
   psgemm(s, k, Q, ldq, Y, ldy);
   return CURVD_OK;
 }
 
 /* With several grid columns psgemm wants the rows of Q dealt out over them, and returns Y that way. */
-static curvd_status wide_product(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                                 cv_error *err) {
+static curvd_status wide_product(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq,
+                                 float *Y, int64_t ldy, cv_error *err) {
   const cv_grid *grid = s->problem->grid;
+  (void)by;
   cv_cyclic columns = cv_grid_columns(grid, k);
   int64_t mine = s->mine, ld = mine > 0 ? mine : 1, count = cv_cyclic_count(&columns);
   float *q = room_of(s), *all = q + count * mine;
@@ -85,15 +87,15 @@ static void unpack(const cv_grid *grid, int64_t n, int64_t k, const float *all, 
   }
 }
 
-static curvd_status slab_product(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                                 cv_error *err) {
+static curvd_status slab_product(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq,
+                                 float *Y, int64_t ldy, cv_error *err) {
   const cv_eig_problem *p = s->problem;
   int64_t n = p->n, mine = s->mine, ld = cv_dense_ld(n);
   float *part = room_of(s), *all = part + k * mine, *full = all + k * n;
   cv_copy_rows(k, mine, Q, ldq, part, mine);
   CV_TRY(cv_grid_gather_rows(p->grid, n, k, part, all, err));
   unpack(p->grid, n, k, all, full, ld);
-  if (mine > 0) cv_gemm(CV_N, CV_N, k, mine, n, 1, full, ld, p->M, p->ld, 0, Y, ldy);
+  if (mine > 0) cv_multiply(by, CV_N, CV_N, k, mine, n, 1, full, ld, p->M, p->ld, 0, Y, ldy);
   return CURVD_OK;
 }
 

@@ -75,10 +75,10 @@ void cv_stream_mix(cv_stream *stream, double keep, double add, const float *S, i
 /* ---- solve ---- */
 
 /* The product with M that the stream has ready: Q is its Omega, or the probes alone. */
-static curvd_status stored_product(const cv_slices *s, int64_t k, const float *Q, int64_t ldq, float *Y, int64_t ldy,
-                                   cv_error *err) {
+static curvd_status stored_product(const cv_slices *s, const cv_multiplier *by, int64_t k, const float *Q, int64_t ldq,
+                                   float *Y, int64_t ldy, cv_error *err) {
   const cv_stream *stream = s->part;
-  (void)Q, (void)ldq, (void)err;
+  (void)by, (void)Q, (void)ldq, (void)err;
   cv_copy_rows(k, stream->n, stream->Y, stream->ld, Y, ldy);
   return CURVD_OK;
 }

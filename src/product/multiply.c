@@ -34,6 +34,11 @@ const char *cv_precision_name(cv_precision precision) {
   return names[precision];
 }
 
+double cv_precision_error(cv_precision precision) {
+  const double one_term = 1.66e-3;
+  return precision == CV_FP32 ? 0 : precision == CV_BF16 ? one_term : one_term * one_term;
+}
+
 static int terms_of(cv_precision precision) {
   return precision == CV_BF16X3 ? 2 : 1;
 }

@@ -19,6 +19,10 @@ typedef enum cv_precision { CV_FP32, CV_BF16, CV_BF16X3 } cv_precision;
 
 const char *cv_precision_name(cv_precision precision);
 
+/* Root mean square of the relative error that rounding makes of numbers of all sizes: 2^-8 / sqrt(3) times that of 1 /
+ * x over [1, 2), x being log-uniform; of two terms, its square. 0 for fp32. */
+double cv_precision_error(cv_precision precision);
+
 /* How to multiply, and room to do it, which one product at a time may use. All zero: fp32. */
 typedef struct cv_multiplier {
   cv_precision precision;

@@ -1,7 +1,8 @@
 /* The processor's units for products of bf16 numbers, and the layouts that they work on.
  *
- * bf16 is the upper half of an fp32 number: 8 bits of precision, 2^-9 relative rounding, and its range. A number split
- * into two terms, hi + lo, is known to 2^-17. What is below the least normal number of fp32 counts as 0.
+ * bf16 is the upper half of an fp32 number: 8 bits of precision, so that rounding changes a number by up to 2^-8 of it,
+ * and its range. A number split into two terms, hi + lo, is known to 2^-16. What is below the least normal number of
+ * fp32 counts as 0.
  *
  * A tile holds 16 x 32 numbers, CV_TILE of them one after the other:
  *   rows    tile[i][t]:    16 rows of a left operand (m, k), 32 of its k
