@@ -78,11 +78,11 @@ static inline void portable_blend(int64_t m, int64_t n, float alpha, const float
   }
 }
 
-/* C (BODY_STRIP, 16), rows 32 apart, += rows of a tile times pairs of another. */
-static inline void add_strip(const uint16_t *rows, const uint16_t *pairs, float *restrict C) {
+/* C (BODY_STRIP, 16) += rows of a tile times pairs of another. */
+static inline void add_strip(const uint16_t *rows, const uint16_t *pairs, float *restrict C, int64_t ldc) {
   float sum[BODY_STRIP][CV_PANEL];
   for (int i = 0; i < BODY_STRIP; i++)
-    for (int j = 0; j < CV_PANEL; j++) sum[i][j] = C[i * CV_SQUARE + j];
+    for (int j = 0; j < CV_PANEL; j++) sum[i][j] = C[i * ldc + j];
   for (int p = 0; p < PAIRS; p++) {
     float even[CV_PANEL], odd[CV_PANEL];
     for (int j = 0; j < CV_PANEL; j++) {
@@ -95,26 +95,27 @@ static inline void add_strip(const uint16_t *rows, const uint16_t *pairs, float 
     }
   }
   for (int i = 0; i < BODY_STRIP; i++)
-    for (int j = 0; j < CV_PANEL; j++) C[i * CV_SQUARE + j] = sum[i][j];
+    for (int j = 0; j < CV_PANEL; j++) C[i * ldc + j] = sum[i][j];
 }
 
 static inline void add_tiles(const uint16_t *rows, int64_t rows_panel, const uint16_t *pairs, int64_t pairs_panel,
-                             float *C) {
+                             float *C, int64_t ldc) {
   for (int i = 0; i < 2; i++)
     for (int j = 0; j < 2; j++)
       for (int s = 0; s < CV_PANEL; s += BODY_STRIP)
         add_strip(rows + i * rows_panel + s * CV_DEPTH, pairs + j * pairs_panel,
-                  C + (i * CV_PANEL + s) * CV_SQUARE + j * CV_PANEL);
+                  C + (i * CV_PANEL + s) * ldc + j * CV_PANEL, ldc);
 }
 
-static inline void portable_multiply(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, float *C) {
-  memset(C, 0, CV_SQUARE * CV_SQUARE * sizeof *C);
+static inline void portable_multiply(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, bool is_more,
+                                     float *C, int64_t ldc) {
+  for (int i = 0; i < CV_SQUARE && !is_more; i++) memset(C + i * ldc, 0, CV_SQUARE * sizeof *C);
   for (int64_t t = 0; t < n_tiles; t++) {
     int64_t at = t * CV_TILE;
-    add_tiles(rows->hi + at, rows->panel, pairs->hi + at, pairs->panel, C);
+    add_tiles(rows->hi + at, rows->panel, pairs->hi + at, pairs->panel, C, ldc);
     if (!rows->lo || !pairs->lo) continue;
-    add_tiles(rows->hi + at, rows->panel, pairs->lo + at, pairs->panel, C);
-    add_tiles(rows->lo + at, rows->panel, pairs->hi + at, pairs->panel, C);
+    add_tiles(rows->hi + at, rows->panel, pairs->lo + at, pairs->panel, C, ldc);
+    add_tiles(rows->lo + at, rows->panel, pairs->hi + at, pairs->panel, C, ldc);
   }
 }
 

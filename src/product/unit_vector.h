@@ -7,6 +7,8 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
+enum { AHEAD = 32 }; /* floats: a tile further right */
+
 static inline bool has_avx512_bf16(void) {
   unsigned a = 0, b = 0, c = 0, d = 0;
   bool has_state = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -59,6 +61,8 @@ static inline void vector_tile_pairs(int64_t depth, int64_t count, const float *
                                      uint16_t *lo) {
   const __m512i order = interleave_order();
   for (int64_t t = 0; t < CV_DEPTH; t += 2) {
+    _mm_prefetch((const char *)(X + t * ldx + AHEAD), _MM_HINT_T0);
+    _mm_prefetch((const char *)(X + (t + 1) * ldx + AHEAD), _MM_HINT_T0);
     __m512 first = t < depth ? load_some(count, X + t * ldx) : _mm512_setzero_ps();
     __m512 second = t + 1 < depth ? load_some(count, X + (t + 1) * ldx) : _mm512_setzero_ps();
     __m512i rounded = round_two(first, second);
