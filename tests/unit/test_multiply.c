@@ -50,7 +50,7 @@ typedef struct product {
   bool is_lower;
 } product;
 
-/* Relative Frobenius error; every number against its own bound. */
+/* Relative Frobenius error; every number against its own bound. (An assertion that holds costs Check a microsecond.) */
 static double check(const cv_multiplier *by, const product *p) {
   double error = 0, norm = 0;
   for (int64_t i = 0; i < p->m; i++) {
@@ -61,13 +61,12 @@ static double check(const cv_multiplier *by, const product *p) {
         double x = (double)at(p->trans_a, p->A, p->lda, i, l) * at(p->trans_b, p->B, p->ldb, l, j);
         sum += p->alpha * x, size += fabs(p->alpha * x);
       }
-      if (p->is_lower && j > i) {
-        ck_assert(c == before);
-        continue;
-      }
-      ck_assert_msg(fabs(c - sum) <= share(by->precision, p->k) * size,
-                    "%s %s, %d x %d x %d: (%d, %d) is %.9g, not %.9g", by->unit->name, cv_precision_name(by->precision),
-                    (int)p->m, (int)p->n, (int)p->k, (int)i, (int)j, (double)c, sum);
+      bool is_above = p->is_lower && j > i; /* left alone */
+      if (is_above ? c != before : !(fabs(c - sum) <= share(by->precision, p->k) * size))
+        ck_abort_msg("%s %s, %d x %d x %d: (%d, %d) is %.9g, not %.9g", by->unit->name,
+                     cv_precision_name(by->precision), (int)p->m, (int)p->n, (int)p->k, (int)i, (int)j, (double)c,
+                     is_above ? (double)before : sum);
+      if (is_above) continue;
       error += (c - sum) * (c - sum), norm += sum * sum;
     }
   }
