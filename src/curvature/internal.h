@@ -41,8 +41,9 @@ typedef struct cv_factor_state {
   int64_t r;               /* eigenpairs that follow */
   int64_t statistics_step; /* -1: no statistics yet */
   int64_t refused;
-  int64_t products; /* with the factor, by the refresh */
-  int64_t rows;     /* of the basis that follow: r, or of a stream all that make up a seed */
+  int64_t products;  /* with the factor, by the refresh */
+  int64_t precision; /* of them: cv_precision */
+  int64_t rows;      /* of the basis that follow: r, or of a stream all that make up a seed */
   double trace, lambda_max, lambda_min, tau;
   double kept_sum; /* of the eigenvalues that follow, from the first on */
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
@@ -99,6 +100,7 @@ typedef struct cv_owned {
   float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
+  bool needs_fp32;       /* refresh_precision is too coarse for it */
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */
@@ -381,6 +383,7 @@ void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, 
 curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work);
 void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work);
 const cv_eig_ops *cv_solver_of(const curvd_ctx *ctx, const cv_factor *factor);
+const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor);
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem);
 curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *result, cv_error *why); /* is it sound? */
 void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const char *solver,

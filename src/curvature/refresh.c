@@ -49,28 +49,28 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
   int64_t rank = wanted_rank(ctx, factor),
           over = cv_smaller(cv_oversampling(cv_now(ctx, &s->oversampling), rank, false), factor->k_max - rank);
   int which = factor == &layer->factor[CV_A] ? CV_A : CV_G;
-  return (cv_eig_problem){
-      .n = factor->n,
-      .grid = factor->is_spread ? &ctx->grid : NULL,
-      .M = factor->own.average,
-      .ld = factor->own.ld,
-      .method = eig_method_of(s),
-      .eig_rank = rank,
-      .oversampling = over,
-      .k_max = factor->k_max,
-      .tolerance = factor->is_full ? 0 : s->missing_trace,
-      .kept_min = cv_smaller(s->eig_rank_min, factor->k_max),
-      .kept_max = cv_smaller(s->eig_rank_max, factor->k_max),
-      .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
-      .settle = s->drift_max,
-      .products_more = s->drift_products,
-      .orthonormalise = (cv_orthonormalise)s->orthonormalise,
-      .tail = (cv_tail)s->tail,
-      .n_start = is_warm ? cv_smaller(factor->own.last.found, rank + over) : 0,
-      .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step}};
+  return (cv_eig_problem){.n = factor->n,
+                          .grid = factor->is_spread ? &ctx->grid : NULL,
+                          .M = factor->own.average,
+                          .ld = factor->own.ld,
+                          .method = eig_method_of(s),
+                          .eig_rank = rank,
+                          .oversampling = over,
+                          .k_max = factor->k_max,
+                          .tolerance = factor->is_full ? 0 : s->missing_trace,
+                          .kept_min = cv_smaller(s->eig_rank_min, factor->k_max),
+                          .kept_max = cv_smaller(s->eig_rank_max, factor->k_max),
+                          .power_iters = (int64_t)cv_now(ctx, is_warm ? &s->warm_power_iters : &s->power_iters),
+                          .settle = s->drift_max,
+                          .products_more = s->drift_products,
+                          .orthonormalise = (cv_orthonormalise)s->orthonormalise,
+                          .tail = (cv_tail)s->tail,
+                          .n_start = is_warm ? cv_smaller(factor->own.last.found, rank + over) : 0,
+                          .key = {(uint64_t)s->seed, CV_RNG_SKETCH, (uint32_t)(2 * index + which), (uint32_t)ctx->step},
+                          .by = cv_refresh_by(ctx, factor)};
 }
 
-static void describe(cv_factor *factor) {
+static void describe(const curvd_ctx *ctx, cv_factor *factor) {
   const cv_eig_result *r = &factor->own.last;
   cv_factor_state *fresh = &factor->own.fresh;
   fresh->is_new = 1;
@@ -89,6 +89,7 @@ static void describe(cv_factor *factor) {
   fresh->orthogonality = r->orthogonality;
   fresh->drift = r->drift;
   fresh->products = r->products;
+  fresh->precision = r->products > 0 && cv_refresh_by(ctx, factor) ? (int64_t)ctx->refresh_by.precision : CV_FP32;
   fresh->seconds = r->seconds;
 }
 
@@ -239,7 +240,7 @@ static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
     if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
       refresh_inverse(ctx, layer, factor);
     } else if (factor->store->solve(ctx, layer, factor, index)) {
-      describe(factor);
+      describe(ctx, factor);
     }
   }
   if (factor->own.fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);

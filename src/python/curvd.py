@@ -35,7 +35,7 @@ ROLE_WORKER, ROLE_CURVATURE = 0, 1
 LAYER_DENSE, LAYER_NORM = 0, 1
 F32, F64 = 0, 1
 PROGRESS_NONE, PROGRESS_TEST, PROGRESS_THREAD = 0, 1, 2
-STAGES, TRAFFICS, MEMORIES, EVENTS, FLAGS, ARRAY_NAME_MAX = 12, 5, 6, 11, 8, 160
+STAGES, TRAFFICS, MEMORIES, EVENTS, FLAGS, ARRAY_NAME_MAX = 12, 5, 6, 12, 8, 160
 
 
 class Error(Exception):
@@ -96,7 +96,7 @@ class FactorMetrics(ctypes.Structure):
                 ("error_bound", c_double), ("error_norm", c_double), ("residual", c_double),
                 ("orthogonality", c_double), ("drift", c_double), ("products", c_int64), ("refresh_s", c_double),
                 ("ranks", c_int), ("damping", c_double), ("refused", c_int64), ("carrier", c_char_p),
-                ("store", c_char_p)]
+                ("store", c_char_p), ("precision", c_char_p)]
 
 
 class LayerMetrics(ctypes.Structure):

@@ -74,7 +74,7 @@ static double check(const cv_multiplier *by, const product *p) {
   return norm > 0 ? sqrt(error / norm) : 0;
 }
 
-typedef enum kind { PLAIN, PACKED, GRAM, KINDS } kind;
+typedef enum kind { PLAIN, PACKED, GRAM } kind;
 
 static void run(const cv_multiplier *by, kind way, const product *p, float *C) {
   if (way == PLAIN)
@@ -115,13 +115,14 @@ static void check_unit(const cv_unit *unit) {
   for (int p = 0; p < PRECISIONS; p++) {
     cv_multiplier by = multiplier(unit, precisions[p]);
     for (int s = 0; s < SIZES; s++) {
-      for (int trans = 0; trans < 4; trans++) {
-        for (int way = PLAIN; way < (trans == 0 ? KINDS : GRAM); way++) {
-          check_way(&by, (kind)way, sizes[s], trans, 1, 0);
-          check_way(&by, (kind)way, sizes[s], trans, 1, 1);
-          check_way(&by, (kind)way, sizes[s], trans, 0.5f, -1);
-        }
-      }
+      check_way(&by, PLAIN, sizes[s], 0, 1, 0);
+      check_way(&by, PACKED, sizes[s], 0, 0.5f, -1);
+      check_way(&by, PLAIN, sizes[s], 1, 0.5f, -1);
+      check_way(&by, PACKED, sizes[s], 1, 1, 0);
+      check_way(&by, PLAIN, sizes[s], 2, 1, 1);
+      check_way(&by, PACKED, sizes[s], 3, 1, 1);
+      check_way(&by, GRAM, sizes[s], 0, 1, 0);
+      check_way(&by, GRAM, sizes[s], 0, 0.5f, 1);
     }
     free(by.room);
   }
