@@ -35,6 +35,7 @@ typedef struct bench {
   cv_stream_rows rows[UPDATES_MAX];
   cv_stream stream, history; /* history: without the window, when repaired */
   float *T;                  /* of cv_stream_add */
+  cv_multiplier by;
   pairs sketch;
   pairs full, reference; /* of M itself: the competitor, and what stands for the optimum */
 } bench;
@@ -131,7 +132,7 @@ static void update_full(bench *b) {
 static void update_stream(bench *b) {
   cv_stream *s = &b->stream;
   for (int64_t u = 0; u < b->options->updates; u++) {
-    cv_stream_add(s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld, b->T);
+    cv_stream_add(&b->by, s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld, b->T);
     s->trace = KEEP * s->trace + cv_stream_trace(&b->rows[u], s->n);
   }
 }

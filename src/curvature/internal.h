@@ -74,6 +74,7 @@ typedef struct cv_captured {
   int64_t rows;     /* in it; 0: statistic holds anything */
   int64_t examples; /* that they stand for: more when they were sampled */
   bool is_bad;      /* what was captured is not finite: it goes nowhere */
+  bool is_rounded;  /* rows that are kept: their product is to be made by statistics_by */
   double trace;     /* of a sketch */
   double trace_off; /* what the trace of sampled rows misses */
   float *seed;      /* (k_max + probes, ld) test matrix of a sketch ... */
@@ -129,6 +130,7 @@ typedef struct cv_factor {
   cv_rows_rule rule;
   int64_t rows_room;  /* most rows of a worker, where they are kept */
   bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
+  bool is_rounding_told;
   const struct cv_carrier *carrier;
   const struct cv_store *store;
   cv_captured captured;
@@ -284,7 +286,9 @@ struct curvd_ctx {
   cv_eig_work eig_work;
   const cv_unit *unit; /* of bf16 products; NULL: there are none */
   uint16_t *unit_room;
-  cv_multiplier refresh_by, statistics_by, apply_by;
+  cv_multiplier refresh_by, statistics_by, sketch_by, apply_by;
+  float *rounding; /* room of rounding.h, and the distance of its rows */
+  int64_t rounding_ld;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
@@ -376,7 +380,7 @@ const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wir
 /* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
 int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local);
-void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
+void cv_spread_pack(const curvd_ctx *ctx, const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
 void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block);
 
 /* solve.c: one decomposition, with the ladder that it climbs when a solver fails. false: the previous one stays. */

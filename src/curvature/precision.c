@@ -7,9 +7,14 @@ static bool wants_unit(const cv_settings *s) {
   return s->refresh_precision != CV_FP32 || s->statistics_precision != CV_FP32 || s->apply_precision != CV_FP32;
 }
 
+/* One term is too coarse for a sketch (linalg/stream.h). */
+static int32_t sketch_precision(const cv_settings *s) {
+  return s->statistics_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
+}
+
 static int64_t room_of(const cv_settings *s) {
   return cv_larger(cv_multiplier_room((cv_precision)s->refresh_precision),
-                   cv_larger(cv_multiplier_room((cv_precision)s->statistics_precision),
+                   cv_larger(cv_multiplier_room((cv_precision)sketch_precision(s)),
                              cv_multiplier_room((cv_precision)s->apply_precision)));
 }
 
@@ -32,6 +37,7 @@ curvd_status cv_precision_make(curvd_ctx *ctx) {
   ctx->unit_room = room;
   ctx->refresh_by = multiplier(ctx, s->refresh_precision);
   ctx->statistics_by = multiplier(ctx, s->statistics_precision);
+  ctx->sketch_by = multiplier(ctx, sketch_precision(s));
   ctx->apply_by = multiplier(ctx, s->apply_precision);
   return CURVD_OK;
 }

@@ -166,7 +166,10 @@ const cv_option cv_settings_table[] = {
      "factor for which that is too coarse goes on in fp32 by itself",
      AT(refresh_precision)},
     {"statistics_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
-     "products that make statistics of captured rows: covariances and sketches", AT(statistics_precision)},
+     "products that make statistics of captured rows: covariances; sketches are made in three terms with bf16, too. "
+     "A factor that is decomposed exactly, kept by an online method or with window_rows, or for which rounding was "
+     "measured to be too coarse, keeps fp32",
+     AT(statistics_precision)},
     {"apply_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
      "products of gradients, or of rows, with eigenvectors", AT(apply_precision)},
     {"wire_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, "fp32|bf16", "fp32",

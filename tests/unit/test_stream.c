@@ -139,7 +139,7 @@ START_TEST(test_sums_of_workers_are_the_sketch_of_the_sum) {
     float *own = S + w * ROWS * N;
     cv_stream_rows X = rows_new(70 + (uint64_t)w, 40 * w, N, true, 1.0 / 240, 1);
     for (int64_t i = 0; i < ROWS * N; i++) own[i] = NAN; /* beta 0 */
-    cv_stream_add(ROWS, N, a.s.Omega, a.s.ld, &X, 0, own, N, a.T);
+    cv_stream_add(NULL, ROWS, N, a.s.Omega, a.s.ld, &X, 0, own, N, a.T);
     trace += cv_stream_trace(&X, N);
     X.weight *= 0.1;
     dense_add(1, &X, N, false, M), dense_add(1, &X, N, true, size);
