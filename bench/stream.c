@@ -29,6 +29,8 @@ static int help(void) {
        "  --settle N       refreshes before them (default 5)\n"
        "  --jump RADIANS   errors: then turn by so much once (default 0: no)\n"
        "  --repair yes|no  a second product with the window's rows in every refresh (default no)\n"
+       "  --statistics-precision fp32|bf16|bf16x3  of the sketch's updates (default fp32); those of the full factor\n"
+       "                   are fp32\n"
        "  --seed N         (default 1)\n\n"
        "Exit code 1, a sentence and no line when a check fails, 2 for wrong usage.");
   return 0;
@@ -36,10 +38,16 @@ static int help(void) {
 
 /* ---- command line ---- */
 
+static bool read_precision(const char *text, cv_precision *precision) {
+  *precision = CV_FP32;
+  while (*precision < CV_BF16X3 && strcmp(text, cv_precision_name(*precision)) != 0) (*precision)++;
+  return strcmp(text, cv_precision_name(*precision)) == 0;
+}
+
 static curvd_status read_word(stream_options *o, const char *name, const char *text, cv_error *err) {
-  static const char *const names[] = {"--n",      "--eig-rank", "--batch",  "--refreshes",
-                                      "--settle", "--seed",     "--repair", "--jump"};
-  enum { INTEGERS = 6, REPAIR = 6, JUMP, NAMES };
+  static const char *const names[] = {"--n",    "--eig-rank", "--batch", "--refreshes",           "--settle",
+                                      "--seed", "--repair",   "--jump",  "--statistics-precision"};
+  enum { INTEGERS = 6, REPAIR = 6, JUMP, PRECISION, NAMES };
   int64_t *const values[INTEGERS] = {&o->n, &o->eig_rank, &o->batch, &o->refreshes, &o->settle, &o->seed};
   const int64_t least[INTEGERS] = {16, 2, 1, 1, 0, 0}, most[INTEGERS] = {32766, 16000, 8192, 900, 100, INT32_MAX};
   int at = 0;
@@ -53,7 +61,10 @@ static curvd_status read_word(stream_options *o, const char *name, const char *t
     o->jump = strtod(text, &end);
     if (end == text || *end || !(o->jump >= 0 && o->jump <= 3.2))
       return cv_fail(err, CURVD_ERR_OPTION, "--jump needs radians from 0 to 3.2, not '%s'", text);
-  } else if (at == REPAIR || !cv_integer_parse(text, values[at]) || *values[at] < least[at] || *values[at] > most[at]) {
+  } else if (at == PRECISION && read_precision(text, &o->precision)) {
+    return CURVD_OK;
+  } else if (at == REPAIR || at == PRECISION || !cv_integer_parse(text, values[at]) || *values[at] < least[at] ||
+             *values[at] > most[at]) {
     return cv_fail(err, CURVD_ERR_OPTION, "%s takes no '%s'; see --help", name, text);
   }
   return CURVD_OK;
@@ -89,10 +100,11 @@ static json_t *list_of(const double *x, int64_t n) {
 }
 
 static json_t *head_of(const stream_options *o, const char *what) {
-  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "bench", "stream", "build", curvd_build_info(),
-                   "what", what, "n", (json_int_t)o->n, "eig_rank", (json_int_t)o->eig_rank, "rows",
+  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "bench", "stream", "build",
+                   curvd_build_info(), "what", what, "n", (json_int_t)o->n, "eig_rank", (json_int_t)o->eig_rank, "rows",
                    (json_int_t)(o->eig_rank + o->eig_rank / 2), "batch", (json_int_t)o->batch, "refreshes",
-                   (json_int_t)o->refreshes, "seed", (json_int_t)o->seed, "is_repaired", (int)o->is_repaired);
+                   (json_int_t)o->refreshes, "seed", (json_int_t)o->seed, "is_repaired", (int)o->is_repaired,
+                   "statistics_precision", cv_precision_name(o->precision));
 }
 
 static void print_line(json_t *line) {
@@ -123,6 +135,12 @@ static curvd_status run_errors(const stream_options *o, cv_memory *memory, cv_er
   return CURVD_OK;
 }
 
+static double least_of(const double *x, int64_t n) {
+  double least = x[0];
+  for (int64_t i = 1; i < n; i++) least = x[i] < least ? x[i] : least;
+  return least;
+}
+
 static curvd_status run_costs(const stream_options *o, cv_memory *memory, cv_error *err) {
   static stream_costs c;
   double ratio[STREAM_REFRESHES_MAX];
@@ -131,6 +149,8 @@ static curvd_status run_costs(const stream_options *o, cv_memory *memory, cv_err
     ratio[i] = (c.update_ms[i] + c.refresh_ms[i]) / (c.full_update_ms[i] + c.full_refresh_ms[i]);
   json_t *line = head_of(o, "costs");
   json_object_set_new(line, "over_full", least_median_most(ratio, o->refreshes));
+  json_object_set_new(line, "updates_over_ssyrk",
+                      json_real(least_of(c.update_ms, o->refreshes) / least_of(c.full_update_ms, o->refreshes)));
   json_object_set_new(line, "updates_ms", least_median_most(c.update_ms, o->refreshes));
   json_object_set_new(line, "refresh_ms", least_median_most(c.refresh_ms, o->refreshes));
   json_object_set_new(line, "full_updates_ms", least_median_most(c.full_update_ms, o->refreshes));
