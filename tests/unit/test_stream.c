@@ -145,8 +145,7 @@ static cv_multiplier three_terms(const cv_unit *unit) {
   return (cv_multiplier){CV_BF16X3, unit, ref_block(cv_multiplier_room(CV_BF16X3), sizeof(uint16_t))};
 }
 
-/* Each term rounds by 2^-9 of a number of all sizes, so three by 2^-18, over the root of 12 products or more; what fp32
- * leaves is a tenth of that. */
+/* Two products, each off by 4.4e-6 of its size (multiply.h), which is at most that of M. */
 START_TEST(test_history_in_three_terms) {
   accuracy fp32 = check_accumulation(NULL, 60, 12, false);
   for (const cv_unit *const *unit = cv_units; *unit; unit++) {
@@ -154,7 +153,7 @@ START_TEST(test_history_in_three_terms) {
     cv_multiplier by = three_terms(*unit);
     check_accumulation(&by, 61, 12, true), check_accumulation(&by, 1, 1, true);
     accuracy now = check_accumulation(&by, 60, 12, false);
-    ck_assert_msg(now.rows < 4e-6 && now.rows > 5 * fp32.rows, "%s: off by %g, fp32 by %g", (*unit)->name, now.rows,
+    ck_assert_msg(now.rows < 8.8e-6 && now.rows > 5 * fp32.rows, "%s: off by %g, fp32 by %g", (*unit)->name, now.rows,
                   fp32.rows);
     ck_assert_msg(now.probes < 2 * fp32.probes, "%s: probes off by %g", (*unit)->name, now.probes);
     free(by.room);
