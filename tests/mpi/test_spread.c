@@ -107,7 +107,7 @@ START_TEST(pieces_in_every_precision) {
   for (int c = 0; c < size; c++) {
     for (size_t k = 0; k < COUNT(carriers); k++) {
       double off[COUNT(precisions)];
-      if (!is_tried(c, k) || (c > 0 ? c : size) < 2) continue; /* one owner has all of a factor */
+      if (!is_tried(c, 2 * k) || (c > 0 ? c : size) < 2) continue; /* one owner has all of a factor */
       for (size_t i = 0; i < COUNT(precisions); i++) {
         char more[192];
         snprintf(more, sizeof more,
