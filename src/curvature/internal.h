@@ -100,7 +100,8 @@ typedef struct cv_owned {
   float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
-  bool needs_fp32;       /* refresh_precision is too coarse for it */
+  int64_t fp32_left;     /* refreshes in fp32 before another in refresh_precision, which was too coarse ... */
+  int64_t fp32_last;     /* ... after so many; 0: it was not */
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */

@@ -7,6 +7,7 @@
 #include "curvature/store.h"
 
 #include <float.h>
+#include <math.h>
 
 /* Orthogonality beyond which a basis is useless, residual beyond which pairs are not those of the factor, and the
  * excess of eigenvalues over the trace that rounding may cause. */
@@ -105,24 +106,25 @@ void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *facto
 
 /* ---- precision ---- */
 
-/* Rounding of a factor's numbers may be this share of what its pairs miss; both are Frobenius norms. They add up as
- * squares do, and of rounding only what lies in the span of the basis counts: the error grows by less than half a per
- * cent. */
+/* What rounding of a factor's numbers changes in its pairs may be this share of what they miss; both are Frobenius
+ * norms. They add up as squares do: the error grows by at most half a per cent. */
 static const double ROUNDING_MAX = 0.1;
 
 /* NULL: fp32. An exact solver has no products. */
 const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor) {
-  bool is_wanted = ctx->refresh_by.precision != CV_FP32 && !factor->own.needs_fp32;
+  bool is_wanted = ctx->refresh_by.precision != CV_FP32 && factor->own.fp32_left == 0;
   bool has_slices = !factor->is_spread || cv_solver_of(ctx, factor) == &cv_eig_rand_slab;
   return is_wanted && has_slices && !cv_solver_of(ctx, factor)->is_exact ? &ctx->refresh_by : NULL;
 }
 
-static curvd_status check_rounding(const cv_multiplier *by, const cv_eig_result *r, cv_error *why) {
-  double rounding = cv_precision_error(by->precision) * r->norm;
+/* Of an (n, n) matrix of independent errors, 2 k n of n n lie in the span of k rows, on one side or both. */
+static curvd_status check_rounding(const cv_eig_problem *p, const cv_eig_result *r, cv_error *why) {
+  double span = fmin(1, 2 * (double)r->found / (double)p->n);
+  double rounding = cv_precision_error(p->by->precision) * r->norm * sqrt(span);
   if (rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
-                 "%s rounds it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: it goes on in fp32",
-                 cv_precision_name(by->precision), rounding, r->error_norm, (long long)r->kept);
+                 "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: fp32 follows",
+                 cv_precision_name(p->by->precision), rounding, r->error_norm, (long long)r->kept);
 }
 
 /* With rounded numbers. false: *problem is one for fp32, from the pairs that were found, if any were. */
@@ -130,15 +132,18 @@ static bool try_rounded(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor
   const cv_eig_ops *ops = cv_solver_of(ctx, factor);
   cv_error why = {0};
   bool is_solved = try_solver(ctx, ops, problem, factor, &why);
-  if (is_solved && check_rounding(problem->by, &factor->own.last, &why) == CURVD_OK) return true;
+  if (is_solved && check_rounding(problem, &factor->own.last, &why) == CURVD_OK) return true;
   cv_solve_tell(ctx, layer, factor, ops->name, &why);
   problem->by = NULL;
   problem->n_start = is_solved ? cv_smaller(factor->own.last.found, problem->eig_rank + problem->oversampling) : 0;
   return false;
 }
 
+/* Each time twice as many: a spectrum may be another one later, and a look costs a product. */
 static void go_on_in_fp32(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
-  factor->own.needs_fp32 = true;
+  const int64_t most = 1 << 20;
+  factor->own.fp32_last = cv_smaller(cv_larger(2 * factor->own.fp32_last, 1), most);
+  factor->own.fp32_left = factor->own.fp32_last;
   cv_count(ctx, layer, CURVD_EVENT_WIDENED);
 }
 
@@ -151,7 +156,10 @@ bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv
   const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
   enum { RUNGS = sizeof rung / sizeof rung[0] };
   cv_error why = {0};
+  factor->own.fresh.precision = wanted->by ? (int64_t)wanted->by->precision : CV_FP32;
   if (wanted->by && try_rounded(ctx, layer, factor, &whole)) return true;
+  factor->own.fresh.precision = CV_FP32;
+  factor->own.fp32_left = cv_larger(factor->own.fp32_left - 1, 0);
   for (int i = 0; i < RUNGS; i++) {
     if (i > 0 && rung[i] == rung[i - 1]) continue;
     if (i > 0) cv_count(ctx, layer, event[i]);
