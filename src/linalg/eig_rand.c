@@ -140,12 +140,12 @@ static void widen_symmetric(int64_t k, const float *C, double *H) {
 }
 
 /* Y = Q M. A basis is as good when it is rounded before, and then the product is exactly that of a rounded M, as
- * symmetric as M is. What certifies sees M itself. */
+ * symmetric as M is; but for sre, whose U is made of Q, which must stay orthonormal. What certifies sees M itself. */
 static curvd_status product_with_probes(const rand_solve *r, cv_error *err) {
   const cv_multiplier *by = r->p->by;
   bool is_fp32 = by == NULL || by->precision == CV_FP32;
   if (is_fp32) return product(r, NULL, 0, r->k + CV_EIG_PROBES, err);
-  cv_round_rows(by, r->k, r->s->mine, r->U, r->ldu);
+  if (r->p->method != CV_EIG_SRE) cv_round_rows(by, r->k, r->s->mine, r->U, r->ldu);
   CV_TRY(product(r, by, 0, r->k, err));
   return product(r, NULL, r->k, CV_EIG_PROBES, err);
 }
