@@ -7,7 +7,6 @@
 #include "curvature/store.h"
 
 #include <float.h>
-#include <math.h>
 
 /* Orthogonality beyond which a basis is useless, residual beyond which pairs are not those of the factor, and the
  * excess of eigenvalues over the trace that rounding may cause. */
@@ -117,14 +116,11 @@ const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor
   return is_wanted && has_slices && !cv_solver_of(ctx, factor)->is_exact ? &ctx->refresh_by : NULL;
 }
 
-/* Of an (n, n) matrix of independent errors, 2 k n of n n lie in the span of k rows, on one side or both. */
-static curvd_status check_rounding(const cv_eig_problem *p, const cv_eig_result *r, cv_error *why) {
-  double span = fmin(1, 2 * (double)r->found / (double)p->n);
-  double rounding = cv_precision_error(p->by->precision) * r->norm * sqrt(span);
-  if (rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
+static curvd_status check_rounding(const cv_multiplier *by, const cv_eig_result *r, cv_error *why) {
+  if (r->rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
                  "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: fp32 follows",
-                 cv_precision_name(p->by->precision), rounding, r->error_norm, (long long)r->kept);
+                 cv_precision_name(by->precision), r->rounding, r->error_norm, (long long)r->kept);
 }
 
 /* With rounded numbers. false: *problem is one for fp32, from the pairs that were found, if any were. */
@@ -132,7 +128,7 @@ static bool try_rounded(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor
   const cv_eig_ops *ops = cv_solver_of(ctx, factor);
   cv_error why = {0};
   bool is_solved = try_solver(ctx, ops, problem, factor, &why);
-  if (is_solved && check_rounding(problem, &factor->own.last, &why) == CURVD_OK) return true;
+  if (is_solved && check_rounding(problem->by, &factor->own.last, &why) == CURVD_OK) return true;
   cv_solve_tell(ctx, layer, factor, ops->name, &why);
   problem->by = NULL;
   problem->n_start = is_solved ? cv_smaller(factor->own.last.found, problem->eig_rank + problem->oversampling) : 0;

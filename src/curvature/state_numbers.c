@@ -61,6 +61,7 @@ static const number of_owned[] = {
     {offsetof(cv_owned, last.error_bound), REAL},
     {offsetof(cv_owned, last.error_norm), REAL},
     {offsetof(cv_owned, last.norm), REAL},
+    {offsetof(cv_owned, last.rounding), REAL},
     {offsetof(cv_owned, last.residual), REAL},
     {offsetof(cv_owned, last.orthogonality), REAL},
     {offsetof(cv_owned, last.drift), REAL},

@@ -169,9 +169,10 @@ END_TEST
 
 /* Rounding changes M by 1.66e-3 of its norm (bf16), the pairs by what of that lies in the span of 8 of 48 directions:
  * 1e-3 of the norm. A tenth of the error, which the refresh allows, is far above that for two spectra, and below for
- * the pairs above a floor: they miss nothing. sre, whose error is of first order in the floor, lies between. */
+ * the pairs above a floor, where they miss nothing: sre's are off by the floor, krylov has too few rows, and two
+ * terms round about as much as fp32 does. */
 static const char *expected_precision(const char *asked, size_t spectrum) {
-  return spectrum == ABOVE_A_FLOOR && strcmp(asked, "bf16") == 0 ? "fp32" : asked;
+  return spectrum == ABOVE_A_FLOOR ? "fp32" : asked;
 }
 
 static void check_precision(const curvd_ctx *ctx, const char *expected, const char *asked) {
@@ -194,7 +195,8 @@ START_TEST(certificates_hold_in_every_precision) {
       curvd_ctx *ctx = open_method((int)(i % EXACT), more);
       refreshed(ctx, &s);
       n_failed += check_refresh(ctx, S, more);
-      bool is_clear = i % EXACT != SRE || spectrum != ABOVE_A_FLOOR;
+      bool is_tight = i % EXACT == RS || i % EXACT == NYSTROM, is_one_term = strcmp(asked, "bf16") == 0;
+      bool is_clear = spectrum != ABOVE_A_FLOOR || (is_tight && is_one_term);
       if (is_clear) check_precision(ctx, expected_precision(asked, spectrum), asked);
       service_close(&ctx);
     }
