@@ -303,6 +303,10 @@ int64_t cv_landing_age(const cv_settings *s) {
   return s->apply == CV_APPLY_FACTORED && s->staleness == 0 ? 1 : s->staleness;
 }
 
+bool cv_clip_needs_dot(const cv_settings *s) {
+  return s->step == CV_STEP_KL_CLIP || s->step == CV_STEP_NORM_CONSTRAINT;
+}
+
 int64_t cv_oversampling(double setting, int64_t rank, bool is_stream) {
   enum { FEW = 8 };
   if (setting >= 0) return (int64_t)setting;
