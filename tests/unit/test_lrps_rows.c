@@ -408,6 +408,36 @@ START_TEST(test_direction_with_identity_sides) {
 }
 END_TEST
 
+/* Error of g^T a alone, both sides the identity, relative to its size. */
+static double gradient_error(cv_precision precision, int64_t count, int64_t n, const float *g, const float *a) {
+  factor f = factor_new(3, n, 0, 0.1);
+  cv_multiplier by = precision_new(precision, "auto");
+  float *store = store_of(&f), *out = ref_floats(n * n),
+        *work = guarded(cv_lrps_rows_direction_scratch(n, 0, n, 0, count));
+  double *off = ref_doubles(n * n), *want = ref_doubles(n * n);
+  cv_lrps_rows rows;
+  ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, true, 0, 1, &by, store, NULL, &rows, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_direction(&rows, &rows, count, g, n, a, n, false, 1, 0, out, n, work, NULL), CURVD_OK);
+  for (int64_t i = 0; i < n * n; i++) {
+    for (int64_t b = 0; b < count; b++) want[i] += (double)g[b * n + i / n] * a[b * n + i % n];
+    off[i] = out[i] - want[i];
+  }
+  double error = ref_norm(n * n, off) / ref_norm(n * n, want);
+  free(store), free(out), free(work), free(off), free(want), precision_free(&by), factor_free(&f);
+  return error;
+}
+
+/* The last product has the precision, too: 2.4e-3 of random numbers (multiply.h). */
+START_TEST(test_gradient_has_the_precision) {
+  enum { COUNT = 50, N = 40 };
+  float g[COUNT * N], a[COUNT * N];
+  ref_fill(1, COUNT, N, g, N), ref_fill(2, COUNT, N, a, N);
+  double fp32 = gradient_error(CV_FP32, COUNT, N, g, a), bf16 = gradient_error(CV_BF16, COUNT, N, g, a),
+         three = gradient_error(CV_BF16X3, COUNT, N, g, a);
+  ck_assert_msg(fp32 < 1e-6 && bf16 > 1e-3 && bf16 < 5e-3 && three < bf16 / 100, "%.1e, %.1e, %.1e", fp32, bf16, three);
+}
+END_TEST
+
 START_TEST(test_direction_refuses_an_infinite_scale) {
   factor f = factor_new(3, 6, 2, 0);
   float *store = store_of(&f), x[16] = {0}, out[36], *work = guarded(cv_lrps_rows_direction_scratch(6, 2, 6, 2, 1));
@@ -437,6 +467,7 @@ int main(void) {
       test_direction_against_dense,
       test_direction_of_every_precision,
       test_direction_with_identity_sides,
+      test_gradient_has_the_precision,
       test_direction_refuses_an_infinite_scale,
   };
   return suite_run("lrps_rows", tests, sizeof tests / sizeof tests[0], NULL);
