@@ -74,20 +74,27 @@ static curvd_status one_step(curvd_ctx *ctx, const service_run *run, int step, d
   return CURVD_OK;
 }
 
-/* Steps from .. on a worker, loading before them if from is not 0, saving in front of step `save`; no step allocates.
- */
-static curvd_status live(const service_run *run, int from, int save, dense (*D)[RUN_LAYERS]) {
+static curvd_status steps(curvd_ctx *ctx, const service_run *run, int from, int save, dense (*D)[RUN_LAYERS]) {
+  for (int step = from; step < STEPS; step++) {
+    if (step == save) CV_TRY(curvd_save(ctx));
+    CV_TRY(one_step(ctx, run, step, D[step]));
+  }
+  return CURVD_OK;
+}
+
+typedef enum beginning { FROM_BEGINNING, FROM_CHECKPOINT, BACK_TO_CHECKPOINT } beginning;
+
+/* All steps, or those behind a load, by a new context or one that has done them all; no step allocates. */
+static curvd_status live(const service_run *run, beginning from, int save, dense (*D)[RUN_LAYERS]) {
   curvd_ctx *ctx = run_make(run);
   ck_assert_msg(curvd_plan(ctx) == CURVD_OK, "%s: %s", run->options, curvd_last_error(ctx));
   state_hook(ctx, &saved);
   curvd_status status = CURVD_OK;
   bool is_worker = run_is_worker(ctx);
-  if (is_worker && from > 0) status = curvd_load(ctx, from);
+  if (is_worker && from == BACK_TO_CHECKPOINT) status = steps(ctx, run, 0, -1, D);
+  if (is_worker && from != FROM_BEGINNING && status == CURVD_OK) status = curvd_load(ctx, SAVED);
   int64_t before = service_metrics(ctx).n_allocations;
-  for (int step = from; step < STEPS && is_worker && status == CURVD_OK; step++) {
-    if (step == save) status = curvd_save(ctx);
-    if (status == CURVD_OK) status = one_step(ctx, run, step, D[step]);
-  }
+  if (is_worker && status == CURVD_OK) status = steps(ctx, run, from == FROM_BEGINNING ? 0 : SAVED, save, D);
   if (status != CURVD_OK) fprintf(stderr, "rank %d: %s\n", rank, curvd_last_error(ctx));
   if (is_worker && save < 0) ck_assert_int_eq(service_metrics(ctx).n_allocations, before);
   run_close(&ctx);
@@ -106,7 +113,7 @@ static double distance_of(const char *kind, const char *way, const char *precisi
   spell(text, kind, way, precision, unit);
   service_run run = run_of(text, c);
   memset(mine, 0, sizeof mine);
-  mpi_assert_msg(live(&run, 0, -1, mine) == CURVD_OK, "%s", text);
+  mpi_assert_msg(live(&run, FROM_BEGINNING, -1, mine) == CURVD_OK, "%s", text);
   memcpy(of_rank_0, mine, sizeof of_rank_0);
   MPI_Bcast(of_rank_0, sizeof of_rank_0, MPI_BYTE, 0, MPI_COMM_WORLD);
   mpi_assert_msg(!is_worker || memcmp(of_rank_0, mine, sizeof mine) == 0, "%s: other bits than on rank 0", text);
@@ -120,7 +127,7 @@ static void check_precisions(const char *kind, const char *way, int c) {
   bool is_worker = rank < size - c;
   spell(text, kind, way, "fp32", "auto");
   service_run run = run_of(text, c);
-  mpi_assert_msg(live(&run, 0, -1, fp32) == CURVD_OK, "%s", text);
+  mpi_assert_msg(live(&run, FROM_BEGINNING, -1, fp32) == CURVD_OK, "%s", text);
   double bf16 = distance_of(kind, way, "bf16", "auto", c), portable = distance_of(kind, way, "bf16", "portable", c),
          three = distance_of(kind, way, "bf16x3", "auto", c);
   mpi_assert_msg(!is_worker || (bf16 > BF16_LEAST && bf16 < BF16_BOUND), "%s, %d curvature ranks: bf16 off by %.1e",
@@ -156,12 +163,14 @@ static void check_load(const char *kind, const char *way, const char *precision,
   spell(text, kind, way, precision, "auto");
   service_run run = run_of(text, c);
   state_clear(&saved);
-  mpi_assert_msg(live(&run, 0, SAVED, mine) == CURVD_OK, "%s", text);
+  mpi_assert_msg(live(&run, FROM_BEGINNING, SAVED, mine) == CURVD_OK, "%s", text);
   state_gather(MPI_COMM_WORLD, &saved);
-  memset(other, 0, sizeof other);
-  mpi_assert_msg(live(&run, SAVED, -1, other) == CURVD_OK, "%s", text);
-  mpi_assert_msg(!is_worker || memcmp(mine[SAVED], other[SAVED], sizeof mine[0] * (STEPS - SAVED)) == 0,
-                 "%s, %d curvature ranks: other bits after a load", text, c);
+  for (int back = 0; back < 2; back++) {
+    memset(other, 0, sizeof other);
+    mpi_assert_msg(live(&run, back ? BACK_TO_CHECKPOINT : FROM_CHECKPOINT, -1, other) == CURVD_OK, "%s", text);
+    mpi_assert_msg(!is_worker || memcmp(mine[SAVED], other[SAVED], sizeof mine[0] * (STEPS - SAVED)) == 0,
+                   "%s, %d curvature ranks: other bits after a load, back %d", text, c, back);
+  }
 }
 
 START_TEST(a_checkpoint_goes_on_with_the_same_bits) {
