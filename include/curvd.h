@@ -195,7 +195,8 @@ CURVD_API bool curvd_is_factored(const curvd_ctx *ctx, int32_t layer);
  *   - kl-clip and norm-constraint take <direction, gradient> as <D, P^-1 D>, D the direction and P the preconditioner
  *     in force. That is <D, gradient> without momentum, and costs the projection of D that this way of applying saves;
  *   - a preconditioner holds for a whole step: the first call of step k waits for what is due in step k. With staleness
- *     0 the refresh of step k is used from step k + 1 on, as with staleness 1.
+ *     0 the refresh of step k is used from step k + 1 on, as with staleness 1;
+ *   - all its products, that of g and a included, are of apply_precision.
  * Errors: ARGUMENT, STATE (the layer is not factored; a curvature rank; before curvd_plan), NUMERIC (damping cannot
  * make P finite: to is as it was), MPI. */
 CURVD_API curvd_status curvd_precondition(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,

@@ -115,6 +115,7 @@ typedef struct cv_applied {
   float *units;          /* of a unit layer the averaged blocks, (3, n / 2) as method_unit.c has them */
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
   float *kept;           /* of a unit layer the damped inverse power of its blocks, (3, n / 2) */
+  uint16_t *packed;      /* of function, where apply_precision packs it */
   double damping;        /* of the last step */
   uint64_t hash;         /* of all that came, when it came (guard.h) */
   bool is_fresh;         /* it has come, and has not been looked at */
@@ -415,7 +416,7 @@ double cv_damping_of(const cv_settings *settings, double damping, const cv_facto
 
 /* factored.c: the damped inverse powers that rows are multiplied by, and to = keep * to + scale * (P_G g)^T P_A [a 1].
  */
-curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why);
+curvd_status cv_factored_make(const curvd_ctx *ctx, cv_layer *layer, cv_error *why);
 curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
                                       const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 
@@ -434,8 +435,7 @@ curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients)
 curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 void cv_direction_hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 
-/* clip.c: scale of each layer's direction from the sums of all; does it need <direction, gradient>? */
-bool cv_clip_needs_dot(const cv_settings *s);
+/* clip.c: scale of each layer's direction from the sums of all. */
 void cv_clip_scales(curvd_ctx *ctx, double lr);
 
 #endif
