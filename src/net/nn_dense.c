@@ -4,14 +4,14 @@
 
 static void dense_forward(nn_layer *layer, const nn_pass *pass, int64_t rows, const float *const *x, float *y) {
   (void)pass;
-  cv_multiply(&layer->by, CV_N, CV_T, rows, layer->d_out, layer->d_in + 1, 1, x[0], layer->ld, layer->weight,
-              layer->ld, 0, y, nn_ld(layer->d_out));
+  cv_multiply(&layer->by, CV_N, CV_T, rows, layer->d_out, layer->d_in + 1, 1, x[0], layer->ld, layer->weight, layer->ld,
+              0, y, nn_ld(layer->d_out));
 }
 
 static void dense_backward_weight(nn_layer *layer, int64_t rows, const float *x, const float *g, float scale,
                                   float beta) {
-  cv_multiply(&layer->by, CV_T, CV_N, layer->d_out, layer->d_in + 1, rows, scale, g, nn_ld(layer->d_out), x,
-              layer->ld, beta, layer->gradient, layer->ld);
+  cv_multiply(&layer->by, CV_T, CV_N, layer->d_out, layer->d_in + 1, rows, scale, g, nn_ld(layer->d_out), x, layer->ld,
+              beta, layer->gradient, layer->ld);
 }
 
 static void dense_backward_input(nn_layer *layer, int64_t rows, const float *x, const float *y, const float *g,

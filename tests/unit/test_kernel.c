@@ -206,7 +206,7 @@ START_TEST(test_against_the_definition) {
       const nn_kernels *k = kernels_of(i);
       problem p = make_problem(&cases[j]);
       void *state = NULL;
-      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1}, &memory, &state, NULL), CURVD_OK);
       int64_t made = memory.n_allocations;
       check_all(k, state, &p, p.rows, cases[j].name);
       check_forward(k, state, &p, p.rows, false, cases[j].name);
@@ -229,7 +229,7 @@ START_TEST(test_fewer_rows) {
     const nn_kernels *k = kernels_of(i);
     problem p = make_problem(&t);
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1}, &memory, &state, NULL), CURVD_OK);
     for (int64_t rows = 1; rows <= 7; rows++) check_all(k, state, &p, rows, t.name);
     for (int64_t rows = 7; rows >= 1; rows--) /* more counts than are kept, some of them twice */
       for (int again = 0; again < 2; again++) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
@@ -253,7 +253,7 @@ START_TEST(test_more_counts_than_are_kept) {
     const nn_kernels *k = kernels_of(i);
     problem p = make_problem(&t);
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1}, &memory, &state, NULL), CURVD_OK);
     for (int64_t rows = 12; rows >= 1; rows--) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
     for (int64_t rows = 1; rows <= 12; rows++) check_all(k, state, &p, rows, t.name);
     k->conv_free(&memory, &state);
@@ -273,7 +273,7 @@ START_TEST(test_precision) {
     for (int64_t j = 0; j < p.s.c_out * p.ld; j++) p.w[j] = cosf((float)(5 * j)), sizes.w[j] = fabsf(p.w[j]);
     void *state = NULL;
     float *y = filled(p.rows * p.n_y, NAN);
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1}, &memory, &state, NULL), CURVD_OK);
     ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, y, NULL), CURVD_OK);
     double share = (double)(p.d_in + 1) * 0x1p-24 / (1 - (double)(p.d_in + 1) * 0x1p-24);
     for (int64_t j = 0; j < p.rows * p.n_y; j++)
@@ -299,7 +299,7 @@ START_TEST(test_kernels_agree) {
       const nn_kernels *k = kernels_of(i);
       float *out[3] = {filled(n[0], 0), filled(n[1], 0), whole_numbers(n[2], 4)}, **to = i == 0 ? first : out;
       void *state = NULL;
-      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1}, &memory, &state, NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, to[0], NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_backward_input(state, p.rows, p.g, p.w, p.ld, to[1], NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_backward_weight(state, p.rows, p.x, p.g, scale, true, beta, to[2], p.ld, NULL),
@@ -323,8 +323,8 @@ START_TEST(test_dry_memory_is_counted_alone) {
     cv_memory dry = {.is_dry = true}, real = {0};
     void *none = &s, *state = NULL;
     ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &dry, &none, NULL), CURVD_OK);
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &real, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1}, &dry, &none, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1}, &real, &state, NULL), CURVD_OK);
     ck_assert_ptr_null(none);
     ck_assert_int_gt(real.bytes[CV_MEMORY_WORKSPACE], 0);
     ck_assert_int_eq(dry.bytes[CV_MEMORY_WORKSPACE], real.bytes[CV_MEMORY_WORKSPACE]);
@@ -343,7 +343,7 @@ START_TEST(test_threads_of_others_stay) {
   for (int threads = 1; threads <= 2; threads++) {
     problem p = make_problem(&cases[0]);
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, threads, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, threads}, &memory, &state, NULL), CURVD_OK);
     check_all(k, state, &p, p.rows, "threads");
     ck_assert_int_eq(omp_get_max_threads(), 3);
     k->conv_free(&memory, &state);
@@ -388,16 +388,16 @@ START_TEST(test_refused_calls) {
     nn_conv s = cases[0].shape;
     cv_error err = {0};
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1}, &memory, &state, &err), CURVD_ERR_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(err.text, "call nn_conv_size"));
     for (int axis = 0; axis < 2; axis++) {
       ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
       s.out[axis]++;
-      ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, NULL), CURVD_ERR_ARGUMENT);
+      ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1}, &memory, &state, NULL), CURVD_ERR_ARGUMENT);
     }
     ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
     cv_error_clear(&err);
-    ck_assert_int_eq(k->conv_create(&s, 0, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){0, 1}, &memory, &state, &err), CURVD_ERR_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(err.text, "rows of 0"));
     ck_assert_ptr_null(state);
     k->conv_free(&memory, &state);
