@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* x and y of a piece of rounded images: as much as the second cache holds */
-enum { ROUNDED_NUMBERS = 1 << 20 };
+/* x and y of a piece of rounded images: half of what a second cache of 2 MB holds */
+enum { ROUNDED_NUMBERS = 1 << 19 };
 
 curvd_status onednn_check(dnnl_status_t status, const onednn_conv *c, const char *what, cv_error *err) {
   if (status == dnnl_success) return CURVD_OK;

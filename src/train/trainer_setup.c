@@ -1,6 +1,7 @@
 /* From a configuration to a run that can take its first step. */
 #include "base/order.h"
 #include "train/network.h"
+#include "train/precision.h"
 #include "train/run_options.h"
 #include "train/run_shape.h"
 #include "train/trainer.h"
@@ -197,7 +198,7 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
   const nn_kernels *kernels;
   const cv_unit *unit;
   CV_TRY(nn_kernels_find(config_text(t->config, "kernels"), &kernels, err));
-  CV_TRY(cv_unit_find(curvd_get(t->ctx, "matrix_unit"), &unit, err));
+  CV_TRY(precision_unit(t->config, &unit, err));
   const model_settings how = {.rows_max = largest_piece(t, spec),
                               .init = (model_init)v->init,
                               .seed = (uint64_t)v->seed,
