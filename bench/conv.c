@@ -24,6 +24,7 @@ static int help(void) {
        "once a round and counts as often as the networks have it; results are compared before the first round.\n\n"
        "  --rounds N                     (default 11)\n"
        "  --kernels onednn|plain         ours (default onednn)\n"
+       "  --precision fp32|bf16          of ours (default fp32); bare oneDNN stays fp32\n"
        "  --rows N                       instead of 64 and 128\n"
        "  --seed N                       (default 1)\n\n"
        "Exit code 1, a sentence and no line when a check fails, 2 for wrong usage.");
@@ -34,7 +35,8 @@ enum { ROUNDS_MAX = 101 };
 
 typedef struct conv_options {
   int64_t rounds, rows, seed;
-  const char *kernels;
+  const char *kernels, *precision;
+  cv_multiplier by;
 } conv_options;
 
 /* A square convolution 3 x 3, stride 1, padding 1, and how many layers are like that. */
@@ -70,8 +72,8 @@ static curvd_status read_word(conv_options *o, const char *name, const char *tex
   int64_t *const values[] = {&o->rounds, &o->rows, &o->seed};
   const int64_t most[] = {ROUNDS_MAX, 1024, INT32_MAX};
   if (text == NULL) return cv_fail(err, CURVD_ERR_OPTION, "%s needs a value", name);
-  if (strcmp(name, "--kernels") == 0) {
-    o->kernels = text;
+  if (strcmp(name, "--kernels") == 0 || strcmp(name, "--precision") == 0) {
+    *(strcmp(name, "--kernels") == 0 ? &o->kernels : &o->precision) = text;
     return CURVD_OK;
   }
   int at = 0;
@@ -110,7 +112,8 @@ static curvd_status make_pair(const conv_options *o, const nn_kernels *kernels, 
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, p->n_y, "an array", &p->y, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, p->n_x, "an array", &p->dx, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, p->n_w, "an array", &p->dw, err));
-  CV_TRY(kernels->conv_create(&p->shape, p->rows, 1, memory, &p->state, err));
+  CV_TRY(
+      kernels->conv_create(&p->shape, &(nn_conv_settings){.rows_max = p->rows, .by = o->by}, memory, &p->state, err));
   p->bare = conv_bare_new(&p->shape, p->rows, p->x, p->w, p->g, p->has_input);
   return p->bare != NULL ? CURVD_OK : cv_fail(err, CURVD_ERR_MEMORY, "oneDNN makes no convolution %d", i);
 }
@@ -131,9 +134,10 @@ static double apart(int64_t n, const float *a, const float *b) {
   return sqrt(difference / size);
 }
 
-/* A sum of K random terms in fp32 is off by about sqrt(K) 2^-24 of its size; K <= 2^16 here. NaN is no agreement. */
-static curvd_status compare(pair *p, cv_memory *memory, cv_error *err) {
-  const double most = 1e-4;
+/* A sum of K random terms in fp32 is off by about sqrt(K) 2^-24 of its size; K <= 2^16 here. Rounding both factors adds
+ * sqrt(2) of its error, twice which is allowed. NaN is no agreement. */
+static curvd_status compare(const conv_options *o, pair *p, cv_memory *memory, cv_error *err) {
+  const double most = 1e-4 + 2 * sqrt(2) * cv_precision_error(o->by.precision);
   float *y = NULL, *dx = NULL, *dw = NULL;
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, p->n_y, "an array", &y, err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_DATA, p->n_x, "an array", &dx, err));
@@ -177,19 +181,26 @@ static double median(const double *x, int64_t n) {
   return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
-static json_t *shapes_of(int64_t rounds) {
+static const char *kernel_of(const nn_kernels *kernels, const pair *p, nn_conv_result result) {
+  cv_precision precision;
+  return kernels->conv_kernel(p->state, result, &precision);
+}
+
+static json_t *shapes_of(const nn_kernels *kernels, int64_t rounds) {
   json_t *list = json_array();
   for (int i = 0; i < LAYERS; i++) {
     const pair *p = &pairs[i];
-    json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:I, s:i, s:f, s:f}", "rows", (json_int_t)p->rows, "c_in",
-                                          (json_int_t)p->shape.c_in, "c_out", (json_int_t)p->shape.c_out, "size",
-                                          (json_int_t)p->shape.in[0], "layers", layers[i].count, "ours_ms",
-                                          median(p->ours_ms, rounds), "bare_ms", median(p->bare_ms, rounds)));
+    json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:s, s:s, s:s}", "rows",
+                                          (json_int_t)p->rows, "c_in", (json_int_t)p->shape.c_in, "c_out",
+                                          (json_int_t)p->shape.c_out, "size", (json_int_t)p->shape.in[0], "layers",
+                                          layers[i].count, "ours_ms", median(p->ours_ms, rounds), "bare_ms",
+                                          median(p->bare_ms, rounds), "y", kernel_of(kernels, p, NN_CONV_Y), "dx",
+                                          kernel_of(kernels, p, NN_CONV_DX), "dw", kernel_of(kernels, p, NN_CONV_DW)));
   }
   return list;
 }
 
-static void print_line(const conv_options *o) {
+static void print_line(const conv_options *o, const nn_kernels *kernels) {
   double ours[ROUNDS_MAX] = {0}, bare[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX];
   double least = INFINITY, most = 0;
   for (int64_t r = 0; r < o->rounds; r++) {
@@ -200,32 +211,46 @@ static void print_line(const conv_options *o) {
     ratio[r] = ours[r] / bare[r];
     least = fmin(least, ratio[r]), most = fmax(most, ratio[r]);
   }
-  json_t *line =
-      json_pack("{s:s, s:s, s:s, s:I, s:I, s:{s:f, s:f, s:f}, s:f, s:f, s:o}", "bench", "conv", "build",
-                curvd_build_info(), "kernels", o->kernels, "rounds", (json_int_t)o->rounds, "seed", (json_int_t)o->seed,
-                "ours_over_bare", "min", least, "median", median(ratio, o->rounds), "max", most, "ours_ms",
-                median(ours, o->rounds), "bare_ms", median(bare, o->rounds), "shapes", shapes_of(o->rounds));
+  json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:{s:f, s:f, s:f}, s:f, s:f, s:o}", "bench", "conv", "build",
+                           curvd_build_info(), "kernels", o->kernels, "precision", o->precision, "rounds",
+                           (json_int_t)o->rounds, "seed", (json_int_t)o->seed, "ours_over_bare", "min", least, "median",
+                           median(ratio, o->rounds), "max", most, "ours_ms", median(ours, o->rounds), "bare_ms",
+                           median(bare, o->rounds), "shapes", shapes_of(kernels, o->rounds));
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
   putchar('\n');
   json_decref(line);
 }
 
+static curvd_status make_multiplier(conv_options *o, cv_memory *memory, cv_error *err) {
+  void *room = NULL;
+  if (strcmp(o->precision, "fp32") == 0) return CURVD_OK;
+  if (strcmp(o->precision, "bf16") != 0)
+    return cv_fail(err, CURVD_ERR_OPTION, "--precision takes fp32 or bf16, not '%s'", o->precision);
+  CV_TRY(cv_unit_find("auto", &o->by.unit, err));
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, cv_multiplier_room(CV_BF16), sizeof *o->by.room, "rounded matrices",
+                       &room, err));
+  o->by.precision = CV_BF16;
+  o->by.room = room;
+  return CURVD_OK;
+}
+
 static curvd_status bench_main(int argc, char **argv, cv_error *err) {
-  conv_options o = {.rounds = 11, .seed = 1, .kernels = "onednn"};
+  conv_options o = {.rounds = 11, .seed = 1, .kernels = "onednn", .precision = "fp32"};
   cv_memory memory = {0};
   const nn_kernels *kernels = NULL;
   for (int i = 0; i < argc; i += 2) CV_TRY(read_word(&o, argv[i], i + 1 < argc ? argv[i + 1] : NULL, err));
   CV_TRY(nn_kernels_find(o.kernels, &kernels, err));
+  CV_TRY(make_multiplier(&o, &memory, err));
   omp_set_num_threads(1); /* of the bare calls */
   openblas_set_num_threads(1);
   for (int i = 0; i < LAYERS; i++) {
     CV_TRY(make_pair(&o, kernels, i, &memory, err));
     CV_TRY(time_pair(kernels, &pairs[i], 0, err));
-    CV_TRY(compare(&pairs[i], &memory, err));
+    CV_TRY(compare(&o, &pairs[i], &memory, err));
   }
   for (int64_t round = 0; round < o.rounds; round++)
     for (int i = 0; i < LAYERS; i++) CV_TRY(time_pair(kernels, &pairs[i], round, err));
-  print_line(&o);
+  print_line(&o, kernels);
   for (int i = 0; i < LAYERS; i++) {
     pair *p = &pairs[i];
     kernels->conv_free(&memory, &p->state);
@@ -233,6 +258,8 @@ static curvd_status bench_main(int argc, char **argv, cv_error *err) {
     float **const arrays[] = {&p->x, &p->w, &p->g, &p->y, &p->dx, &p->dw};
     for (int j = 0; j < 6; j++) cv_floats_free(&memory, arrays[j]);
   }
+  void *room = o.by.room;
+  cv_memory_free(&memory, &room);
   return CURVD_OK;
 }
 

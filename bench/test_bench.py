@@ -337,9 +337,16 @@ class Conv(unittest.TestCase):
             for side in ("ours_ms", "bare_ms"):  # medians of two sums are means, and so are those of their parts
                 self.assertAlmostEqual(line[side] / sum(s["layers"] * s[side] for s in line["shapes"]), 1, places=3)
 
+    def test_precision(self):
+        for kernels in ("onednn", "plain"):
+            done = run(self.conv, "--rows", "1", "--rounds", "1", "--kernels", kernels, "--precision", "bf16")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            line = json.loads(done.stdout)
+            self.assertEqual((line["precision"], {s["y"] == "plain" for s in line["shapes"]}), ("bf16", {kernels == "plain"}))
+
     def test_wrong_words(self):
         for words, sentence in ((["--row", "1"], "--row"), (["--rows", "0"], "0"), (["--rounds"], "value"),
-                                (["--kernels", "mkl"], "mkl")):
+                                (["--kernels", "mkl"], "mkl"), (["--precision", "bf16x3"], "bf16x3")):
             done = run(self.conv, *words)
             with self.subTest(words=words):
                 self.assertEqual((done.returncode, done.stdout), (2, ""))

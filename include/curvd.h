@@ -195,7 +195,8 @@ CURVD_API bool curvd_is_factored(const curvd_ctx *ctx, int32_t layer);
  *   - kl-clip and norm-constraint take <direction, gradient> as <D, P^-1 D>, D the direction and P the preconditioner
  *     in force. That is <D, gradient> without momentum, and costs the projection of D that this way of applying saves;
  *   - a preconditioner holds for a whole step: the first call of step k waits for what is due in step k. With staleness
- *     0 the refresh of step k is used from step k + 1 on, as with staleness 1.
+ *     0 the refresh of step k is used from step k + 1 on, as with staleness 1;
+ *   - all its products, that of g and a included, are of apply_precision.
  * Errors: ARGUMENT, STATE (the layer is not factored; a curvature rank; before curvd_plan), NUMERIC (damping cannot
  * make P finite: to is as it was), MPI. */
 CURVD_API curvd_status curvd_precondition(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
@@ -301,7 +302,7 @@ CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
-  X(CURVD_EVENT_WIDENED, "factors for which refresh_precision was too coarse: they go on in fp32")                     \
+  X(CURVD_EVENT_WIDENED, "refreshes done again in fp32: refresh_precision was too coarse")                             \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
   X(CURVD_EVENT_MOVED, "layers moved to another owner")                                                                \

@@ -16,19 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "clu
 import hosts
 
 LIMIT_S = 60
-# Refuses process_vm_readv, as containers without CAP_SYS_PTRACE did: seccomp(2), with a filter for x86_64.
-WITHOUT_COPIES = """
-import ctypes, os, struct, sys
-code = b"".join(struct.pack("HBBI", *i) for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 310), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)))
-kept = ctypes.create_string_buffer(code, len(code))
-filter = ctypes.create_string_buffer(struct.pack("HP", 4, ctypes.addressof(kept)))
-libc = ctypes.CDLL(None)
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
-    sys.exit("no seccomp here")
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-LINES = ["launcher", "hosts", "binding", "MPI", "MPI threads", "BLAS", "thread pools", "convolutions", "processor", "clock",
-         "network", "shared memory", "run folder", "shared folder", "clocks", "plan", "memory", "overlap"]
+LINES = ["launcher", "hosts", "binding", "MPI", "MPI threads", "BLAS", "thread pools", "convolutions", "matrix units",
+         "processor", "clock", "network", "shared memory", "run folder", "shared folder", "clocks", "plan", "memory", "overlap"]
 
 # What SLURM 22.05 sets: for a task of `srun -N 2 -n 4`, in a batch script, and in one that a task has submitted.
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_NODELIST": "n[1-2]", "SLURM_NODEID": "0", "SLURM_PROCID": "0"}
@@ -140,8 +129,43 @@ def copied_twice(bench):
 def refused_copies(bench):
     if platform.machine() != "x86_64":
         return f"SKIPPED: the filter is for x86_64, this is {platform.machine()}"
-    found = bench.doctor(0, ranks=3, before=[sys.executable, "-c", WITHOUT_COPIES])
+    found = bench.doctor(0, ranks=3, before=program.refusing(program.COPIES))
     expect(found, "shared memory", "warning", "the system refuses copies between processes (CMA): Operation not permitted;")
+    return None
+
+
+def matrix_units(bench):
+    fast, slow = ("amx", "avx512-bf16"), ("avx512", "avx2", "portable")
+    units = bench.doctor(0)["matrix units"][1].split(";")[0].split(", ")
+    check(units[-1] == "portable" and set(units) <= {*fast, *slow}, f"units are {units}")
+    with open("/proc/cpuinfo") as f:
+        flags = f.read().split()
+    for unit, flag in (("amx", "amx_bf16"), ("avx512-bf16", "avx512_bf16"), ("avx2", "avx2")):
+        check(unit not in units or flag in flags, f"{unit} is there, and /proc/cpuinfo has no {flag}")
+    expect(bench.doctor(0), "matrix units", "ok", "none is in use, all is fp32")
+    for unit in units:
+        for option in ("--train-precision", "--apply-precision"):
+            found = bench.doctor(0, options=["--matrix-unit", unit, option, "bf16"])
+            if unit in fast:
+                expect(found, "matrix units", "ok", f"in use: {unit}")
+            else:
+                words = f"{option[2:].replace('-', '_')} asks for bf16, for which {unit} has no instructions: fp32 is faster"
+                expect(found, "matrix units", "warning", words)
+        expect(bench.doctor(0, options=["--matrix-unit", unit]), "matrix units", "ok", "none is in use")
+    for unit in {*fast, *slow} - set(units):
+        expect(bench.doctor(2, options=["--matrix-unit", unit]), "matrix units", "error", f"no matrix unit '{unit}'")
+
+
+def refused_amx(bench):
+    if platform.machine() != "x86_64":
+        return f"SKIPPED: the filter is for x86_64, this is {platform.machine()}"
+    if not bench.doctor(0)["matrix units"][1].startswith("amx"):
+        return "SKIPPED: this machine has no AMX"
+    found = bench.doctor(0, before=program.refusing(program.AMX))
+    expect(found, "matrix units", "warning", "the processor has AMX, and the kernel does not permit it")
+    check(not found["matrix units"][1].startswith("amx"), f"AMX is there: {found['matrix units']}")
+    found = bench.doctor(2, before=program.refusing(program.AMX), options=["--matrix-unit", "amx"])
+    expect(found, "matrix units", "error", "no matrix unit 'amx'")
     return None
 
 
@@ -219,7 +243,7 @@ def two_hosts(bench):
 
 
 CASES = [alone, for_people, three_ranks, bound_to_one_core, more_threads_than_cores, no_plan, no_folder, copied_twice,
-         refused_copies, wrong_words, broken_promises, one_of_many_speaks, kept_promises, two_hosts]
+         refused_copies, matrix_units, refused_amx, wrong_words, broken_promises, one_of_many_speaks, kept_promises, two_hosts]
 
 
 def main():

@@ -101,7 +101,8 @@ typedef struct cv_owned {
   float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
   float *eigenvalues;    /* (k_max) */
   int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
-  bool needs_fp32;       /* refresh_precision is too coarse for it */
+  int64_t fp32_left;     /* refreshes in fp32 before another in refresh_precision, which was too coarse ... */
+  int64_t fp32_last;     /* ... after so many; 0: it was not */
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */
@@ -115,6 +116,7 @@ typedef struct cv_applied {
   float *units;          /* of a unit layer the averaged blocks, (3, n / 2) as method_unit.c has them */
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
   float *kept;           /* of a unit layer the damped inverse power of its blocks, (3, n / 2) */
+  uint16_t *packed;      /* of function, where apply_precision packs it */
   double damping;        /* of the last step */
   uint64_t hash;         /* of all that came, when it came (guard.h) */
   bool is_fresh;         /* it has come, and has not been looked at */
@@ -418,7 +420,7 @@ double cv_damping_of(const cv_settings *settings, double damping, const cv_facto
 
 /* factored.c: the damped inverse powers that rows are multiplied by, and to = keep * to + scale * (P_G g)^T P_A [a 1].
  */
-curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why);
+curvd_status cv_factored_make(const curvd_ctx *ctx, cv_layer *layer, cv_error *why);
 curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
                                       const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 
@@ -437,8 +439,7 @@ curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients)
 curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 void cv_direction_hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 
-/* clip.c: scale of each layer's direction from the sums of all; does it need <direction, gradient>? */
-bool cv_clip_needs_dot(const cv_settings *s);
+/* clip.c: scale of each layer's direction from the sums of all. */
 void cv_clip_scales(curvd_ctx *ctx, double lr);
 
 #endif

@@ -2,17 +2,14 @@
 #include "curvature/precision.h"
 
 #include "base/order.h"
-
-static bool wants_unit(const cv_settings *s) {
-  return s->refresh_precision != CV_FP32 || s->statistics_precision != CV_FP32 || s->apply_precision != CV_FP32;
-}
+#include "curvature/internal.h"
 
 /* One term is too coarse for a sketch (linalg/stream.h). */
 static int32_t sketch_precision(const cv_settings *s) {
   return s->statistics_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
 }
 
-static int64_t room_of(const cv_settings *s) {
+int64_t cv_precision_room(const cv_settings *s) {
   return cv_larger(cv_multiplier_room((cv_precision)s->refresh_precision),
                    cv_larger(cv_multiplier_room((cv_precision)sketch_precision(s)),
                              cv_multiplier_room((cv_precision)s->apply_precision)));
@@ -28,12 +25,12 @@ curvd_status cv_precision_make(curvd_ctx *ctx) {
   void *room = NULL;
   CV_TRY(cv_unit_find(curvd_get(ctx, "matrix_unit"), &ctx->unit,
                       &ctx->error)); /* a name that is not there is told in any case */
-  if (!wants_unit(s)) {
+  if (cv_precision_room(s) == 0) {
     ctx->unit = NULL;
     return CURVD_OK;
   }
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, room_of(s), sizeof *ctx->unit_room, "rounded matrices", &room,
-                       &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, cv_precision_room(s), sizeof *ctx->unit_room,
+                       "rounded matrices", &room, &ctx->error));
   ctx->unit_room = room;
   ctx->refresh_by = multiplier(ctx, s->refresh_precision);
   ctx->statistics_by = multiplier(ctx, s->statistics_precision);

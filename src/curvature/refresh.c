@@ -71,7 +71,7 @@ static cv_eig_problem problem_of(curvd_ctx *ctx, const cv_layer *layer, cv_facto
                           .by = cv_refresh_by(ctx, factor)};
 }
 
-static void describe(const curvd_ctx *ctx, cv_factor *factor) {
+static void describe(cv_factor *factor) {
   const cv_eig_result *r = &factor->own.last;
   cv_factor_state *fresh = &factor->own.fresh;
   fresh->is_new = 1;
@@ -90,7 +90,6 @@ static void describe(const curvd_ctx *ctx, cv_factor *factor) {
   fresh->orthogonality = r->orthogonality;
   fresh->drift = r->drift;
   fresh->products = r->products;
-  fresh->precision = r->products > 0 && cv_refresh_by(ctx, factor) ? (int64_t)ctx->refresh_by.precision : CV_FP32;
   fresh->seconds = r->seconds;
 }
 
@@ -244,7 +243,7 @@ static void refresh_factor(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
     if (cv_settings_of(ctx)->form == CV_FORM_CHOLESKY) {
       refresh_inverse(ctx, layer, factor);
     } else if (factor->store->solve(ctx, layer, factor, index)) {
-      describe(ctx, factor);
+      describe(factor);
     }
   }
   if (factor->own.fresh.is_new) cv_count(ctx, layer, CURVD_EVENT_REFRESHES);

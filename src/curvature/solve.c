@@ -105,24 +105,22 @@ void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *facto
 
 /* ---- precision ---- */
 
-/* Rounding of a factor's numbers may be this share of what its pairs miss; both are Frobenius norms. They add up as
- * squares do, and of rounding only what lies in the span of the basis counts: the error grows by less than half a per
- * cent. */
+/* What rounding of a factor's numbers changes in its pairs may be this share of what they miss; both are Frobenius
+ * norms. They add up as squares do: the error grows by at most half a per cent. */
 static const double ROUNDING_MAX = 0.1;
 
 /* NULL: fp32. An exact solver has no products. */
 const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor) {
-  bool is_wanted = ctx->refresh_by.precision != CV_FP32 && !factor->own.needs_fp32;
+  bool is_wanted = ctx->refresh_by.precision != CV_FP32 && factor->own.fp32_left == 0;
   bool has_slices = !factor->is_spread || cv_solver_of(ctx, factor) == &cv_eig_rand_slab;
   return is_wanted && has_slices && !cv_solver_of(ctx, factor)->is_exact ? &ctx->refresh_by : NULL;
 }
 
 static curvd_status check_rounding(const cv_multiplier *by, const cv_eig_result *r, cv_error *why) {
-  double rounding = cv_precision_error(by->precision) * r->norm;
-  if (rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
+  if (r->rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
-                 "%s rounds it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: it goes on in fp32",
-                 cv_precision_name(by->precision), rounding, r->error_norm, (long long)r->kept);
+                 "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: fp32 follows",
+                 cv_precision_name(by->precision), r->rounding, r->error_norm, (long long)r->kept);
 }
 
 /* With rounded numbers. false: *problem is one for fp32, from the pairs that were found, if any were. */
@@ -137,8 +135,11 @@ static bool try_rounded(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor
   return false;
 }
 
+/* Each time twice as many: a spectrum may be another one later, and a look costs a product. */
 static void go_on_in_fp32(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
-  factor->own.needs_fp32 = true;
+  const int64_t most = 1 << 20;
+  factor->own.fp32_last = cv_smaller(cv_larger(2 * factor->own.fp32_last, 1), most);
+  factor->own.fp32_left = factor->own.fp32_last;
   cv_count(ctx, layer, CURVD_EVENT_WIDENED);
 }
 
@@ -151,7 +152,10 @@ bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv
   const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
   enum { RUNGS = sizeof rung / sizeof rung[0] };
   cv_error why = {0};
+  factor->own.fresh.precision = wanted->by ? (int64_t)wanted->by->precision : CV_FP32;
   if (wanted->by && try_rounded(ctx, layer, factor, &whole)) return true;
+  factor->own.fresh.precision = CV_FP32;
+  factor->own.fp32_left = cv_larger(factor->own.fp32_left - 1, 0);
   for (int i = 0; i < RUNGS; i++) {
     if (i > 0 && rung[i] == rung[i - 1]) continue;
     if (i > 0) cv_count(ctx, layer, event[i]);

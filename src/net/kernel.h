@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "product/multiply.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,6 +31,14 @@ typedef struct nn_pool {
   int64_t kernel[2], stride[2], pad[2]; /* kernel = in: one window, the global average */
 } nn_pool;
 
+typedef enum nn_conv_result { NN_CONV_Y, NN_CONV_DX, NN_CONV_DW, NN_CONV_RESULTS } nn_conv_result;
+
+typedef struct nn_conv_settings {
+  int64_t rows_max; /* images of a call */
+  int threads;      /* 0: 1 */
+  cv_multiplier by; /* bf16: x, g and w are rounded where that is faster on this unit; all else is fp32 */
+} nn_conv_settings;
+
 /* out = (in + 2 pad - dilation (kernel - 1) - 1) / stride + 1, rounded down, per axis. CURVD_ERR_ARGUMENT names the
  * number that is out of range; CURVD_ERR_SIZE when an image or the weight has 2^31 numbers or more. A window of a pool
  * holds at least one pixel of the image: pad < kernel. */
@@ -42,15 +51,17 @@ int64_t nn_conv_d_in(const nn_conv *shape);
 typedef struct nn_kernels {
   const char *name;
 
-  /* A convolution of up to rows_max images with its working memory, on `threads` threads (plain: always one; onednn: as
-   * many as BLAS for the weight of images of at most 16 pixels). Of dry
-   * memory it is counted alone: *state is NULL. shape is copied. */
-  curvd_status (*conv_create)(const nn_conv *shape, int64_t rows_max, int threads, cv_memory *memory, void **state,
+  /* A convolution with its working memory (plain: on one thread; onednn: as many as BLAS for the weight of images of at
+   * most 16 pixels). Of dry memory it is counted alone: *state is NULL. shape and settings are copied; the multiplier's
+   * room is borrowed. */
+  curvd_status (*conv_create)(const nn_conv *shape, const nn_conv_settings *settings, cv_memory *memory, void **state,
                               cv_error *err);
   /* Says that calls with this many rows will come, so that they are as fast as those with rows_max; other calls work in
    * pieces. Only a number of counts is kept; one too many changes nothing. Allocates. */
   curvd_status (*conv_prepare)(void *state, int64_t rows, cv_memory *memory, cv_error *err);
   void (*conv_free)(cv_memory *memory, void **state); /* *state NULL is fine */
+  /* What makes a result, "brgconv:avx512_core_amx_bf16" for one, and whether from numbers rounded to bf16. */
+  const char *(*conv_kernel)(const void *state, nn_conv_result result, cv_precision *precision);
 
   /* 1 <= rows <= rows_max in all calls. y (rows, out, c_out) from x (rows, in, c_in). */
   curvd_status (*conv_forward)(void *state, int64_t rows, const float *x, const float *w, int64_t ldw, bool has_bias,

@@ -10,6 +10,15 @@ extern const nn_kernels nn_kernels_onednn; /* in a build with oneDNN */
 /* Checks the shape, its out included, and rows_max. */
 curvd_status nn_conv_check(const nn_conv *shape, int64_t rows_max, cv_error *err);
 
+/* Numbers of one image of x, and of y. */
+static inline int64_t nn_conv_input(const nn_conv *s) {
+  return s->in[0] * s->in[1] * s->c_in;
+}
+
+static inline int64_t nn_conv_output(const nn_conv *s) {
+  return s->out[0] * s->out[1] * s->c_out;
+}
+
 /* Pixel of the image under tap k of the window of output pixel o, along one axis; false: in the padding. */
 static inline bool nn_window_pixel(int64_t in, int64_t stride, int64_t pad, int64_t dilation, int64_t o, int64_t k,
                                    int64_t *i) {

@@ -33,7 +33,7 @@ static void fill(const dnnl_memory_desc_t *layout, const nn_conv *s, nn_places *
 curvd_status nn_places_create(const dnnl_memory_desc_t *layout, const nn_conv *s, cv_memory *memory, nn_places *made,
                               cv_error *err) {
   nn_places p = {.rows = s->c_out, .taps = s->kernel[0] * s->kernel[1], .columns = s->c_in / s->groups};
-  p.size = (int64_t)(dnnl_memory_desc_get_size(layout) / sizeof(float));
+  p.size = (int64_t)(dnnl_memory_desc_get_size(layout) / (layout->data_type == dnnl_bf16 ? 2 : 4));
   if (layout->format_kind != dnnl_blocked || layout->offset0 != 0 || layout->extra.flags != 0 || p.size > INT32_MAX)
     return cv_fail(err, CURVD_ERR_SIZE,
                    "oneDNN wants a weight of %" PRId64 " x %" PRId64 " in a layout of %" PRId64

@@ -27,11 +27,10 @@ static void plain_free(cv_memory *memory, void **state) {
   cv_memory_free(memory, state);
 }
 
-static curvd_status plain_create(const nn_conv *shape, int64_t rows_max, int threads, cv_memory *memory, void **state,
-                                 cv_error *err) {
-  (void)threads;
+static curvd_status plain_create(const nn_conv *shape, const nn_conv_settings *settings, cv_memory *memory,
+                                 void **state, cv_error *err) {
   *state = NULL;
-  CV_TRY(nn_conv_check(shape, rows_max, err));
+  CV_TRY(nn_conv_check(shape, settings->rows_max, err));
   conv made = {.shape = *shape, .c_in = shape->c_in / shape->groups, .c_out = shape->c_out / shape->groups};
   int64_t depth = made.c_in > made.c_out ? made.c_in : made.c_out;
   void *block = NULL;
@@ -49,6 +48,12 @@ static curvd_status plain_create(const nn_conv *shape, int64_t rows_max, int thr
 static curvd_status plain_prepare(void *state, int64_t rows, cv_memory *memory, cv_error *err) {
   (void)state, (void)rows, (void)memory, (void)err; /* all counts are alike */
   return CURVD_OK;
+}
+
+static const char *plain_kernel(const void *state, nn_conv_result result, cv_precision *precision) {
+  (void)state, (void)result;
+  *precision = CV_FP32;
+  return "plain";
 }
 
 /* ---- pixels ---- */
@@ -250,6 +255,7 @@ const nn_kernels nn_kernels_plain = {.name = "plain",
                                      .conv_create = plain_create,
                                      .conv_prepare = plain_prepare,
                                      .conv_free = plain_free,
+                                     .conv_kernel = plain_kernel,
                                      .conv_forward = plain_forward,
                                      .conv_backward_input = plain_backward_input,
                                      .conv_backward_weight = plain_backward_weight,

@@ -2,7 +2,6 @@
 
 #include "net/kernel_parts.h"
 
-#include <cblas.h>
 #include <string.h>
 
 enum { PAIRS = 1024 }; /* gathered at a time: enough for a matrix product, few enough for the cache */
@@ -11,10 +10,11 @@ bool nn_taps_pay(const nn_conv *s) {
   return s->groups == 1 && s->out[0] * s->out[1] <= 16 && s->c_in >= 64 && s->c_out >= 64;
 }
 
-curvd_status nn_taps_create(const nn_conv *s, int64_t rows_max, cv_memory *memory, nn_taps *made, cv_error *err) {
+curvd_status nn_taps_create(const nn_conv *s, const nn_conv_settings *settings, cv_memory *memory, nn_taps *made,
+                            cv_error *err) {
   int64_t pixels = s->out[0] * s->out[1];
-  *made = (nn_taps){.images = pixels < PAIRS ? PAIRS / pixels : 1};
-  if (made->images > rows_max) made->images = rows_max;
+  *made = (nn_taps){.images = pixels < PAIRS ? PAIRS / pixels : 1, .by = settings->by};
+  if (made->images > settings->rows_max) made->images = settings->rows_max;
   CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, made->images * pixels * s->c_in, "a convolution's inputs", &made->x,
                        err));
   CV_TRY(cv_floats_new(memory, CV_MEMORY_WORKSPACE, made->images * pixels * s->c_out, "a convolution's gradients",
@@ -51,8 +51,8 @@ static void add_images(const nn_taps *taps, const nn_conv *s, int64_t images, co
   for (int64_t k0 = 0; k0 < s->kernel[0]; k0++)
     for (int64_t k1 = 0; k1 < s->kernel[1]; k1++) {
       int64_t n = gather(taps, s, images, k0, k1, x, g); /* 0: the product still multiplies by beta */
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)s->c_out, (int)s->c_in, (int)n, scale, taps->g,
-                  (int)s->c_out, taps->x, (int)s->c_in, beta, dw + (k0 * s->kernel[1] + k1) * s->c_in, (int)lddw);
+      cv_multiply(&taps->by, CV_T, CV_N, s->c_out, s->c_in, n, scale, taps->g, s->c_out, taps->x, s->c_in, beta,
+                  dw + (k0 * s->kernel[1] + k1) * s->c_in, lddw);
     }
 }
 

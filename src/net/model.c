@@ -57,6 +57,7 @@ static curvd_status layer_create(const model *net, int index, const model_settin
   *layer = (nn_layer){.ops = kinds[spec->kind],
                       .spec = *spec,
                       .index = index,
+                      .by = net->by,
                       .kernels = settings->kernels,
                       .threads = settings->threads > 0 ? settings->threads : 1,
                       .d_in = nn_weight_columns(spec),
@@ -93,9 +94,20 @@ static curvd_status branch_create(model *net, cv_memory *memory, cv_error *err) 
   return cv_floats_new(memory, CV_MEMORY_ACTIVATIONS, net->rows_max * most, "activation gradients", &net->branch, err);
 }
 
+static curvd_status multiplier_create(const model_settings *settings, cv_memory *memory, cv_multiplier *by,
+                                      cv_error *err) {
+  void *room = NULL;
+  if (settings->precision == CV_FP32) return CURVD_OK;
+  CV_TRY(cv_memory_new(memory, CV_MEMORY_WORKSPACE, cv_multiplier_room(settings->precision), sizeof *by->room,
+                       "rounded matrices", &room, err));
+  *by = (cv_multiplier){settings->precision, settings->unit, room};
+  return CURVD_OK;
+}
+
 static curvd_status parts_create(model *net, const model_settings *given, cv_memory *memory, cv_error *err) {
   model_settings settings = *given;
   if (settings.kernels == NULL) CV_TRY(nn_kernels_find("auto", &settings.kernels, err));
+  CV_TRY(multiplier_create(&settings, memory, &net->by, err));
   for (int i = 0; i < net->spec.n_layers; i++) CV_TRY(layer_create(net, i, &settings, memory, &net->layer[i], err));
   for (int t = 0; t <= net->spec.n_layers; t++) CV_TRY(tensor_create(net, t, memory, err));
   return branch_create(net, memory, err);
@@ -141,6 +153,9 @@ void model_free(cv_memory *memory, model *net) {
     cv_floats_free(memory, &net->g[i]);
   }
   cv_floats_free(memory, &net->branch);
+  void *room = net->by.room;
+  cv_memory_free(memory, &room);
+  net->by = (cv_multiplier){CV_FP32};
 }
 
 /* ---- passes ---- */

@@ -27,6 +27,7 @@ typedef struct model {
   int64_t rows_max;
   float *x[MODEL_LAYERS_MAX + 1]; /* x[0]: the input, x[i + 1] (rows_max, nn_stride): output of layer i */
   float *g[MODEL_LAYERS_MAX + 1]; /* g[i + 1]: gradient in it, before its activation after backward; g[0] is NULL */
+  cv_multiplier by;               /* shared by all layers */
   float *branch;                  /* a further gradient of a tensor that several layers take; NULL: there is none */
 } model;
 
@@ -36,6 +37,8 @@ typedef struct model_settings {
   uint64_t seed;
   const nn_kernels *kernels; /* NULL: those of "auto" */
   int threads;               /* 0: 1 */
+  cv_precision precision;    /* of the products of both passes; weights, gradients and activations are fp32 */
+  const cv_unit *unit;       /* of precisions beside fp32 */
 } model_settings;
 
 /* Initial weights: He normal (auto for relu, gelu and convolutions) or Xavier uniform (auto otherwise), bias 0, from

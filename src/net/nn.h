@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "net/kernel.h"
+#include "product/multiply.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -112,6 +113,7 @@ typedef struct nn_layer {
   int64_t ld;               /* of weight and gradient */
   float *weight, *gradient; /* (d_out, d_in [+ 1]), padding is 0; NULL without weights */
   float *slope;             /* (max rows, out), derivatives of a gelu; NULL otherwise */
+  cv_multiplier by;         /* the model's, for products of matrices */
   const nn_kernels *kernels;
   int threads;
   void *state;    /* of the kind */

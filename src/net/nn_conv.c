@@ -15,7 +15,8 @@ static nn_conv conv_of(const nn_layer_spec *s) {
 static curvd_status conv_create(nn_layer *layer, int64_t rows_max, cv_memory *memory, cv_error *err) {
   nn_conv shape = conv_of(&layer->spec);
   CV_TRY(nn_conv_size(&shape, err));
-  return layer->kernels->conv_create(&shape, rows_max, layer->threads, memory, &layer->state, err);
+  const nn_conv_settings settings = {rows_max, layer->threads, layer->by};
+  return layer->kernels->conv_create(&shape, &settings, memory, &layer->state, err);
 }
 
 static curvd_status conv_prepare(nn_layer *layer, int64_t rows, cv_memory *memory, cv_error *err) {

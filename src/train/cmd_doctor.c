@@ -8,6 +8,7 @@
 #include "train/doctor_ranks.h"
 #include "train/doctor_system.h"
 #include "train/doctor_transfers.h"
+#include "train/doctor_units.h"
 #include "train/launcher.h"
 #include "train/plan_report.h"
 #include "train/trainer.h"
@@ -101,12 +102,15 @@ static void meet(visit *v) {
 
 static void ask_libraries(visit *v) {
   doctor_blas blas;
+  doctor_units units;
   doctor_check_mpi(v->library, OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION, OMPI_RELEASE_VERSION, &v->found);
   doctor_check_threads(v->level, &v->found);
   doctor_blas_ask((int)v->config->values.blas_threads, &blas);
   doctor_check_blas(&blas, &v->found);
   doctor_check_pools(&blas, &v->found);
   doctor_check_convolutions(config_text(v->config, "kernels"), &v->found);
+  doctor_units_ask(v->config, &units);
+  doctor_check_units(&units, &v->found);
 }
 
 /* [collective] */

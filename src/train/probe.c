@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/order.h"
 #include "net/model.h"
+#include "train/precision.h"
 
 #include <limits.h>
 #include <math.h>
@@ -117,7 +118,13 @@ static curvd_status make(const config *c, const run_shape *given, stepper *s, cv
   int64_t inputs = nn_stride(given->spec.input);
   void *labels = NULL;
   s->loss = given->spec.loss;
-  const model_settings settings = {.rows_max = s->rows, .init = (model_init)c->values.init, .seed = 1};
+  const cv_unit *unit;
+  CV_TRY(precision_unit(c, &unit, err));
+  const model_settings settings = {.rows_max = s->rows,
+                                   .init = (model_init)c->values.init,
+                                   .seed = 1,
+                                   .precision = (cv_precision)c->values.train_precision,
+                                   .unit = unit};
   CV_TRY(model_create(&given->spec, &settings, memory, &s->net, err));
   CV_TRY(cv_memory_new(memory, CV_MEMORY_DATA, s->rows, sizeof *s->labels, "labels", &labels, err));
   s->labels = labels;

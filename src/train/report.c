@@ -1,6 +1,7 @@
 #include "train/report.h"
 
 #include "train/report_environment.h"
+#include "train/report_precision.h"
 #include "train/report_prediction.h"
 #include "train/report_service.h"
 
@@ -296,6 +297,7 @@ static void write_begin(const trainer *t, const rank_numbers *rank, run *out) {
            t->config->method, v->network, (long long)model_parameters(&t->model.spec), (long long)v->batch,
            (long long)t->total_steps, t->n_workers, t->n_workers == 1 ? "" : "s", t->n_ranks - t->n_workers,
            t->n_ranks - t->n_workers == 1 ? "" : "s");
+  report_precision(t, out, record);
   coverage(t, out);
   progress_line(t, out, record);
   memory_table(rank, t->n_ranks, out, record);

@@ -1,6 +1,7 @@
 /* From a configuration to a run that can take its first step. */
 #include "base/order.h"
 #include "train/network.h"
+#include "train/precision.h"
 #include "train/run_options.h"
 #include "train/run_shape.h"
 #include "train/trainer.h"
@@ -195,12 +196,16 @@ static curvd_status make_model(trainer *t, const model_spec *spec, cv_error *err
                     .weight_decay = v->weight_decay,
                     .decay = (optim_decay)v->weight_decay_kind};
   const nn_kernels *kernels;
+  const cv_unit *unit;
   CV_TRY(nn_kernels_find(config_text(t->config, "kernels"), &kernels, err));
+  CV_TRY(precision_unit(t->config, &unit, err));
   const model_settings how = {.rows_max = largest_piece(t, spec),
                               .init = (model_init)v->init,
                               .seed = (uint64_t)v->seed,
                               .kernels = kernels,
-                              .threads = (int)v->blas_threads};
+                              .threads = (int)v->blas_threads,
+                              .precision = (cv_precision)v->train_precision,
+                              .unit = unit};
   CV_TRY(model_create(spec, &how, &t->memory, &t->model, err));
   CV_TRY(prepare_passes(t, err));
   CV_TRY(optim_create(&settings, &t->model, &t->memory, &t->optim, err));

@@ -9,6 +9,7 @@
 #include "train/doctor_machine.h"
 #include "train/doctor_network.h"
 #include "train/doctor_transfers.h"
+#include "train/doctor_units.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -225,6 +226,39 @@ START_TEST(test_convolutions) {
   forget();
   doctor_check_convolutions("plain", &found);
   assert_line(DOCTOR_OK, "convolutions", "plain loops");
+}
+END_TEST
+
+START_TEST(test_units) {
+  doctor_units all = {.there = "amx, avx512-bf16, avx2, portable", .chosen = "amx", .has_amx = true, .isa = "some_isa"};
+  doctor_check_units(&all, &found);
+  assert_line(DOCTOR_OK, "matrix units", "the kernel permits AMX; oneDNN uses some_isa; none is in use, all is fp32");
+  snprintf(all.asked, sizeof all.asked, "apply_precision");
+  doctor_check_units(&all, &found);
+  assert_line(DOCTOR_OK, "matrix units", "in use: amx");
+  snprintf(all.chosen, sizeof all.chosen, "avx512-bf16");
+  doctor_check_units(&all, &found);
+  assert_line(DOCTOR_OK, "matrix units", "in use: avx512-bf16");
+  snprintf(all.chosen, sizeof all.chosen, "avx2");
+  doctor_check_units(&all, &found);
+  assert_line(DOCTOR_WARNING, "matrix units",
+              "apply_precision asks for bf16, for which avx2 has no instructions: fp32 is faster; leave it at fp32, or "
+              "matrix_unit at auto");
+  doctor_units old = {.there = "avx2, portable", .chosen = "avx2", .asked = "train_precision"};
+  doctor_check_units(&old, &found);
+  ck_assert_ptr_null(strstr(found.line[0].text, "matrix_unit"));
+  assert_line(DOCTOR_WARNING, "matrix units", "train_precision asks for bf16, for which avx2 has no instructions");
+  old.asked[0] = '\0';
+  doctor_check_units(&old, &found);
+  ck_assert_ptr_null(strstr(found.line[0].text, "AMX"));
+  assert_line(DOCTOR_OK, "matrix units", "avx2, portable; none is in use, all is fp32");
+  old.has_amx = true;
+  doctor_check_units(&old, &found);
+  assert_line(DOCTOR_WARNING, "matrix units",
+              "avx2, portable; the processor has AMX, and the kernel does not permit it");
+  cv_fail(&old.none, CURVD_ERR_OPTION, "no such unit; there are others");
+  doctor_check_units(&old, &found);
+  assert_line(DOCTOR_ERROR, "matrix units", "no such unit");
 }
 END_TEST
 
@@ -518,6 +552,7 @@ int main(void) {
                                 test_second_libraries,
                                 test_blas_of_this_process,
                                 test_convolutions,
+                                test_units,
                                 test_fields,
                                 test_cgroups,
                                 test_left_in_a_cgroup,

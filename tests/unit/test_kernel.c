@@ -3,6 +3,7 @@
  * linear in x and in W, so that those are exact with any step. */
 #include "net/kernel.h"
 
+#include "product/multiply.h"
 #include "suite.h"
 
 #include <math.h>
@@ -46,20 +47,33 @@ static const test_case cases[] = {
 enum { N_CASES = sizeof cases / sizeof *cases, MORE_COLUMNS = 3 };
 static const float border = 1234.5f; /* stands where nothing may be written */
 
-static const char *const names[] = {"plain",
+/* Kernels, and the unit for which they round to bf16; NULL: fp32. Small whole numbers are the same in both, so that all
+ * of them give the same results. */
+typedef struct variant {
+  const char *kernels, *unit;
+} variant;
+
+static const variant variants[] = {
+    {"plain", NULL},  {"plain", "auto"},
 #ifdef CURVD_HAS_ONEDNN
-                                    "onednn"
+    {"onednn", NULL}, {"onednn", "amx"}, {"onednn", "avx512-bf16"}, {"onednn", "portable"},
 #endif
 };
-enum { N_KERNELS = sizeof names / sizeof *names };
+enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
 static cv_memory memory;
 
-static const nn_kernels *kernels_of(int i) {
-  const nn_kernels *kernels = NULL;
-  ck_assert_int_eq(nn_kernels_find(names[i], &kernels, NULL), CURVD_OK);
-  ck_assert_str_eq(kernels->name, names[i]);
-  return kernels;
+/* false: this machine has no such unit. */
+static bool variant_of(int i, const nn_kernels **kernels, cv_multiplier *by) {
+  static uint16_t *room;
+  *by = (cv_multiplier){CV_FP32};
+  ck_assert_int_eq(nn_kernels_find(variants[i].kernels, kernels, NULL), CURVD_OK);
+  ck_assert_str_eq((*kernels)->name, variants[i].kernels);
+  if (variants[i].unit == NULL) return true;
+  if (room == NULL) room = aligned_alloc(64, (size_t)cv_multiplier_room(CV_BF16) * sizeof *room);
+  by->precision = CV_BF16;
+  by->room = room;
+  return cv_unit_find(variants[i].unit, &by->unit, NULL) == CURVD_OK;
 }
 
 /* Whole numbers from -2 to 2. */
@@ -201,12 +215,14 @@ static void check_all(const nn_kernels *k, void *state, problem *p, int64_t rows
 }
 
 START_TEST(test_against_the_definition) {
-  for (int i = 0; i < N_KERNELS; i++)
+  for (int i = 0; i < N_VARIANTS; i++)
     for (int j = 0; j < N_CASES; j++) {
-      const nn_kernels *k = kernels_of(i);
+      const nn_kernels *k;
+      cv_multiplier by;
+      if (!variant_of(i, &k, &by)) continue;
       problem p = make_problem(&cases[j]);
       void *state = NULL;
-      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1, by}, &memory, &state, NULL), CURVD_OK);
       int64_t made = memory.n_allocations;
       check_all(k, state, &p, p.rows, cases[j].name);
       check_forward(k, state, &p, p.rows, false, cases[j].name);
@@ -225,11 +241,13 @@ END_TEST
 START_TEST(test_fewer_rows) {
   const nn_conv odd = {3, 17, 1, {5, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
   const test_case t = {"fewer rows", 7, odd};
-  for (int i = 0; i < N_KERNELS; i++) {
-    const nn_kernels *k = kernels_of(i);
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
     problem p = make_problem(&t);
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1, by}, &memory, &state, NULL), CURVD_OK);
     for (int64_t rows = 1; rows <= 7; rows++) check_all(k, state, &p, rows, t.name);
     for (int64_t rows = 7; rows >= 1; rows--) /* more counts than are kept, some of them twice */
       for (int again = 0; again < 2; again++) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
@@ -249,11 +267,13 @@ END_TEST
 START_TEST(test_more_counts_than_are_kept) {
   const nn_conv small = {2, 3, 1, {3, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
   const test_case t = {"many counts", 12, small};
-  for (int i = 0; i < N_KERNELS; i++) {
-    const nn_kernels *k = kernels_of(i);
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
     problem p = make_problem(&t);
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1, by}, &memory, &state, NULL), CURVD_OK);
     for (int64_t rows = 12; rows >= 1; rows--) ck_assert_int_eq(k->conv_prepare(state, rows, &memory, NULL), CURVD_OK);
     for (int64_t rows = 1; rows <= 12; rows++) check_all(k, state, &p, rows, t.name);
     k->conv_free(&memory, &state);
@@ -262,24 +282,166 @@ START_TEST(test_more_counts_than_are_kept) {
 }
 END_TEST
 
+/* To 8 bits of precision, ties to even. */
+static float to_bf16(float x) {
+  int exponent;
+  float mantissa = frexpf(x, &exponent);
+  return ldexpf(nearbyintf(mantissa * 256) / 256, exponent);
+}
+
+/* What a kernel in bf16 sees of fractions. The bias goes as it is. */
+static void round_problem(problem *p) {
+  for (int64_t j = 0; j < p->rows * p->n_x; j++) p->x[j] = to_bf16(p->x[j]);
+  for (int64_t j = 0; j < p->rows * p->n_y; j++) p->g[j] = to_bf16(p->g[j]);
+  for (int64_t j = 0; j < p->s.c_out * p->ld; j++)
+    if (j % p->ld < p->d_in) p->w[j] = to_bf16(p->w[j]);
+}
+
+static void fill_fractions(int64_t n, uint64_t seed, float *x) {
+  for (int64_t i = 0; i < n; i++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    x[i] = (float)((double)(seed >> 11) * 0x1p-52 - 1);
+  }
+}
+
+/* From -1 to 1. */
+static problem fractions_of(const test_case *t) {
+  problem p = make_problem(t);
+  fill_fractions(p.rows * p.n_x, 1, p.x);
+  fill_fractions(p.s.c_out * p.ld, 2, p.w);
+  fill_fractions(p.rows * p.n_y, 3, p.g);
+  return p;
+}
+
+static bool rounds(const nn_kernels *k, const void *state, nn_conv_result result) {
+  cv_precision precision;
+  k->conv_kernel(state, result, &precision);
+  return precision == CV_BF16;
+}
+
 /* Fractions show the precision: a dot product of K terms in fp32 is off by at most K 2^-24 / (1 - K 2^-24) times the
- * sum of its terms' sizes, in any order (Higham, Accuracy and Stability, 3.1); data in less than fp32 by far more. */
+ * sum of its terms' sizes, in any order (Higham, Accuracy and Stability, 3.1); data in less than fp32 by far more, and
+ * in bf16 exactly by what their rounding makes. */
 START_TEST(test_precision) {
   const test_case t = {"precision", 2, {64, 48, 1, {6, 6}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}};
-  for (int i = 0; i < N_KERNELS; i++) {
-    const nn_kernels *k = kernels_of(i);
-    problem p = make_problem(&t), sizes = make_problem(&t);
-    for (int64_t j = 0; j < p.rows * p.n_x; j++) p.x[j] = sinf((float)(7 * j)), sizes.x[j] = fabsf(p.x[j]);
-    for (int64_t j = 0; j < p.s.c_out * p.ld; j++) p.w[j] = cosf((float)(5 * j)), sizes.w[j] = fabsf(p.w[j]);
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
+    problem p = fractions_of(&t), seen = fractions_of(&t), sizes = make_problem(&t);
     void *state = NULL;
     float *y = filled(p.rows * p.n_y, NAN);
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1, by}, &memory, &state, NULL), CURVD_OK);
     ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, y, NULL), CURVD_OK);
+    if (rounds(k, state, NN_CONV_Y)) round_problem(&seen);
+    for (int64_t j = 0; j < p.rows * p.n_x; j++) sizes.x[j] = fabsf(seen.x[j]);
+    for (int64_t j = 0; j < p.s.c_out * p.ld; j++) sizes.w[j] = fabsf(seen.w[j]);
     double share = (double)(p.d_in + 1) * 0x1p-24 / (1 - (double)(p.d_in + 1) * 0x1p-24);
     for (int64_t j = 0; j < p.rows * p.n_y; j++)
-      ck_assert_double_le(fabs(y[j] - y_of(&p, j, true)), share * y_of(&sizes, j, true));
+      ck_assert_double_le(fabs(y[j] - y_of(&seen, j, true)), share * y_of(&sizes, j, true));
     k->conv_free(&memory, &state);
-    free(y), free_problem(&p), free_problem(&sizes);
+    free(y), free_problem(&p), free_problem(&seen), free_problem(&sizes);
+  }
+}
+END_TEST
+
+static void run_all(const nn_kernels *k, const nn_conv_settings *settings, const problem *p, float *const out[3],
+                    bool rounded[3]) {
+  void *state = NULL;
+  ck_assert_int_eq(k->conv_create(&p->s, settings, &memory, &state, NULL), CURVD_OK);
+  ck_assert_int_eq(k->conv_forward(state, p->rows, p->x, p->w, p->ld, true, out[0], NULL), CURVD_OK);
+  ck_assert_int_eq(k->conv_backward_input(state, p->rows, p->g, p->w, p->ld, out[1], NULL), CURVD_OK);
+  ck_assert_int_eq(k->conv_backward_weight(state, p->rows, p->x, p->g, 1, false, 0, out[2], p->ld, NULL), CURVD_OK);
+  for (int r = 0; r < 3; r++) rounded[r] = rounds(k, state, (nn_conv_result)r);
+  k->conv_free(&memory, &state);
+}
+
+/* Frobenius norm of a - b over that of b. */
+static double apart(int64_t n, const float *a, const float *b) {
+  double difference = 0, size = 0;
+  for (int64_t i = 0; i < n; i++) {
+    difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    size += (double)b[i] * b[i];
+  }
+  return sqrt(difference / size);
+}
+
+/* All three results in bf16 are those of the plain kernels on numbers that were rounded before, to a sum's rounding in
+ * fp32, and differ from those on numbers as they are by the rounding of two factors. */
+START_TEST(test_rounded_results) {
+  const test_case each[] = {{"images", 5, {32, 48, 1, {9, 8}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+                            {"small images", 9, {64, 80, 1, {4, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
+                            {"pieces", 13, {16, 24, 1, {48, 40}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}}};
+  const double two_roundings = sqrt(2) * cv_precision_error(CV_BF16);
+  const nn_kernels *plain = NULL;
+  ck_assert_int_eq(nn_kernels_find("plain", &plain, NULL), CURVD_OK);
+  for (size_t j = 0; j < sizeof each / sizeof *each; j++) {
+    problem p = fractions_of(&each[j]), seen = fractions_of(&each[j]);
+    const nn_conv_settings fp32 = {p.rows, 1, {CV_FP32}};
+    const int64_t n[3] = {p.rows * p.n_y, p.rows * p.n_x, p.s.c_out * p.ld};
+    float *exact[3], *of_seen[3], *out[3];
+    bool rounded[3];
+    round_problem(&seen);
+    for (int r = 0; r < 3; r++) exact[r] = filled(n[r], 0), of_seen[r] = filled(n[r], 0), out[r] = filled(n[r], 0);
+    run_all(plain, &fp32, &p, exact, rounded);
+    run_all(plain, &fp32, &seen, of_seen, rounded);
+    for (int i = 0; i < N_VARIANTS; i++) {
+      const nn_kernels *k;
+      cv_multiplier by;
+      if (!variant_of(i, &k, &by)) continue;
+      run_all(k, &(nn_conv_settings){p.rows, 1, by}, &p, out, rounded);
+      for (int r = 0; r < 3; r++) {
+        double off = apart(n[r], out[r], exact[r]), off_seen = apart(n[r], out[r], of_seen[r]);
+        ck_assert_msg((rounded[r] ? off_seen : off) < 1e-6, "%s, %s, result %d: off by %g and %g", variants[i].unit,
+                      each[j].name, r, off, off_seen);
+        if (rounded[r]) ck_assert_double_gt(off, two_roundings / 2);
+        if (rounded[r]) ck_assert_double_lt(off, two_roundings * 2);
+      }
+    }
+    for (int r = 0; r < 3; r++) free(exact[r]), free(of_seen[r]), free(out[r]);
+    free_problem(&p), free_problem(&seen);
+  }
+}
+END_TEST
+
+/* part: of the names of the kernels that make y, dx and dW; NULL: they stay fp32, whatever they are called. */
+static void check_kernels(const nn_kernels *k, const cv_multiplier *by, nn_conv s, int64_t rows, const char *part,
+                          bool has_taps) {
+  void *state = NULL;
+  ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
+  ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){rows, 1, *by}, &memory, &state, NULL), CURVD_OK);
+  for (int r = 0; r < NN_CONV_RESULTS; r++) {
+    cv_precision precision;
+    const char *name = k->conv_kernel(state, (nn_conv_result)r, &precision);
+    bool is_taps = r == NN_CONV_DW && has_taps;
+    ck_assert_int_eq(precision, is_taps ? by->precision : part ? CV_BF16 : CV_FP32);
+    ck_assert_msg(is_taps || part == NULL || strstr(name, part) != NULL, "result %d by %s, not %s", r, name, part);
+    ck_assert_msg((strstr(name, "tap") != NULL) == is_taps, "result %d by %s", r, name);
+  }
+  k->conv_free(&memory, &state);
+}
+
+/* oneDNN falls back to slow kernels without a word; the name of the one that runs says whether it is the unit's. */
+START_TEST(test_kernel_names) {
+  const nn_conv usual = {16, 32, 1, {14, 14}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+                colours = {3, 64, 1, {32, 32}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+                odd = {17, 35, 1, {9, 8}, {0}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+                small = {64, 64, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+                tiny = {64, 64, 1, {2, 2}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
+    bool is_onednn = strcmp(k->name, "onednn") == 0;
+    const char *unit = is_onednn && by.unit ? by.unit->name : "";
+    const char *part = strcmp(unit, "amx") == 0           ? "avx512_core_amx_bf16"
+                       : strcmp(unit, "avx512-bf16") == 0 ? "avx512_core_bf16"
+                                                          : NULL;
+    check_kernels(k, &by, usual, 8, part, false);
+    check_kernels(k, &by, colours, 8, part, false);
+    check_kernels(k, &by, odd, 8, part, false);
+    check_kernels(k, &by, small, 8, part, is_onednn);
+    check_kernels(k, &by, tiny, 8, NULL, is_onednn); /* where fp32 is faster */
   }
 }
 END_TEST
@@ -295,11 +457,13 @@ START_TEST(test_kernels_agree) {
     problem p = make_problem(&large[j]);
     const int64_t n[3] = {p.rows * p.n_y, p.rows * p.n_x, p.s.c_out * p.ld};
     float *first[3] = {filled(n[0], 0), filled(n[1], 0), whole_numbers(n[2], 4)};
-    for (int i = 0; i < N_KERNELS; i++) {
-      const nn_kernels *k = kernels_of(i);
+    for (int i = 0; i < N_VARIANTS; i++) {
+      const nn_kernels *k;
+      cv_multiplier by;
+      if (!variant_of(i, &k, &by)) continue;
       float *out[3] = {filled(n[0], 0), filled(n[1], 0), whole_numbers(n[2], 4)}, **to = i == 0 ? first : out;
       void *state = NULL;
-      ck_assert_int_eq(k->conv_create(&p.s, p.rows, 1, &memory, &state, NULL), CURVD_OK);
+      ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, 1, by}, &memory, &state, NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_forward(state, p.rows, p.x, p.w, p.ld, true, to[0], NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_backward_input(state, p.rows, p.g, p.w, p.ld, to[1], NULL), CURVD_OK);
       ck_assert_int_eq(k->conv_backward_weight(state, p.rows, p.x, p.g, scale, true, beta, to[2], p.ld, NULL),
@@ -317,14 +481,16 @@ START_TEST(test_kernels_agree) {
 END_TEST
 
 START_TEST(test_dry_memory_is_counted_alone) {
-  for (int i = 0; i < N_KERNELS; i++) {
-    const nn_kernels *k = kernels_of(i);
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
     nn_conv s = cases[0].shape;
     cv_memory dry = {.is_dry = true}, real = {0};
     void *none = &s, *state = NULL;
     ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &dry, &none, NULL), CURVD_OK);
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &real, &state, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1, by}, &dry, &none, NULL), CURVD_OK);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1, by}, &real, &state, NULL), CURVD_OK);
     ck_assert_ptr_null(none);
     ck_assert_int_gt(real.bytes[CV_MEMORY_WORKSPACE], 0);
     ck_assert_int_eq(dry.bytes[CV_MEMORY_WORKSPACE], real.bytes[CV_MEMORY_WORKSPACE]);
@@ -337,18 +503,21 @@ END_TEST
 
 START_TEST(test_threads_of_others_stay) {
 #ifdef CURVD_HAS_ONEDNN
-  const nn_kernels *k = kernels_of(1);
   int before = omp_get_max_threads();
   omp_set_num_threads(3);
-  for (int threads = 1; threads <= 2; threads++) {
-    problem p = make_problem(&cases[0]);
-    void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&p.s, p.rows, threads, &memory, &state, NULL), CURVD_OK);
-    check_all(k, state, &p, p.rows, "threads");
-    ck_assert_int_eq(omp_get_max_threads(), 3);
-    k->conv_free(&memory, &state);
-    free_problem(&p);
-  }
+  for (int i = 0; i < N_VARIANTS; i++)
+    for (int threads = 1; threads <= 2; threads++) {
+      const nn_kernels *k;
+      cv_multiplier by;
+      if (!variant_of(i, &k, &by)) continue;
+      problem p = make_problem(&cases[0]);
+      void *state = NULL;
+      ck_assert_int_eq(k->conv_create(&p.s, &(nn_conv_settings){p.rows, threads, by}, &memory, &state, NULL), CURVD_OK);
+      check_all(k, state, &p, p.rows, "threads");
+      ck_assert_int_eq(omp_get_max_threads(), 3);
+      k->conv_free(&memory, &state);
+      free_problem(&p);
+    }
   omp_set_num_threads(before);
 #endif
 }
@@ -383,21 +552,23 @@ START_TEST(test_refused_shapes) {
 END_TEST
 
 START_TEST(test_refused_calls) {
-  for (int i = 0; i < N_KERNELS; i++) {
-    const nn_kernels *k = kernels_of(i);
+  for (int i = 0; i < N_VARIANTS; i++) {
+    const nn_kernels *k;
+    cv_multiplier by;
+    if (!variant_of(i, &k, &by)) continue;
     nn_conv s = cases[0].shape;
     cv_error err = {0};
     void *state = NULL;
-    ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1, by}, &memory, &state, &err), CURVD_ERR_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(err.text, "call nn_conv_size"));
     for (int axis = 0; axis < 2; axis++) {
       ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
       s.out[axis]++;
-      ck_assert_int_eq(k->conv_create(&s, 4, 1, &memory, &state, NULL), CURVD_ERR_ARGUMENT);
+      ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){4, 1, by}, &memory, &state, NULL), CURVD_ERR_ARGUMENT);
     }
     ck_assert_int_eq(nn_conv_size(&s, NULL), CURVD_OK);
     cv_error_clear(&err);
-    ck_assert_int_eq(k->conv_create(&s, 0, 1, &memory, &state, &err), CURVD_ERR_ARGUMENT);
+    ck_assert_int_eq(k->conv_create(&s, &(nn_conv_settings){0, 1, by}, &memory, &state, &err), CURVD_ERR_ARGUMENT);
     ck_assert_ptr_nonnull(strstr(err.text, "rows of 0"));
     ck_assert_ptr_null(state);
     k->conv_free(&memory, &state);
@@ -410,7 +581,7 @@ START_TEST(test_found_by_name) {
   const nn_kernels *k = NULL;
   cv_error err = {0};
   ck_assert_int_eq(nn_kernels_find("auto", &k, NULL), CURVD_OK);
-  ck_assert_str_eq(k->name, names[N_KERNELS - 1]);
+  ck_assert_str_eq(k->name, variants[N_VARIANTS - 1].kernels);
   ck_assert_int_eq(nn_kernels_find("mkl", &k, &err), CURVD_ERR_OPTION);
   ck_assert_ptr_nonnull(strstr(err.text, "auto, plain and onednn"));
 #ifndef CURVD_HAS_ONEDNN
@@ -426,6 +597,8 @@ int main(void) {
                                 test_fewer_rows,
                                 test_more_counts_than_are_kept,
                                 test_precision,
+                                test_rounded_results,
+                                test_kernel_names,
                                 test_kernels_agree,
                                 test_dry_memory_is_counted_alone,
                                 test_threads_of_others_stay,

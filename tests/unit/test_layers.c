@@ -23,6 +23,7 @@ typedef struct twins {
   reference_layers reference;
   double *target;
   int64_t rows;
+  double rounding; /* relative error that both passes may make, beside that of fp32 */
 } twins;
 
 /* The same weights and inputs in both. */
@@ -47,14 +48,20 @@ static void fill(twins *t) {
   for (int64_t i = 0; i < t->rows * nn_size(model_output(&t->net.spec)); i++) t->target[i] = next_number(&state);
 }
 
-static void twins_new(twins *t, const model_spec *spec, int64_t rows, const nn_kernels *kernels) {
+static void twins_new_in(twins *t, const model_spec *spec, int64_t rows, const nn_kernels *kernels,
+                         cv_precision precision, const cv_unit *unit) {
   cv_error err = {0};
-  const model_settings settings = {.rows_max = rows + 2, .seed = 3, .kernels = kernels};
+  const model_settings settings = {
+      .rows_max = rows + 2, .seed = 3, .kernels = kernels, .precision = precision, .unit = unit};
   *t = (twins){.rows = rows};
   ck_assert_msg(model_create(spec, &settings, &t->memory, &t->net, &err) == CURVD_OK, "%s", err.text);
   reference_layers_new(&t->reference, &t->net.spec, rows);
   t->target = reference_numbers(rows * nn_size(model_output(spec)));
   fill(t);
+}
+
+static void twins_new(twins *t, const model_spec *spec, int64_t rows, const nn_kernels *kernels) {
+  twins_new_in(t, spec, rows, kernels, CV_FP32, NULL);
 }
 
 static void twins_free(twins *t) {
@@ -88,7 +95,7 @@ static void assert_outputs(twins *t) {
     norm += expected * expected;
   }
   ck_assert_double_gt(norm, 0);
-  ck_assert_double_le(sqrt(error / norm), 1e-5);
+  ck_assert_double_le(sqrt(error / norm), 1e-5 + t->rounding);
 }
 
 /* Differences of step 1e-5 are right to about 1e-10 / 1e-5; fp32 sums of some hundred terms to about 1e-5. */
@@ -108,8 +115,8 @@ static void assert_gradients(twins *t, int64_t counted, double factor) {
       error += pow(layer->gradient[row * layer->ld + column] - expected, 2);
       norm += expected * expected;
     }
-    ck_assert_msg(sqrt(error) <= 1e-4 * sqrt(norm) + 1e-7, "%s: off by %g of %g", layer->spec.name, sqrt(error),
-                  sqrt(norm));
+    ck_assert_msg(sqrt(error) <= (1e-4 + t->rounding) * sqrt(norm) + 1e-7, "%s: off by %g of %g", layer->spec.name,
+                  sqrt(error), sqrt(norm));
     ck_assert(layer->weight == NULL || norm > 0);
   }
 }
@@ -154,6 +161,28 @@ START_TEST(test_gradients_of_every_kind) {
         run(&t, &training, rows, 0.25f, 2); /* 2 * 0.5 + 0.25 */
         assert_gradients(&t, rows, 1.25);
         ck_assert_int_eq(t.memory.n_allocations, n_allocations);
+        twins_free(&t);
+      }
+}
+END_TEST
+
+/* Rounding both factors of a product changes it by sqrt(2) of a number's rounding; the passes add up some ten products,
+ * whose errors are independent, and differences of the loss are smaller than what they are differences of. */
+START_TEST(test_gradients_in_every_precision) {
+  const cv_precision precisions[] = {CV_BF16, CV_BF16X3};
+  const char *const dense = "- input: 70\n- dense: 33\n  activation: tanh\n- dense: 17\n  activation: gelu\n"
+                            "- dense: 16\n  activation: sigmoid\n- dense: 3\n";
+  for (size_t n = 0; n <= sizeof network / sizeof network[0]; n++)
+    for (int p = 0; p < 2; p++)
+      for (int u = 0; cv_units[u]; u++) {
+        if (!cv_units[u]->is_there()) continue;
+        model_spec spec = spec_of(n == 0 ? dense : network[n - 1]);
+        twins t;
+        twins_new_in(&t, &spec, 5, kernels_of(1), precisions[p], cv_units[u]);
+        t.rounding = 4 * sqrt(2) * sqrt(10) * cv_precision_error(precisions[p]);
+        run(&t, &training, 5, 0.5f, 0);
+        assert_outputs(&t);
+        if (u == 0 || p == 0) assert_gradients(&t, 5, 0.5);
         twins_free(&t);
       }
 }
@@ -351,6 +380,7 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {test_gradients_of_every_kind,
+                                test_gradients_in_every_precision,
                                 test_part_of_a_batch_goes_back,
                                 test_dropout,
                                 test_dropout_depends_on_the_place_alone,
