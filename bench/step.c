@@ -323,6 +323,7 @@ static void print_line(const bench *b) {
                            "network", v->network, "batch", (json_int_t)v->batch, "data", v->data, "threads",
                            (json_int_t)v->blas_threads, "rounds", n, "block", b->block);
   if (b->has_products) print_products(b, line);
+  json_object_set_new(line, "sgd_precision", json_string(config_text(&b->sgd.config, "train_precision")));
   json_object_set_new(line, "sgd_ms", blocks_times(b->sgd.ms, n));
   json_object_set_new(line, "sgd_stages_ms", json_lane(b, &b->sgd));
   if (b->has_method) print_method(b, line);
