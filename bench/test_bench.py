@@ -227,6 +227,7 @@ class AmxFigures(unittest.TestCase):
         measured = self.measure("amx-sketch", lines_of=costs)
         self.assertEqual(measured.values, [0.25, 0.5, 0.75])
         self.assertEqual(measured.command[1:8], ["costs", "--n", "4096", "--eig-rank", "256", "--batch", "512"])
+        self.assertIn("bf16x3", measured.command)
 
     def steps(self, timed):
         def runs(setting, words, curvature_ranks=0):
@@ -408,6 +409,14 @@ class Stream(unittest.TestCase):
         self.assertLess(repaired["cold"][0], without["cold"][0])
         self.assertEqual(repaired["full"], without["full"])
         self.assertNotIn("after_jump", without)
+
+    def test_precisions_change_the_sketch_alone(self):
+        lines = {p: self.line("errors", *self.tiny, "--precision", p, "--unit", "portable") for p in ("fp32", "bf16", "bf16x3")}
+        off = {p: max(abs(x - y) for x, y in zip(lines[p]["settled"], lines["fp32"]["settled"])) for p in lines}
+        self.assertGreater(off["bf16"], 10 * off["bf16x3"])
+        self.assertLess(off["bf16"], 5e-3)
+        for line in lines.values():
+            self.assertEqual(line["full"], lines["fp32"]["full"])
 
     def test_costs(self):
         line = self.line("costs", *self.tiny, "--precision", "bf16", "--unit", "portable")
