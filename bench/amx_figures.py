@@ -26,9 +26,11 @@ STEP = ["--method", DEFAULT, "--factor-update-steps", "10", "--inv-update-steps"
 def on_unit(measure):
     """Skipped where the machine lacks the unit."""
     def measure_there(setting):
-        units = subprocess.run([program(setting.build, "bench_product"), "--list"], stdout=subprocess.PIPE, text=True,
-                               check=True).stdout.split()
-        if UNIT not in units:
+        command = [program(setting.build, "bench_product"), "--list"]
+        listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if listed.returncode != 0:
+            raise Refused(f"{shown(command)} ended with exit code {listed.returncode}")
+        if UNIT not in listed.stdout.split():
             raise Skipped(f"this machine has no matrix unit {UNIT}")
         return measure(setting)
     return measure_there
