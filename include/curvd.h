@@ -302,7 +302,7 @@ CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
-  X(CURVD_EVENT_WIDENED, "refreshes done again in fp32: refresh_precision was too coarse")                             \
+  X(CURVD_EVENT_WIDENED, "refreshes done again with finer products: refresh_precision was too coarse")                 \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
   X(CURVD_EVENT_MOVED, "layers moved to another owner")                                                                \

@@ -94,15 +94,16 @@ typedef struct cv_owned {
   cv_stream stream;   /* instead of average */
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
-  bool has_absorbed;     /* ... and statistics have come since */
-  cv_window window;      /* of the stream, where it gets rows */
-  cv_brand online;       /* whose pairs are basis and eigenvalues */
-  int64_t refreshes;     /* of online pairs */
-  float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
-  float *eigenvalues;    /* (k_max) */
-  int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
-  int64_t fp32_left;     /* refreshes in fp32 before another in refresh_precision, which was too coarse ... */
-  int64_t fp32_last;     /* ... after so many; 0: it was not */
+  bool has_absorbed;  /* ... and statistics have come since */
+  cv_window window;   /* of the stream, where it gets rows */
+  cv_brand online;    /* whose pairs are basis and eigenvalues */
+  int64_t refreshes;  /* of online pairs */
+  float *basis;       /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
+  float *eigenvalues; /* (k_max) */
+  int64_t eig_rank;   /* adaptive rank; 0: not yet chosen */
+  int64_t finer_left; /* refreshes in `finer`, a cv_precision, before another in refresh_precision, which was ... */
+  int64_t finer_last; /* ... too coarse, after so many; 0: it was not */
+  int64_t finer;
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */
@@ -288,7 +289,7 @@ struct curvd_ctx {
   cv_eig_work eig_work;
   const cv_unit *unit; /* of bf16 products; NULL: there are none */
   uint16_t *unit_room;
-  cv_multiplier refresh_by, statistics_by, sketch_by, apply_by;
+  cv_multiplier refresh_by, refresh_finer_by, statistics_by, sketch_by, apply_by;
   float *rounding; /* room of rounding.h, and the distance of its rows */
   int64_t rounding_ld;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
