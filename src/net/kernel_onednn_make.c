@@ -177,10 +177,14 @@ static bool has_unit_kernels(const onednn_conv *c) {
   return status == dnnl_success;
 }
 
-/* Images of at most 4 pixels: those kernels go through the weights for each of them, and take 1.5 times as long as fp32
- * (512 channels, 64 images of 2 x 2, AMX, version 2.6). */
+/* Not images of at most 4 pixels: bf16 goes through the weights for each of them, and takes 1.5 times as long as fp32
+ * (512 channels, 64 images of 2 x 2, AMX). And not what no network has: dW by "jit:avx512_core_amx_bf16" is wrong for
+ * some dilations, and where the padding is as large as the image (version 2.6). */
 static bool may_round(const onednn_conv *c) {
-  return onednn_unit_part(c->by.unit) != NULL && c->shape.out[0] * c->shape.out[1] > 4;
+  const nn_conv *s = &c->shape;
+  bool is_usual = true;
+  for (int axis = 0; axis < 2; axis++) is_usual = is_usual && s->dilation[axis] == 1 && s->pad[axis] < s->in[axis];
+  return is_usual && s->out[0] * s->out[1] > 4 && onednn_has_unit(c->by.unit);
 }
 
 static void choose_precision(onednn_conv *c) {
