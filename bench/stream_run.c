@@ -35,7 +35,6 @@ typedef struct bench {
   cv_stream_rows rows[UPDATES_MAX];
   cv_stream stream, history; /* history: without the window, when repaired */
   float *T;                  /* of cv_stream_add */
-  cv_multiplier by;
   pairs sketch;
   pairs full, reference; /* of M itself: the competitor, and what stands for the optimum */
 } bench;
@@ -80,18 +79,6 @@ static void pairs_free(bench *b, pairs *p) {
   cv_memory_free(b->memory, (void **)&p->work.ints);
 }
 
-/* As the service does: sketches are never made in one term. */
-static curvd_status multiplier_new(bench *b, cv_error *err) {
-  void *room;
-  if (b->options->precision == CV_FP32) return CURVD_OK;
-  b->by.precision = CV_BF16X3;
-  CV_TRY(cv_unit_find("auto", &b->by.unit, err));
-  CV_TRY(cv_memory_new(b->memory, CV_MEMORY_WORKSPACE, cv_multiplier_room(CV_BF16X3), sizeof *b->by.room, "a stream",
-                       &room, err));
-  b->by.room = room;
-  return CURVD_OK;
-}
-
 static curvd_status open_bench(bench *b, cv_error *err) {
   const stream_options *o = b->options;
   int64_t k_full = o->eig_rank + FULL_OVERSAMPLING;
@@ -101,7 +88,6 @@ static curvd_status open_bench(bench *b, cv_error *err) {
   CV_TRY(eig_source_open(&b->kind, o->n, (uint64_t)o->seed, b->memory, &b->source, err));
   CV_TRY(floats(b, o->updates * o->batch * b->ld, &b->window, err));
   CV_TRY(floats(b, cv_stream_add_scratch(b->k + CV_EIG_PROBES), &b->T, err));
-  CV_TRY(multiplier_new(b, err));
   CV_TRY(stream_new(b, &b->stream, err));
   CV_TRY(stream_new(b, &b->history, err));
   CV_TRY(pairs_new(b, &b->sketch, b->k, cv_stream_repair_scratch(o->n, b->k), err));
@@ -114,9 +100,7 @@ static curvd_status open_bench(bench *b, cv_error *err) {
 
 static void close_bench(bench *b) {
   float **const blocks[] = {&b->window, &b->T, &b->stream.Omega, &b->stream.Y, &b->history.Omega, &b->history.Y};
-  void *room = b->by.room;
   if (b->source.close) b->source.close(&b->source);
-  cv_memory_free(b->memory, &room);
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) cv_floats_free(b->memory, blocks[i]);
   pairs_free(b, &b->sketch);
   pairs_free(b, &b->full);
@@ -147,7 +131,8 @@ static void update_full(bench *b) {
 static void update_stream(bench *b) {
   cv_stream *s = &b->stream;
   for (int64_t u = 0; u < b->options->updates; u++) {
-    cv_stream_add(&b->by, s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld, b->T);
+    cv_stream_add(&b->options->by, s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld,
+                  b->T);
     s->trace = KEEP * s->trace + cv_stream_trace(&b->rows[u], s->n);
   }
 }

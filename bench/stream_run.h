@@ -2,8 +2,7 @@
 #ifndef STREAM_RUN_H
 #define STREAM_RUN_H
 
-#include "base/memory.h"
-#include "product/multiply.h"
+#include "multiplier.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,7 +13,7 @@ typedef struct stream_options {
   int64_t n, eig_rank, batch, updates, refreshes, settle, seed;
   double jump; /* radians; 0: none */
   bool is_repaired;
-  cv_precision precision; /* of the statistics that a sketch is made of, as the service makes them */
+  cv_multiplier by; /* of the sketch's updates */
 } stream_options;
 
 /* Of the first `settle` refreshes, of the `refreshes` behind them, and of STREAM_AFTER from the jump on. full: warm
