@@ -361,7 +361,8 @@ typedef struct curvd_factor_metrics {
   double lambda_min;       /* smallest kept eigenvalue */
   double tau;              /* eigenvalue assumed outside the kept span */
   double missing_trace;    /* share of the trace outside the kept span, [0, 1] */
-  /* How well {U, D, tau} fits the average that it was made from, E being the difference: */
+  /* How well {U, D, tau} fits the average that it was made from, E being the difference. Statistics that are made in
+   * bf16 (statistics_precision) add less than a tenth of error_norm to it, or they would be fp32. */
   double error_bound;    /* the spectral norm of E is below it, but for a chance of 2^-10 */
   double error_norm;     /* estimate of the Frobenius norm of E */
   double residual;       /* of the kept pairs: ||U M - D U|| over ||D U||, an estimate */

@@ -2,6 +2,7 @@
 
 #include "base/order.h"
 #include "curvature/precision.h"
+#include "curvature/rounding.h"
 #include "product/multiply.h"
 
 #include <string.h>
@@ -129,6 +130,7 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   run.clips_by_dot = cv_clip_needs_dot(s);
   run.square_bytes = cv_packed_room((cv_precision)s->apply_precision, 1, 1) * (int64_t)sizeof(uint16_t);
   run.unit_room_bytes = cv_precision_room(s) * (int64_t)sizeof(uint16_t);
+  run.rounding_rows = cv_rounding_rows(s);
   return run;
 }
 

@@ -20,25 +20,27 @@ typedef struct room {
   float *W; /* (VECTORS, n) Gaussian */
   float *D; /* (VECTORS, n) W (X~^T X~ - X^T X) */
   float *X; /* (ROWS, n) rounded rows */
-  float *T; /* (2 VECTORS, ROWS) W X^T and W X~^T */
 } room;
 
 static room room_of(const curvd_ctx *ctx) {
   int64_t ld = ctx->rounding_ld;
   float *W = ctx->rounding, *D = W + VECTORS * ld, *X = D + VECTORS * ld;
-  return (room){ld, W, D, X, X + ROWS * ld};
+  return (room){ld, W, D, X};
+}
+
+int64_t cv_rounding_rows(const cv_settings *s) {
+  return s->statistics_precision == CV_BF16 ? 2 * VECTORS + ROWS : 0;
 }
 
 curvd_status cv_rounding_allocate(curvd_ctx *ctx) {
   const cv_settings *s = cv_settings_of(ctx);
   cv_rng key = {(uint64_t)s->seed, CV_RNG_PROBE, UINT32_MAX, 0}; /* certificates have a = 2 * layer + factor */
-  if (s->statistics_precision != CV_BF16) return CURVD_OK;
+  if (cv_rounding_rows(s) == 0) return CURVD_OK;
   for (int32_t i = 0; i < ctx->n_layers; i++) {
     for (int f = 0; f < ctx->layer[i].n_factors; f++)
       ctx->rounding_ld = cv_larger(ctx->rounding_ld, ctx->layer[i].factor[f].ld);
   }
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE,
-                       (2 * VECTORS + ROWS) * ctx->rounding_ld + (int64_t)2 * VECTORS * ROWS, "rounded rows",
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, cv_rounding_rows(s) * ctx->rounding_ld, "rounded rows",
                        &ctx->rounding, &ctx->error));
   if (ctx->rounding) cv_rng_normal(&key, 0, VECTORS * ctx->rounding_ld, ctx->rounding);
   return CURVD_OK;
@@ -48,10 +50,10 @@ void cv_rounding_free(curvd_ctx *ctx) {
   cv_floats_free(&ctx->memory, &ctx->rounding);
 }
 
-/* D (VECTORS, n) += sign W X^T X, T: room for the product with X^T; what the constant 1 adds is in T, and in D's last
- * column. */
-static void add_products(const room *r, int64_t n, bool has_one, int64_t rows, float sign, const float *X, int64_t ldx,
-                         float *T) {
+/* D (VECTORS, n) += sign W X^T X; what the constant 1 adds is in T = W X^T, and in D's last column. */
+static void add_products(const room *r, int64_t n, bool has_one, int64_t rows, float sign, const float *X,
+                         int64_t ldx) {
+  float T[VECTORS * ROWS];
   int64_t d = has_one ? n - 1 : n;
   cv_gemm(CV_N, CV_T, VECTORS, rows, d, 1, r->W, r->ld, X, ldx, 0, T, ROWS);
   for (int64_t i = 0; has_one && i < VECTORS; i++) {
@@ -73,8 +75,8 @@ static double measured(const curvd_ctx *ctx, int64_t n, const cv_rows *x) {
     int64_t rows = cv_smaller(all - i, ROWS);
     cv_copy_rows(rows, d, X, x->ld, r.X, r.ld);
     cv_round_rows(&ctx->statistics_by, rows, d, r.X, r.ld);
-    add_products(&r, n, x->has_one, rows, 1, r.X, r.ld, r.T);
-    add_products(&r, n, x->has_one, rows, -1, X, x->ld, r.T + (int64_t)VECTORS * ROWS);
+    add_products(&r, n, x->has_one, rows, 1, r.X, r.ld);
+    add_products(&r, n, x->has_one, rows, -1, X, x->ld);
   }
   double trace = cv_sum_squares_f32(all, d, x->X, x->ld) + (x->has_one ? (double)all : 0);
   return trace == 0 ? 0 : sqrt(cv_sum_squares(VECTORS, n, r.D, r.ld) / VECTORS) / trace;

@@ -14,6 +14,8 @@
 #include "curvature/carrier.h"
 #include "curvature/internal.h"
 
+/* Numbers for each column of the widest factor, which is all that is needed to measure. */
+int64_t cv_rounding_rows(const cv_settings *settings);
 curvd_status cv_rounding_allocate(curvd_ctx *ctx);
 void cv_rounding_free(curvd_ctx *ctx);
 

@@ -395,10 +395,18 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
 }
 
+/* To measure rounding with (rounding.h). */
+static int64_t rounding_bytes(const cv_plan_layout *l) {
+  int64_t widest = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++)
+    widest = cv_larger(widest, place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS).n);
+  return FLOAT * l->run->rounding_rows * widest;
+}
+
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
   int32_t owner = owner_of(l->run, rank);
   for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
-  bytes[CV_MEMORY_WORKSPACE] = l->run->unit_room_bytes;
+  bytes[CV_MEMORY_WORKSPACE] = l->run->unit_room_bytes + rounding_bytes(l);
   if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
