@@ -389,7 +389,7 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
     if (!holds(&p, owner) || p.run.is_inverse || is_of_units(&p)) continue;
     if (p.is_spread) most = cv_larger(most, p.n * 2 * CV_PLAN_SPREAD_BLOCK);
-    most = cv_larger(most, (is_full ? 3 * p.n : k + 2 * CV_PLAN_PROBES) * mine(&p, owner));
+    most = cv_larger(most, (is_full ? 3 * p.n : k + (int64_t)2 * CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
   bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
