@@ -174,7 +174,8 @@ static curvd_status make_rounded(onednn_conv *c, cv_memory *memory, cv_error *er
  * some dilations, and where the padding is as large as the image (version 2.6). */
 static bool may_round(const nn_conv *s, const cv_unit *unit) {
   bool is_usual = true;
-  for (int axis = 0; axis < 2; axis++) is_usual = is_usual && s->dilation[axis] == 1 && s->pad[axis] < s->in[axis];
+  for (int axis = 0; axis < 2; axis++)
+    is_usual = is_usual && s->dilation[axis] == 1 && s->kernel[axis] <= s->in[axis] && s->pad[axis] < s->kernel[axis];
   return is_usual && s->out[0] * s->out[1] > 4 && onednn_has_unit(unit);
 }
 
