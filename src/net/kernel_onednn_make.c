@@ -170,8 +170,8 @@ static curvd_status make_rounded(onednn_conv *c, cv_memory *memory, cv_error *er
 }
 
 /* Not images of at most 4 pixels: bf16 goes through the weights for each of them, and takes 1.5 times as long as fp32
- * (512 channels, 64 images of 2 x 2, AMX). And not what no network has: dW by "jit:avx512_core_amx_bf16" is wrong for
- * some dilations, and where the padding is as large as the image (version 2.6). */
+ * (512 channels, 64 images of 2 x 2, AMX). And not what networks hardly have: dW by "jit:avx512_core_amx_bf16" is
+ * wrong for some dilations, and for some kernels or paddings that are as large as the image (version 2.6). */
 static bool may_round(const nn_conv *s, const cv_unit *unit) {
   bool is_usual = true;
   for (int axis = 0; axis < 2; axis++)
