@@ -460,6 +460,7 @@ START_TEST(test_kernels_agree) {
       {"dilation of rows", 3, {37, 34, 1, {9, 5}, {0}, {4, 4}, {1, 1}, {2, 3}, {2, 1}}},
       {"padding as wide as the image", 9, {23, 24, 1, {13, 1}, {0}, {3, 4}, {1, 2}, {1, 3}, {1, 1}}},
       {"kernel wider than the image", 7, {11, 17, 1, {13, 2}, {0}, {2, 4}, {1, 3}, {0, 1}, {1, 1}}},
+      {"stride wider than the image", 9, {72, 21, 1, {10, 2}, {0}, {5, 2}, {1, 3}, {2, 1}, {1, 1}}},
       {"no kernel for one image", 2, {55, 11, 1, {12, 5}, {0}, {1, 1}, {3, 2}, {0, 0}, {1, 1}}},
       {"one point", 2, {56, 32, 1, {6, 6}, {0}, {1, 1}, {1, 1}, {0, 0}, {1, 1}}}};
   const float scale = 0.5f, beta = 0.25f;
