@@ -44,8 +44,9 @@ module curvd
   integer(c_int), parameter :: CURVD_EVENT_REFRESHES = 0, CURVD_EVENT_SKIPPED = 1, &
                                CURVD_EVENT_REFUSED_STATISTICS = 2, CURVD_EVENT_LOST_STATISTICS = 3, &
                                CURVD_EVENT_RETRIED = 4, CURVD_EVENT_EXACT_FALLBACK = 5, CURVD_EVENT_REPAIRED = 6, &
-                               CURVD_EVENT_KEPT_PREVIOUS = 7, CURVD_EVENT_CLIPPED = 8, CURVD_EVENT_MOVED = 9, &
-                               CURVD_EVENT_DAMAGED = 10, CURVD_EVENTS = 11
+                               CURVD_EVENT_WIDENED = 7, &
+                               CURVD_EVENT_KEPT_PREVIOUS = 8, CURVD_EVENT_CLIPPED = 9, CURVD_EVENT_MOVED = 10, &
+                               CURVD_EVENT_DAMAGED = 11, CURVD_EVENTS = 12
 
   ! ---- structures; texts in them are C strings: curvd_text makes them Fortran's ----
 
@@ -101,7 +102,7 @@ module curvd
     integer(c_int) :: ranks
     real(c_double) :: damping
     integer(c_int64_t) :: refused
-    type(c_ptr) :: carrier, store
+    type(c_ptr) :: carrier, store, precision
   end type
 
   type, bind(C) :: curvd_layer_metrics

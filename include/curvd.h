@@ -195,7 +195,8 @@ CURVD_API bool curvd_is_factored(const curvd_ctx *ctx, int32_t layer);
  *   - kl-clip and norm-constraint take <direction, gradient> as <D, P^-1 D>, D the direction and P the preconditioner
  *     in force. That is <D, gradient> without momentum, and costs the projection of D that this way of applying saves;
  *   - a preconditioner holds for a whole step: the first call of step k waits for what is due in step k. With staleness
- *     0 the refresh of step k is used from step k + 1 on, as with staleness 1.
+ *     0 the refresh of step k is used from step k + 1 on, as with staleness 1;
+ *   - all its products, that of g and a included, are of apply_precision.
  * Errors: ARGUMENT, STATE (the layer is not factored; a curvature rank; before curvd_plan), NUMERIC (damping cannot
  * make P finite: to is as it was), MPI. */
 CURVD_API curvd_status curvd_precondition(curvd_ctx *ctx, int32_t layer, int64_t rows, const float *a, int64_t lda,
@@ -301,6 +302,7 @@ CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
+  X(CURVD_EVENT_WIDENED, "refreshes done again with finer products: refresh_precision was too coarse")                 \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
   X(CURVD_EVENT_MOVED, "layers moved to another owner")                                                                \
@@ -359,19 +361,21 @@ typedef struct curvd_factor_metrics {
   double lambda_min;       /* smallest kept eigenvalue */
   double tau;              /* eigenvalue assumed outside the kept span */
   double missing_trace;    /* share of the trace outside the kept span, [0, 1] */
-  /* How well {U, D, tau} fits the average that it was made from, E being the difference: */
-  double error_bound;   /* the spectral norm of E is below it, but for a chance of 2^-10 */
-  double error_norm;    /* estimate of the Frobenius norm of E */
-  double residual;      /* of the kept pairs: ||U M - D U|| over ||D U||, an estimate */
-  double orthogonality; /* largest row norm of U U^T - I, an estimate */
-  double drift;         /* share of the last product with the factor outside the span it began with (nystrom-kfac) */
-  int64_t products;     /* with the factor, in its last refresh */
-  double refresh_s;     /* process CPU seconds of its last refresh, on the rank that sent it */
-  int ranks;            /* that hold it: 1, or all owners; 0 without an owner */
-  double damping;       /* added to its eigenvalues in the last step; 0 before any */
-  int64_t refused;      /* statistics refused so far */
-  const char *carrier;  /* how its statistics travel: triangle, sketch, columns, blocks, units; "" without an owner */
-  const char *store;    /* what its owner keeps: full, stream, online, units */
+  /* How well {U, D, tau} fits the average that it was made from, E being the difference. Statistics that are made in
+   * bf16 (statistics_precision) add less than a tenth of error_norm to it, or they would be fp32. */
+  double error_bound;    /* the spectral norm of E is below it, but for a chance of 2^-10 */
+  double error_norm;     /* estimate of the Frobenius norm of E */
+  double residual;       /* of the kept pairs: ||U M - D U|| over ||D U||, an estimate */
+  double orthogonality;  /* largest row norm of U U^T - I, an estimate */
+  double drift;          /* share of the last product with the factor outside the span it began with (nystrom-kfac) */
+  int64_t products;      /* with the factor, in its last refresh */
+  double refresh_s;      /* process CPU seconds of its last refresh, on the rank that sent it */
+  int ranks;             /* that hold it: 1, or all owners; 0 without an owner */
+  double damping;        /* added to its eigenvalues in the last step; 0 before any */
+  int64_t refused;       /* statistics refused so far */
+  const char *carrier;   /* how its statistics travel: triangle, sketch, columns, blocks, units; "" without an owner */
+  const char *store;     /* what its owner keeps: full, stream, online, units */
+  const char *precision; /* of the products of its last refresh: fp32, bf16, bf16x3 */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {

@@ -9,10 +9,6 @@
 
 #include <math.h>
 
-bool cv_clip_needs_dot(const cv_settings *s) {
-  return s->step == CV_STEP_KL_CLIP || s->step == CV_STEP_NORM_CONSTRAINT;
-}
-
 static double trust_scale(const curvd_ctx *ctx, double lr) {
   const cv_settings *s = cv_settings_of(ctx);
   double sum = 0;

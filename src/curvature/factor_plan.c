@@ -1,6 +1,9 @@
 #include "curvature/factor_plan.h"
 
 #include "base/order.h"
+#include "curvature/precision.h"
+#include "curvature/rounding.h"
+#include "product/multiply.h"
 
 #include <string.h>
 
@@ -124,6 +127,10 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   run.sample_rows = s->sample_rows;
   run.reduces = s->weight_sharing == CV_SHARING_REDUCE;
   run.momentum_is_callers = cv_momentum_here(s) == 0;
+  run.clips_by_dot = cv_clip_needs_dot(s);
+  run.square_bytes = cv_packed_room((cv_precision)s->apply_precision, 1, 1) * (int64_t)sizeof(uint16_t);
+  run.unit_room_bytes = cv_precision_room(s) * (int64_t)sizeof(uint16_t);
+  run.rounding_rows = cv_rounding_rows(s);
   return run;
 }
 

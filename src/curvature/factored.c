@@ -5,14 +5,15 @@
 #include "curvature/internal.h"
 #include "linalg/dense.h"
 
-static curvd_status make_side(cv_factor *factor, double exponent, cv_error *why) {
-  return cv_lrps_rows_make(&factor->applied.side, factor->applied.state.kind == CV_KIND_IDENTITY,
-                           factor->applied.damping, exponent, factor->applied.kept, &factor->applied.function, why);
+static curvd_status make_side(const cv_multiplier *by, double exponent, cv_applied *applied, cv_error *why) {
+  return cv_lrps_rows_make(&applied->side, applied->state.kind == CV_KIND_IDENTITY, applied->damping, exponent, by,
+                           applied->kept, applied->packed, &applied->function, why);
 }
 
-curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why) {
-  CV_TRY(make_side(&layer->factor[CV_G], exponent_g, why));
-  return make_side(&layer->factor[CV_A], exponent_a, why);
+curvd_status cv_factored_make(const curvd_ctx *ctx, cv_layer *layer, cv_error *why) {
+  const cv_settings *s = cv_settings_of(ctx);
+  CV_TRY(make_side(&ctx->apply_by, s->exponent_g, &layer->factor[CV_G].applied, why));
+  return make_side(&ctx->apply_by, s->exponent_a, &layer->factor[CV_A].applied, why);
 }
 
 curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,

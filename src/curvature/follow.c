@@ -8,7 +8,11 @@
 #include <string.h>
 
 enum { CHECK_EVERY = 8 };
-static const double CHECK_TOLERANCE = 1e-3;
+
+/* By which P and R may miss the projections of X: bf16 rounds both operands of each product by 2^-9. */
+static double check_tolerance(const curvd_ctx *ctx) {
+  return ctx->apply_by.precision == CV_BF16 ? 1e-2 : 1e-3;
+}
 
 /* rows 0: may it be a gain for some batch? */
 bool cv_follow_is_gain(const curvd_ctx *ctx, const cv_layer *layer, int64_t rows) {
@@ -22,23 +26,23 @@ static void decay(int64_t r, int64_t n, float mu, float *X, int64_t ldx) {
 }
 
 /* R (r_A, m) += nu ([a 1] U_A^T)^T g for one thin piece; T (rows, r_A). */
-static void add_inputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
-                       float nu, float *T) {
+static void add_inputs(const cv_multiplier *by, const cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                       const float *g, int64_t ldg, float nu, float *T) {
   const cv_lrps *A = &layer->factor[CV_A].applied.side;
   for (int64_t i = 0; layer->has_bias && i < rows; i++) {
     for (int64_t j = 0; j < A->r; j++) T[i * A->r + j] = A->U[j * A->ld + layer->d_in];
   }
-  cv_gemm(CV_N, CV_T, rows, A->r, layer->d_in, 1, a, lda, A->U, A->ld, layer->has_bias ? 1 : 0, T, A->r);
-  cv_gemm(CV_T, CV_N, A->r, layer->m, rows, nu, T, A->r, g, ldg, 1, layer->R, layer->factor[CV_G].ld);
+  cv_multiply(by, CV_N, CV_T, rows, A->r, layer->d_in, 1, a, lda, A->U, A->ld, layer->has_bias ? 1 : 0, T, A->r);
+  cv_multiply(by, CV_T, CV_N, A->r, layer->m, rows, nu, T, A->r, g, ldg, 1, layer->R, layer->factor[CV_G].ld);
 }
 
 /* P (r_G, n) += nu (g U_G^T)^T [a 1]; T (rows, r_G). */
-static void add_outputs(const cv_layer *layer, int64_t rows, const float *a, int64_t lda, const float *g, int64_t ldg,
-                        float nu, float *T) {
+static void add_outputs(const cv_multiplier *by, const cv_layer *layer, int64_t rows, const float *a, int64_t lda,
+                        const float *g, int64_t ldg, float nu, float *T) {
   const cv_lrps *G = &layer->factor[CV_G].applied.side;
   int64_t ld = layer->factor[CV_A].ld;
-  cv_gemm(CV_N, CV_T, rows, G->r, layer->m, 1, g, ldg, G->U, G->ld, 0, T, G->r);
-  cv_gemm(CV_T, CV_N, G->r, layer->d_in, rows, nu, T, G->r, a, lda, 1, layer->P, ld);
+  cv_multiply(by, CV_N, CV_T, rows, G->r, layer->m, 1, g, ldg, G->U, G->ld, 0, T, G->r);
+  cv_multiply(by, CV_T, CV_N, G->r, layer->d_in, rows, nu, T, G->r, a, lda, 1, layer->P, ld);
   for (int64_t i = 0; layer->has_bias && i < rows; i++) {
     for (int64_t j = 0; j < G->r; j++) layer->P[j * ld + layer->d_in] += nu * T[i * G->r + j];
   }
@@ -59,8 +63,8 @@ void cv_follow_gradient(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const flo
   }
   for (int64_t i = 0; i < rows; i += CV_THIN_ROWS) {
     int64_t piece = rows - i < CV_THIN_ROWS ? rows - i : CV_THIN_ROWS;
-    add_inputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
-    add_outputs(layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
+    add_inputs(&ctx->apply_by, layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
+    add_outputs(&ctx->apply_by, layer, piece, a + i * lda, lda, g + i * ldg, ldg, (float)nu, ctx->thin);
   }
   layer->followed_rows += rows;
 }
@@ -86,9 +90,10 @@ static double probe(cv_trans trans, const cv_lrps *side, int64_t n, const float 
 static bool is_right(curvd_ctx *ctx, const cv_layer *layer) {
   const cv_lrps *G = &layer->factor[CV_G].applied.side, *A = &layer->factor[CV_A].applied.side;
   if (ctx->step % CHECK_EVERY != CHECK_EVERY - 1) return true;
-  double defect = probe(CV_N, G, layer->n, layer->X, layer->ldx, layer->P, A->ld, ctx->thin);
+  double tolerance = check_tolerance(ctx),
+         defect = probe(CV_N, G, layer->n, layer->X, layer->ldx, layer->P, A->ld, ctx->thin);
   defect += probe(CV_T, A, layer->m, layer->X, layer->ldx, layer->R, G->ld, ctx->thin);
-  return defect <= CHECK_TOLERANCE * CHECK_TOLERANCE * layer->squares_x;
+  return defect <= tolerance * tolerance * layer->squares_x;
 }
 
 /* After a step that ended without a direction nothing is known of P and R. */

@@ -41,8 +41,9 @@ typedef struct cv_factor_state {
   int64_t r;               /* eigenpairs that follow */
   int64_t statistics_step; /* -1: no statistics yet */
   int64_t refused;
-  int64_t products; /* with the factor, by the refresh */
-  int64_t rows;     /* of the basis that follow: r, or of a stream all that make up a seed */
+  int64_t products;  /* with the factor, by the refresh */
+  int64_t precision; /* of them: cv_precision */
+  int64_t rows;      /* of the basis that follow: r, or of a stream all that make up a seed */
   double trace, lambda_max, lambda_min, tau;
   double kept_sum; /* of the eigenvalues that follow, from the first on */
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
@@ -73,6 +74,7 @@ typedef struct cv_captured {
   int64_t rows;     /* in it; 0: statistic holds anything */
   int64_t examples; /* that they stand for: more when they were sampled */
   bool is_bad;      /* what was captured is not finite: it goes nowhere */
+  bool is_rounded;  /* rows that are kept: their product is to be made by statistics_by */
   double trace;     /* of a sketch */
   double trace_off; /* what the trace of sampled rows misses */
   float *seed;      /* (k_max + probes, ld) test matrix of a sketch ... */
@@ -92,13 +94,16 @@ typedef struct cv_owned {
   cv_stream stream;   /* instead of average */
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
-  bool has_absorbed;     /* ... and statistics have come since */
-  cv_window window;      /* of the stream, where it gets rows */
-  cv_brand online;       /* whose pairs are basis and eigenvalues */
-  int64_t refreshes;     /* of online pairs */
-  float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
-  float *eigenvalues;    /* (k_max) */
-  int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
+  bool has_absorbed;  /* ... and statistics have come since */
+  cv_window window;   /* of the stream, where it gets rows */
+  cv_brand online;    /* whose pairs are basis and eigenvalues */
+  int64_t refreshes;  /* of online pairs */
+  float *basis;       /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
+  float *eigenvalues; /* (k_max) */
+  int64_t eig_rank;   /* adaptive rank; 0: not yet chosen */
+  int64_t finer_left; /* refreshes in `finer`, a cv_precision, before another in refresh_precision, which was ... */
+  int64_t finer_last; /* ... too coarse, after so many; 0: it was not */
+  int64_t finer;
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */
@@ -112,6 +117,7 @@ typedef struct cv_applied {
   float *units;          /* of a unit layer the averaged blocks, (3, n / 2) as method_unit.c has them */
   cv_lrps_rows function; /* of a factored layer: the damped inverse power, in kept; valid unless its table is due */
   float *kept;           /* of a unit layer the damped inverse power of its blocks, (3, n / 2) */
+  uint16_t *packed;      /* of function, where apply_precision packs it */
   double damping;        /* of the last step */
   uint64_t hash;         /* of all that came, when it came (guard.h) */
   bool is_fresh;         /* it has come, and has not been looked at */
@@ -127,6 +133,7 @@ typedef struct cv_factor {
   cv_rows_rule rule;
   int64_t rows_room;  /* most rows of a worker, where they are kept */
   bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
+  bool is_rounding_told;
   const struct cv_carrier *carrier;
   const struct cv_store *store;
   cv_captured captured;
@@ -282,7 +289,9 @@ struct curvd_ctx {
   cv_eig_work eig_work;
   const cv_unit *unit; /* of bf16 products; NULL: there are none */
   uint16_t *unit_room;
-  cv_multiplier refresh_by, statistics_by, apply_by;
+  cv_multiplier refresh_by, refresh_finer_by, statistics_by, sketch_by, apply_by;
+  float *rounding; /* room of rounding.h, and the distance of its rows */
+  int64_t rounding_ld;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
@@ -374,13 +383,14 @@ const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wir
 /* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
 int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local);
-void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
+void cv_spread_pack(const curvd_ctx *ctx, const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
 void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block);
 
 /* solve.c: one decomposition, with the ladder that it climbs when a solver fails. false: the previous one stays. */
 curvd_status cv_solver_room_new(curvd_ctx *ctx, cv_eig_scratch need, cv_eig_work *work);
 void cv_solver_room_free(curvd_ctx *ctx, cv_eig_work *work);
 const cv_eig_ops *cv_solver_of(const curvd_ctx *ctx, const cv_factor *factor);
+const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor);
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *problem);
 curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *result, cv_error *why); /* is it sound? */
 void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor, const char *solver,
@@ -411,7 +421,7 @@ double cv_damping_of(const cv_settings *settings, double damping, const cv_facto
 
 /* factored.c: the damped inverse powers that rows are multiplied by, and to = keep * to + scale * (P_G g)^T P_A [a 1].
  */
-curvd_status cv_factored_make(cv_layer *layer, double exponent_g, double exponent_a, cv_error *why);
+curvd_status cv_factored_make(const curvd_ctx *ctx, cv_layer *layer, cv_error *why);
 curvd_status cv_factored_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const float *a, int64_t lda,
                                       const float *g, int64_t ldg, float scale, float keep, const curvd_gradient *to);
 
@@ -430,8 +440,7 @@ curvd_status cv_momentum_gather(curvd_ctx *ctx, const curvd_gradient *gradients)
 curvd_status cv_direction_write(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 void cv_direction_hand_back(curvd_ctx *ctx, double lr, const curvd_gradient *gradients);
 
-/* clip.c: scale of each layer's direction from the sums of all; does it need <direction, gradient>? */
-bool cv_clip_needs_dot(const cv_settings *s);
+/* clip.c: scale of each layer's direction from the sums of all. */
 void cv_clip_scales(curvd_ctx *ctx, double lr);
 
 #endif

@@ -98,10 +98,17 @@ static curvd_status allocate_planes(curvd_ctx *ctx, cv_layer *layer) {
 }
 
 static curvd_status allocate_functions(curvd_ctx *ctx, cv_layer *layer) {
+  cv_precision precision = (cv_precision)cv_settings_of(ctx)->apply_precision;
   for (int f = 0; f < CV_FACTORS; f++) {
     cv_factor *factor = &layer->factor[f];
+    void *packed = NULL;
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_PRECONDITIONER, cv_lrps_rows_store(factor->n, factor->k_max),
                          "a function of a factor", &factor->applied.kept, &ctx->error));
+    if (precision == CV_FP32) continue;
+    CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_PRECONDITIONER,
+                         cv_lrps_rows_packed(precision, factor->n, factor->k_max), sizeof *factor->applied.packed,
+                         "a packed function of a factor", &packed, &ctx->error));
+    factor->applied.packed = packed;
   }
   return CURVD_OK;
 }
@@ -129,6 +136,9 @@ static void release(curvd_ctx *ctx, cv_layer *layer) {
                        &factor->applied.side.D,     &factor->applied.inverse, &factor->applied.kept};
     if (factor->store) cv_owned_release(ctx, factor);
     for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) cv_floats_free(&ctx->memory, block[i]);
+    void *packed = factor->applied.packed;
+    cv_memory_free(&ctx->memory, &packed);
+    factor->applied.packed = NULL;
   }
   cv_floats_free(&ctx->memory, &layer->rows_n);
   cv_floats_free(&ctx->memory, &layer->rows_m);

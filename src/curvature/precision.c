@@ -2,14 +2,21 @@
 #include "curvature/precision.h"
 
 #include "base/order.h"
+#include "curvature/internal.h"
 
-static bool wants_unit(const cv_settings *s) {
-  return s->refresh_precision != CV_FP32 || s->statistics_precision != CV_FP32 || s->apply_precision != CV_FP32;
+/* One term is too coarse for a sketch (linalg/stream.h). */
+static int32_t sketch_precision(const cv_settings *s) {
+  return s->statistics_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
 }
 
-static int64_t room_of(const cv_settings *s) {
-  return cv_larger(cv_multiplier_room((cv_precision)s->refresh_precision),
-                   cv_larger(cv_multiplier_room((cv_precision)s->statistics_precision),
+/* What a refresh in one term falls back to. */
+static int32_t finer_precision(const cv_settings *s) {
+  return s->refresh_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
+}
+
+int64_t cv_precision_room(const cv_settings *s) {
+  return cv_larger(cv_multiplier_room((cv_precision)finer_precision(s)),
+                   cv_larger(cv_multiplier_room((cv_precision)sketch_precision(s)),
                              cv_multiplier_room((cv_precision)s->apply_precision)));
 }
 
@@ -23,15 +30,17 @@ curvd_status cv_precision_make(curvd_ctx *ctx) {
   void *room = NULL;
   CV_TRY(cv_unit_find(curvd_get(ctx, "matrix_unit"), &ctx->unit,
                       &ctx->error)); /* a name that is not there is told in any case */
-  if (!wants_unit(s)) {
+  if (cv_precision_room(s) == 0) {
     ctx->unit = NULL;
     return CURVD_OK;
   }
-  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, room_of(s), sizeof *ctx->unit_room, "rounded matrices", &room,
-                       &ctx->error));
+  CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_WORKSPACE, cv_precision_room(s), sizeof *ctx->unit_room,
+                       "rounded matrices", &room, &ctx->error));
   ctx->unit_room = room;
   ctx->refresh_by = multiplier(ctx, s->refresh_precision);
+  ctx->refresh_finer_by = multiplier(ctx, finer_precision(s));
   ctx->statistics_by = multiplier(ctx, s->statistics_precision);
+  ctx->sketch_by = multiplier(ctx, sketch_precision(s));
   ctx->apply_by = multiplier(ctx, s->apply_precision);
   return CURVD_OK;
 }

@@ -2,7 +2,11 @@
 #ifndef CV_CURVATURE_PRECISION_H
 #define CV_CURVATURE_PRECISION_H
 
-#include "curvature/internal.h"
+#include "curvature/settings.h"
+#include "curvd.h"
+
+/* Numbers of the room that products of all these precisions need; 0: they are fp32. */
+int64_t cv_precision_room(const cv_settings *settings);
 
 /* Finds the matrix unit and its room. OPTION: this machine has no such unit. */
 curvd_status cv_precision_make(curvd_ctx *ctx);

@@ -39,7 +39,8 @@ bool cv_precond_has_pair(const curvd_ctx *ctx, const cv_layer *layer) {
 }
 
 /* A factored layer's table is that of the inverse: all that its clip asks for. */
-static curvd_status make_table(const cv_settings *s, cv_layer *layer, cv_error *why) {
+static curvd_status make_table(const curvd_ctx *ctx, cv_layer *layer, cv_error *why) {
+  const cv_settings *s = cv_settings_of(ctx);
   const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
   double sign = layer->is_factored ? -1 : 1;
   cv_spectral f = {.is_joint = s->damping_mode == CV_DAMPING_SCALAR || s->damping_mode == CV_DAMPING_PRODUCT_MAX,
@@ -50,7 +51,7 @@ static curvd_status make_table(const cv_settings *s, cv_layer *layer, cv_error *
                    .exponent_a = sign * s->exponent_a,
                    .identity_g = G->applied.state.kind == CV_KIND_IDENTITY,
                    .identity_a = A->applied.state.kind == CV_KIND_IDENTITY};
-  if (layer->is_factored) CV_TRY(cv_factored_make(layer, s->exponent_g, s->exponent_a, why));
+  if (layer->is_factored) CV_TRY(cv_factored_make(ctx, layer, why));
   return layer->H != NULL ? cv_spectral_table(&f, &G->applied.side, &A->applied.side, layer->H, why) : CURVD_OK;
 }
 
@@ -66,7 +67,7 @@ curvd_status cv_precond_damp(curvd_ctx *ctx, cv_layer *layer) {
   layer->table_is_due = false;
   if (s->form == CV_FORM_CHOLESKY) return CURVD_OK; /* the owner has damped it */
   cv_error why = {0};
-  if (make_table(s, layer, &why) == CURVD_OK) return CURVD_OK;
+  if (make_table(ctx, layer, &why) == CURVD_OK) return CURVD_OK;
   layer->table_is_due = true;
   return cv_fail(&ctx->error, CURVD_ERR_NUMERIC, "layer %s: %s", layer->name, why.text);
 }
@@ -77,19 +78,23 @@ static void apply_inverses(curvd_ctx *ctx, cv_layer *layer, float *out, int64_t 
   const float *X = layer->X;
   int64_t m = layer->m, n = layer->n, ldx = layer->ldx;
   if (G->applied.state.kind == CV_KIND_INVERSE) {
-    cv_gemm(CV_N, CV_N, m, n, m, 1, G->applied.inverse, G->ld, X, ldx, 0, ctx->plane, layer->ld);
+    cv_multiply(&ctx->apply_by, CV_N, CV_N, m, n, m, 1, G->applied.inverse, G->ld, X, ldx, 0, ctx->plane, layer->ld);
     X = ctx->plane, ldx = layer->ld;
   }
   if (A->applied.state.kind == CV_KIND_INVERSE) {
-    cv_gemm(CV_N, CV_N, m, n, n, 1, X, ldx, A->applied.inverse, A->ld, 0, out, ldo);
+    cv_multiply(&ctx->apply_by, CV_N, CV_N, m, n, n, 1, X, ldx, A->applied.inverse, A->ld, 0, out, ldo);
   } else {
     cv_copy_rows(m, n, X, ldx, out, ldo);
   }
 }
 
 static cv_pair pair_of(curvd_ctx *ctx, cv_layer *layer) {
-  return (cv_pair){&layer->factor[CV_G].applied.side, &layer->factor[CV_A].applied.side, layer->H, ctx->plane,
-                   ctx->core};
+  return (cv_pair){&layer->factor[CV_G].applied.side,
+                   &layer->factor[CV_A].applied.side,
+                   layer->H,
+                   ctx->plane,
+                   ctx->core,
+                   &ctx->apply_by};
 }
 
 static cv_pair_sums measure(const cv_layer *layer, const float *out, int64_t ldo) {

@@ -57,6 +57,7 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                 .orthogonality = s->orthogonality,
                                 .drift = s->drift,
                                 .products = s->products,
+                                .precision = cv_precision_name((cv_precision)s->precision),
                                 .refresh_s = s->seconds,
                                 .ranks = layer->owner < 0 || factor->n == 0 ? 0
                                          : factor->is_spread                ? ctx->comm.n_owners

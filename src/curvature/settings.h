@@ -139,6 +139,9 @@ bool cv_can_sketch_on_workers(const cv_settings *s);
  * preconditioned when the refresh of a step without staleness comes. */
 int64_t cv_landing_age(const cv_settings *s);
 
+/* Does the length of the step depend on <direction, gradient> (clip.c)? */
+bool cv_clip_needs_dot(const cv_settings *s);
+
 /* Further rows of a sketch of rank pairs, by the option's value. */
 int64_t cv_oversampling(double setting, int64_t rank, bool is_stream);
 

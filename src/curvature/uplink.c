@@ -215,7 +215,7 @@ static curvd_status reduce_block(curvd_ctx *ctx, cv_factor *factor, int owner, c
   int64_t floats = cv_spread_block_floats(piece, local);
   bool is_worker = cv_comm_is_worker(&ctx->comm), is_mine = cv_comm_my_owner(&ctx->comm) == owner;
   if (is_worker) {
-    cv_spread_pack(factor, piece, local, ctx->block);
+    cv_spread_pack(ctx, factor, piece, local, ctx->block);
   } else {
     memset(ctx->block, 0, (size_t)floats * sizeof *ctx->block);
   }

@@ -4,19 +4,21 @@
 #include "linalg/orthonormal.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { PROBES = CV_EIG_PROBES };
 static const double PI = 3.14159265358979323846;
 
-/* Partial sums over columns, in this order: the trace, ||W M||^2, W U^T, (W M) U^T, U U^T z. */
+/* Partial sums over columns, in this order: the trace, ||W M||^2, W U^T, (W M) U^T, U U^T z, and (W R) U^T, R being
+ * what rounding changed in M. */
 typedef struct sums {
   int64_t found;
-  double *trace, *norm, *WU, *MU, *signs, *squares; /* squares (PROBES): of the rows of E W, later */
+  double *trace, *norm, *WU, *MU, *signs, *RU, *squares; /* squares (PROBES): of the rows of E W, later */
 } sums;
 
 /* floats: a product (PROBES, k) */
 cv_eig_scratch cv_certify_scratch(int64_t k) {
-  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 2 + k * 2 * PROBES + k + PROBES};
+  return (cv_eig_scratch){.floats = PROBES * k, .doubles = 2 + k * 3 * PROBES + k + PROBES};
 }
 
 static sums carve(int64_t found, const cv_eig_work *work) {
@@ -27,7 +29,8 @@ static sums carve(int64_t found, const cv_eig_work *work) {
                 .WU = at + 2,
                 .MU = at + 2 + PROBES * found,
                 .signs = at + 2 + found * 2 * PROBES,
-                .squares = at + 2 + found * 2 * PROBES + found};
+                .RU = at + 2 + found * 2 * PROBES + found,
+                .squares = at + 2 + found * 3 * PROBES + found};
 }
 
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw) {
@@ -62,6 +65,13 @@ static void choose_kept(const cv_eig_problem *p, const float *D, cv_eig_result *
   if (r->kept < p->n && r->kept > 0 && p->tail == CV_TAIL_MIN) r->tau = D[r->kept - 1];
 }
 
+/* Symmetric R has at most twice in the span of the kept pairs, on one side or both, what U R has. */
+static double rounding_of(const sums *x, int64_t kept) {
+  double squares = 0;
+  for (int64_t i = 0; i < PROBES * x->found; i++) squares += i % x->found < kept ? x->RU[i] * x->RU[i] : 0;
+  return sqrt(2 * squares / PROBES);
+}
+
 /* On the first rank. WU becomes W U^T (D - tau), row by row over the kept pairs. */
 static void judge(const cv_eig_problem *p, const sums *x, const float *D, bool keep_tau, cv_eig_result *r) {
   double residual = 0, size = 0, kept = 0;
@@ -77,6 +87,7 @@ static void judge(const cv_eig_problem *p, const sums *x, const float *D, bool k
     residual += rest * rest;
     x->WU[i] *= D[j] - r->tau;
   }
+  r->rounding = rounding_of(x, r->kept);
   r->residual = size > 0 ? sqrt(residual / PROBES / size) : residual > 0 ? INFINITY : 0;
   r->missing_trace = r->kept < p->n && r->trace > 0 ? fmax(r->trace - kept, 0) / r->trace : 0;
 }
@@ -98,21 +109,32 @@ static void bound(const sums *x, cv_eig_result *r) {
   r->error_bound = 2 * sqrt(2 / PI * cv_largest_magnitude(PROBES, x->squares));
 }
 
-curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const float *D, const float *W, int64_t ldw,
-                        float *MW, int64_t ldm, bool keep_tau, const cv_eig_work *work, cv_eig_result *result,
-                        cv_error *err) {
+/* RU <- (W R) U^T */
+static void project_rounding(const cv_slices *s, const cv_probed *probed, const float *U, int64_t ldu, float *room,
+                             const sums *x) {
+  memset(x->RU, 0, (size_t)(PROBES * x->found) * sizeof *x->RU);
+  if (probed->rounded == NULL) return;
+  project(x->found, s->mine, probed->rounded, probed->ldm, U, ldu, room, x->RU);
+  for (int64_t i = 0; i < PROBES * x->found; i++) x->RU[i] -= x->MU[i];
+}
+
+curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const float *D, const cv_probed *probed,
+                        bool keep_tau, const cv_eig_work *work, cv_eig_result *result, cv_error *err) {
   int64_t found = result->found;
+  const float *W = probed->W;
+  float *MW = probed->MW;
   sums x = carve(found, work);
   *x.trace = s->trace;
-  *x.norm = cv_sum_squares(PROBES, s->mine, MW, ldm);
-  project(found, s->mine, W, ldw, U, ldu, work->floats, x.WU);
-  project(found, s->mine, MW, ldm, U, ldu, work->floats, x.MU);
+  *x.norm = cv_sum_squares(PROBES, s->mine, MW, probed->ldm);
+  project(found, s->mine, W, probed->ldw, U, ldu, work->floats, x.WU);
+  project(found, s->mine, MW, probed->ldm, U, ldu, work->floats, x.MU);
+  project_rounding(s, probed, U, ldu, work->floats, &x);
   cv_probe_orthogonality(found, s->mine, U, ldu, x.signs);
-  CV_TRY(cv_slices_sum(s, work->doubles, 2 + (2 * PROBES + 1) * found, err));
+  CV_TRY(cv_slices_sum(s, work->doubles, 2 + (3 * PROBES + 1) * found, err));
   if (s->is_first) judge(s->problem, &x, D, keep_tau, result);
   CV_TRY(cv_slices_share(s, result, sizeof *result, err));
   CV_TRY(cv_slices_share(s, x.WU, PROBES * found * (int64_t)sizeof *x.WU, err));
-  residuals(s, &x, U, ldu, W, ldw, MW, ldm, work->floats, result);
+  residuals(s, &x, U, ldu, W, probed->ldw, MW, probed->ldm, work->floats, result);
   CV_TRY(cv_slices_sum(s, x.squares, PROBES, err));
   if (s->is_first) bound(&x, result);
   return cv_slices_share(s, result, sizeof *result, err);

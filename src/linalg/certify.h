@@ -14,11 +14,19 @@ cv_eig_scratch cv_certify_scratch(int64_t k);
 /* Draws W (CV_EIG_PROBES, mine), or copies the probes that the slices have. */
 void cv_certify_draw(const cv_slices *s, float *W, int64_t ldw);
 
-/* Fills result (all but found, drift, products, replaced, seconds) for U (found, mine), D, and the probes W with their
- * products MW = W M, which are overwritten. kept and tau are chosen here, or with keep_tau those of *result stay. Bad
- * numbers show in the result; they are no failure. Two sums of a few numbers a row. */
-curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const float *D, const float *W, int64_t ldw,
-                        float *MW, int64_t ldm, bool keep_tau, const cv_eig_work *work, cv_eig_result *result,
-                        cv_error *err);
+/* Random rows W (CV_EIG_PROBES, mine) with their products. */
+typedef struct cv_probed {
+  const float *W;
+  int64_t ldw;
+  float *MW; /* W M, overwritten */
+  int64_t ldm;
+  const float *rounded; /* W times the rounded M of which the pairs are made, rows ldm apart; NULL: M itself */
+} cv_probed;
+
+/* Fills result (all but found, drift, products, replaced, seconds) for U (found, mine), D, and probes. kept and tau are
+ * chosen here, or with keep_tau those of *result stay. Bad numbers show in the result; they are no failure. Two sums of
+ * a few numbers a row. */
+curvd_status cv_certify(const cv_slices *s, const float *U, int64_t ldu, const float *D, const cv_probed *probed,
+                        bool keep_tau, const cv_eig_work *work, cv_eig_result *result, cv_error *err);
 
 #endif

@@ -81,6 +81,7 @@ typedef struct cv_eig_result {
   double error_bound;   /* the spectral norm of E is below it, but for a chance of 2^-CV_EIG_PROBES */
   double error_norm;    /* estimate of the Frobenius norm of E */
   double norm;          /* the same of M */
+  double rounding;      /* ... and of what rounding M for the products changed in the kept pairs; 0 in fp32 */
   double residual;      /* estimate of the Frobenius norm of U M - D U over that of D U, kept pairs */
   double orthogonality; /* estimate of the largest row norm of U U^T - I (cv_orthogonality), found pairs */
   double drift;         /* nystrom, krylov: share of Q M outside the span of Q, before the last product; else 0 */

@@ -23,7 +23,8 @@ static curvd_status certify(const cv_slices *s, const cv_eig_work *work, float *
   float *W = U + k_max * ldu, *MW = work->floats + cv_certify_scratch(k_max).floats;
   cv_certify_draw(s, W, ldu);
   CV_TRY(s->product(s, NULL, CV_EIG_PROBES, W, ldu, MW, ld, err));
-  return cv_certify(s, U, ldu, D, W, ldu, MW, ld, keep_tau, work, result, err);
+  cv_probed probed = {W, ldu, MW, ld, NULL};
+  return cv_certify(s, U, ldu, D, &probed, keep_tau, work, result, err);
 }
 
 curvd_status cv_eig_exact_check(const cv_slices *s, const cv_eig_work *work, float *U, int64_t ldu, const float *D,

@@ -162,13 +162,21 @@ static void decide(const cv_finish *f, cv_verdict *v) {
   v->is_done = p->method != CV_EIG_NYSTROM || !(is_unsettled || is_short);
 }
 
+/* What rounding of a product may add to an eigenvalue, size being the norm of Y: that of the sums, and of M rounded
+ * before the norm of a random symmetric (k, k) matrix of its errors. */
+static double noise_of(const cv_finish *f, double size) {
+  const cv_eig_problem *p = f->problem;
+  double rounding = p->by ? cv_precision_error(p->by->precision) : 0;
+  return size * (FLT_EPSILON + rounding * 2 * sqrt((double)f->k) / (double)p->n);
+}
+
 curvd_status cv_finish_solve(const cv_finish *f, cv_verdict *v, cv_error *err) {
   double sum = 0;
   for (int64_t i = 0; i < f->k; i++) sum += f->squares[i];
   CV_TRY(check_finite(f, sum, err));
   v->is_done = true;
-  if (sum == 0) return CURVD_OK;       /* M is zero on the span: no pair */
-  double nu = FLT_EPSILON * sqrt(sum); /* what rounding of a product may add to an eigenvalue */
+  if (sum == 0) return CURVD_OK; /* M is zero on the span: no pair */
+  double nu = noise_of(f, sqrt(sum));
   if (f->problem->method == CV_EIG_RSVD) {
     CV_TRY(finish_rsvd(f, nu, v, err));
   } else if (f->problem->method == CV_EIG_SRE) {

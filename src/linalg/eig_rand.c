@@ -31,7 +31,7 @@ typedef struct rand_solve {
   int64_t k;        /* rows now */
   float *U;         /* (k_max + probes, mine): k rows, then the probes */
   int64_t ldu;
-  float *Y; /* (k_max + probes, mine): their products with M */
+  float *Y; /* (k_max + probes, mine): their products with M; behind them those of the probes with a rounded M */
   int64_t ldy;
   float *C;  /* (k, k) */
   double *w; /* (k) eigenvalues, descending */
@@ -53,7 +53,7 @@ curvd_status cv_eig_rand_fits(int64_t k_max, int64_t most, cv_error *err) {
 
 cv_eig_scratch cv_eig_rand_scratch(int64_t mine, int64_t k_max) {
   cv_eig_scratch need = shared_scratch(k_max);
-  need.floats += (k_max + CV_EIG_PROBES) * cv_dense_ld(mine);
+  need.floats += (k_max + (int64_t)2 * CV_EIG_PROBES) * cv_dense_ld(mine);
   need.doubles += k_max;
   return need;
 }
@@ -139,15 +139,24 @@ static void widen_symmetric(int64_t k, const float *C, double *H) {
   }
 }
 
+static bool is_rounded(const rand_solve *r) {
+  return r->p->by != NULL && r->p->by->precision != CV_FP32;
+}
+
+static float *rounded_probes(const rand_solve *r) {
+  return r->Y + (r->p->k_max + CV_EIG_PROBES) * r->ldy;
+}
+
 /* Y = Q M. A basis is as good when it is rounded before, and then the product is exactly that of a rounded M, as
- * symmetric as M is. What certifies sees M itself. */
+ * symmetric as M is; but for sre, whose U is made of Q, which must stay orthonormal. Probes see both. */
 static curvd_status product_with_probes(const rand_solve *r, cv_error *err) {
   const cv_multiplier *by = r->p->by;
-  bool is_fp32 = by == NULL || by->precision == CV_FP32;
-  if (is_fp32) return product(r, NULL, 0, r->k + CV_EIG_PROBES, err);
-  cv_round_rows(by, r->k, r->s->mine, r->U, r->ldu);
-  CV_TRY(product(r, by, 0, r->k, err));
-  return product(r, NULL, r->k, CV_EIG_PROBES, err);
+  int64_t k = r->k, all = k + CV_EIG_PROBES, first = r->p->method == CV_EIG_SRE ? k : 0, mine = r->s->mine;
+  if (!is_rounded(r)) return product(r, NULL, 0, all, err);
+  cv_round_rows(by, all - first, mine, r->U + first * r->ldu, r->ldu);
+  CV_TRY(product(r, by, 0, all, err));
+  cv_copy_rows(CV_EIG_PROBES, mine, r->Y + k * r->ldy, r->ldy, rounded_probes(r), r->ldy);
+  return product(r, NULL, k, CV_EIG_PROBES, err);
 }
 
 /* Y = Q M, for the probes as well, and the sums that the finish needs. */
@@ -216,9 +225,10 @@ static curvd_status solve(rand_solve *r, float *D, cv_error *err) {
   return rotate(r, &v, err);
 }
 
-static curvd_status certify(const rand_solve *r, const float *D, bool keep_tau, cv_error *err) {
-  return cv_certify(r->s, r->U, r->ldu, D, r->U + r->k * r->ldu, r->ldu, r->Y + r->k * r->ldy, r->ldy, keep_tau,
-                    &r->work, r->result, err);
+static curvd_status certify(const rand_solve *r, const float *D, bool is_old, cv_error *err) {
+  cv_probed probed = {.W = r->U + r->k * r->ldu, .ldw = r->ldu, .MW = r->Y + r->k * r->ldy, .ldm = r->ldy};
+  if (is_rounded(r) && !is_old) probed.rounded = rounded_probes(r);
+  return cv_certify(r->s, r->U, r->ldu, D, &probed, is_old, &r->work, r->result, err);
 }
 
 curvd_status cv_eig_rand_solve(const cv_slices *slices, const cv_eig_work *work, float *U, int64_t ldu, float *D,

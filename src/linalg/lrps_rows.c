@@ -4,6 +4,7 @@
 #include "linalg/dense.h"
 
 #include <math.h>
+#include <stddef.h>
 
 enum { MAKE_BLOCK = 64 }; /* eigenvectors scaled at a time on the way to the whole of f(M) */
 
@@ -15,6 +16,14 @@ static bool is_full(int64_t n, int64_t r) {
 
 int64_t cv_lrps_rows_store(int64_t n, int64_t r) {
   return (is_full(n, r) ? n + cv_smaller(n, MAKE_BLOCK) : r) * cv_dense_ld(n);
+}
+
+int64_t cv_lrps_rows_packed(cv_precision precision, int64_t n, int64_t r) {
+  return cv_packed_room(precision, n, r) + cv_packed_room(precision, r, n);
+}
+
+static bool packs(const cv_multiplier *by) {
+  return by != NULL && by->precision != CV_FP32;
 }
 
 static curvd_status check_range(const cv_lrps *side, double damping, double exponent, cv_error *err) {
@@ -66,7 +75,8 @@ static void make_low(const cv_lrps *side, double damping, double exponent, float
 }
 
 /* F (n, n) = f(M) / f(the smallest eigenvalue), a block of eigenvectors at a time. */
-static void make_full(const cv_lrps *side, double damping, double exponent, float *F, cv_lrps_rows *rows) {
+static void make_full(const cv_lrps *side, double damping, double exponent, float *F, uint16_t *packed,
+                      cv_lrps_rows *rows) {
   int64_t n = side->n, ld = rows->ld;
   float *block = F + n * ld;
   rows->scale = pow(side->D[n - 1] + damping, -exponent);
@@ -79,21 +89,32 @@ static void make_full(const cv_lrps *side, double damping, double exponent, floa
     cv_gram_columns(n, count, 1, block, ld, first > 0 ? 1 : 0, F, ld);
   }
   cv_mirror(n, F, ld);
+  rows->to_rows = cv_pack(rows->by, CV_N, n, n, F, ld, packed);
 }
 
-curvd_status cv_lrps_rows_make(const cv_lrps *side, bool is_identity, double damping, double exponent, float *store,
-                               cv_lrps_rows *rows, cv_error *err) {
+/* With the signs in one of the operands, pieces of both signs are one product. V keeps them. */
+static void pack_low(float *V, uint16_t *packed, cv_lrps_rows *rows) {
+  int64_t n = rows->n, r = rows->r, ld = rows->ld;
+  rows->to_pairs = cv_pack(rows->by, CV_T, n, r, V, ld, packed);
+  cv_mix(rows->r_minus, n, -1, V, ld, 0, V, ld);
+  rows->to_rows = cv_pack(rows->by, CV_N, r, n, V, ld, packed + cv_packed_room(rows->by->precision, n, r));
+}
+
+curvd_status cv_lrps_rows_make(const cv_lrps *side, bool is_identity, double damping, double exponent,
+                               const cv_multiplier *by, float *store, uint16_t *packed, cv_lrps_rows *rows,
+                               cv_error *err) {
   CV_TRY(check_range(side, damping, exponent, err));
-  cv_lrps_rows made = {.n = side->n, .r = side->r, .ld = cv_dense_ld(side->n), .V = store, .scale = 1};
+  cv_lrps_rows made = {.n = side->n, .r = side->r, .ld = cv_dense_ld(side->n), .V = store, .by = by, .scale = 1};
   if (is_identity || exponent == 0) {
     made.r = 0;
   } else {
     CV_TRY(check_spectrum(side, err));
     CV_TRY(check_function(side, damping, exponent, err));
     if (is_full(side->n, side->r)) {
-      make_full(side, damping, exponent, store, &made);
+      make_full(side, damping, exponent, store, packed, &made);
     } else {
       make_low(side, damping, exponent, store, &made);
+      if (packs(by)) pack_low(store, packed, &made);
     }
   }
   *rows = made;
@@ -123,13 +144,20 @@ static void reflect(const cv_lrps_rows *rows, int64_t count, float *Y, int64_t l
   if (plus > 0) cv_gemm(CV_T, CV_N, count, n, plus, 1, T + minus * ldt, ldt, V + minus * ld, ld, 1, Y, ldy);
 }
 
+/* The same with packed operands, which are right ones: T (count, r). */
+static void reflect_packed(const cv_lrps_rows *rows, int64_t count, float *Y, int64_t ldy, float *T) {
+  if (rows->r == 0) return;
+  cv_multiply_packed(rows->by, CV_N, count, 1, Y, ldy, &rows->to_pairs, 0, T, rows->r);
+  cv_multiply_packed(rows->by, CV_N, count, 1, T, rows->r, &rows->to_rows, 1, Y, ldy);
+}
+
 /* Y = factor [X 1] f(M) / scale */
 static void apply(const cv_lrps_rows *rows, float factor, int64_t count, const float *X, int64_t ldx, bool has_one,
                   float *Y, int64_t ldy, float *work) {
   int64_t n = rows->n;
   if (!is_full(n, rows->r)) {
     lay(count, n, factor, X, ldx, has_one, Y, ldy);
-    reflect(rows, count, Y, ldy, work);
+    (packs(rows->by) ? reflect_packed : reflect)(rows, count, Y, ldy, work);
     return;
   }
   const float *in = X;
@@ -139,7 +167,7 @@ static void apply(const cv_lrps_rows *rows, float factor, int64_t count, const f
     lay(count, n, 1, X, ldx, has_one, work, ld_in);
     in = work;
   }
-  cv_gemm(CV_N, CV_N, count, n, n, factor, in, ld_in, rows->V, rows->ld, 0, Y, ldy);
+  cv_multiply_packed(rows->by, CV_N, count, factor, in, ld_in, &rows->to_rows, 0, Y, ldy);
 }
 
 void cv_lrps_rows_apply(const cv_lrps_rows *rows, int64_t count, const float *X, int64_t ldx, bool has_one, float *Y,
@@ -194,7 +222,8 @@ curvd_status cv_lrps_rows_direction(const cv_lrps_rows *G, const cv_lrps_rows *A
     int64_t some = cv_smaller(count - first, step);
     row_block left = block_of(G, some, g + first * ldg, ldg, false, Y, rest);
     row_block right = block_of(A, some, a + first * lda, lda, has_one, Z, rest);
-    cv_gemm(CV_T, CV_N, m, n, some, alpha, left.x, left.ld, right.x, right.ld, first > 0 ? 1 : keep, out, ldo);
+    cv_multiply(A->by, CV_T, CV_N, m, n, some, alpha, left.x, left.ld, right.x, right.ld, first > 0 ? 1 : keep, out,
+                ldo);
     first += some;
   } while (first < count);
   return CURVD_OK;

@@ -5,8 +5,18 @@
 #include <math.h>
 #include <string.h>
 
-/* Below this share of h^2 |X|^2 the subtraction in the tail's energy has eaten too many digits of fp32 products. */
-static const double CERTAIN_SHARE = 1e-3;
+/* Below this share of h^2 |X|^2 the subtraction in the tail's energy has eaten too many digits of the products.
+ * Energies are off by twice what a product is: fp32 by 1e-6 in all. bf16 rounds both operands by 2^-9; two terms are
+ * off by 2^-17 each, and their last product, 2^-18, is left out. The share is that over what the sums are promised to.
+ */
+static double certain_share(const cv_multiplier *by) {
+  static const double share[] = {[CV_FP32] = 1e-3, [CV_BF16] = 2 * 0x1p-8 / 1e-2, [CV_BF16X3] = 2 * 0x5p-18 / 1e-3};
+  return share[by ? by->precision : CV_FP32];
+}
+
+static bool is_fp32(const cv_pair *pair) {
+  return pair->by == NULL || pair->by->precision == CV_FP32;
+}
 
 static bool is_full(const cv_lrps *side) {
   return side->r == side->n;
@@ -26,16 +36,29 @@ static cv_pair_sums multiply(int64_t m, int64_t n, float *S, int64_t ld, const f
   return sums;
 }
 
-/* Both sides full: into the eigenbases, times H, and back. */
-static cv_pair_sums project_full(const cv_pair *pair, const float *X, int64_t ldx, float *out, int64_t ldo) {
+/* Of sums over a result that is rotated back: top is the largest of H that matters. */
+static bool is_dot_certain(const cv_pair *pair, const cv_pair_sums *sums, double top, double squares_x) {
+  return sums->dot >= certain_share(pair->by) * top * squares_x;
+}
+
+static double largest(int64_t count, const float *H) {
+  double top = 0;
+  for (int64_t i = 0; i < count; i++) top = fmax(top, H[i]);
+  return top;
+}
+
+/* Both sides full: into the eigenbases, times H, and back. What bf16 puts where H is large may outweigh all of X. */
+static cv_pair_sums project_full(const cv_pair *pair, const float *X, int64_t ldx, double squares_x, float *out,
+                                 int64_t ldo) {
   const cv_lrps *G = pair->G, *A = pair->A;
   int64_t m = G->n, n = A->n, ld = cv_dense_ld(n);
   float *T = pair->plane, *S = pair->plane + m * ld;
-  cv_gemm(CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
-  cv_gemm(CV_N, CV_T, m, n, n, 1, T, ld, A->U, A->ld, 0, S, ld);
+  cv_multiply(pair->by, CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
+  cv_multiply(pair->by, CV_N, CV_T, m, n, n, 1, T, ld, A->U, A->ld, 0, S, ld);
   cv_pair_sums sums = multiply(m, n, S, ld, pair->H);
-  cv_gemm(CV_T, CV_N, m, n, m, 1, G->U, G->ld, S, ld, 0, T, ld);
-  cv_gemm(CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
+  sums.is_certain = is_fp32(pair) || is_dot_certain(pair, &sums, largest(m * n, pair->H), squares_x);
+  cv_multiply(pair->by, CV_T, CV_N, m, n, m, 1, G->U, G->ld, S, ld, 0, T, ld);
+  cv_multiply(pair->by, CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
   return sums;
 }
 
@@ -47,8 +70,8 @@ static void add_energy(cv_pair_sums *sums, double h, double energy) {
   sums->dot += h * e;
 }
 
-static bool is_certain(const cv_pair_sums *sums, double h, double squares_x) {
-  return sums->squares >= CERTAIN_SHARE * h * h * squares_x && sums->dot >= CERTAIN_SHARE * h * squares_x;
+static bool is_certain(const cv_pair *pair, const cv_pair_sums *sums, double h, double squares_x) {
+  return sums->squares >= certain_share(pair->by) * h * h * squares_x && is_dot_certain(pair, sums, h, squares_x);
 }
 
 /* G full, A of low rank: row i of T = U_G X sees the one-sided function H[i, :]. */
@@ -58,8 +81,8 @@ static cv_pair_sums project_full_g(const cv_pair *pair, const float *X, int64_t 
   float *T = pair->plane, *P = pair->plane + m * ld; /* (m, n), (m, r) */
   cv_pair_sums sums = {0, 0, true, true};
   double squares_x = 0, tail_most = 0;
-  cv_gemm(CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
-  if (r > 0) cv_gemm(CV_N, CV_T, m, r, n, 1, T, ld, A->U, A->ld, 0, P, ld);
+  cv_multiply(pair->by, CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
+  if (r > 0) cv_multiply(pair->by, CV_N, CV_T, m, r, n, 1, T, ld, A->U, A->ld, 0, P, ld);
   for (int64_t i = 0; i < m; i++) {
     const float *h = pair->H + i * (r + 1);
     double rest = cv_sum_squares(1, n, T + i * ld, ld);
@@ -74,10 +97,10 @@ static cv_pair_sums project_full_g(const cv_pair *pair, const float *X, int64_t 
     add_energy(&sums, h[r], rest);
     for (int64_t j = 0; j < n; j++) T[i * ld + j] *= h[r];
   }
-  if (r > 0) cv_gemm(CV_N, CV_N, m, n, r, 1, P, ld, A->U, A->ld, 1, T, ld);
+  if (r > 0) cv_multiply(pair->by, CV_N, CV_N, m, n, r, 1, P, ld, A->U, A->ld, 1, T, ld);
   sums.squares = cv_sum_squares(m, n, T, ld); /* a rotation away from the result: exact */
-  sums.is_certain = sums.dot >= CERTAIN_SHARE * tail_most * squares_x;
-  cv_gemm(CV_T, CV_N, m, n, m, 1, G->U, G->ld, T, ld, 0, out, ldo);
+  sums.is_certain = is_dot_certain(pair, &sums, tail_most, squares_x);
+  cv_multiply(pair->by, CV_T, CV_N, m, n, m, 1, G->U, G->ld, T, ld, 0, out, ldo);
   return sums;
 }
 
@@ -88,10 +111,9 @@ static cv_pair_sums project_full_a(const cv_pair *pair, const float *X, int64_t 
   float *T = pair->plane, *P = pair->plane + m * ld; /* (m, n), (r, n) */
   const float *tail = pair->H + r * n;
   cv_pair_sums sums = {0, 0, true, true};
-  double squares_x = 0, tail_most = 0;
-  for (int64_t j = 0; j < n; j++) tail_most = fmax(tail_most, tail[j]);
-  cv_gemm(CV_N, CV_T, m, n, n, 1, X, ldx, A->U, A->ld, 0, T, ld);
-  if (r > 0) cv_gemm(CV_N, CV_N, r, n, m, 1, G->U, G->ld, T, ld, 0, P, ld);
+  double squares_x = 0, tail_most = largest(n, tail);
+  cv_multiply(pair->by, CV_N, CV_T, m, n, n, 1, X, ldx, A->U, A->ld, 0, T, ld);
+  if (r > 0) cv_multiply(pair->by, CV_N, CV_N, r, n, m, 1, G->U, G->ld, T, ld, 0, P, ld);
   for (int64_t i = 0; i < m; i++) {
     for (int64_t j = 0; j < n; j++) {
       double t = T[i * ld + j];
@@ -108,10 +130,10 @@ static cv_pair_sums project_full_a(const cv_pair *pair, const float *X, int64_t 
       P[i * ld + j] *= h[j] - tail[j];
     }
   }
-  if (r > 0) cv_gemm(CV_T, CV_N, m, n, r, 1, G->U, G->ld, P, ld, 1, T, ld);
+  if (r > 0) cv_multiply(pair->by, CV_T, CV_N, m, n, r, 1, G->U, G->ld, P, ld, 1, T, ld);
   sums.squares = cv_sum_squares(m, n, T, ld);
-  sums.is_certain = sums.dot >= CERTAIN_SHARE * tail_most * squares_x;
-  cv_gemm(CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
+  sums.is_certain = is_dot_certain(pair, &sums, tail_most, squares_x);
+  cv_multiply(pair->by, CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
   return sums;
 }
 
@@ -126,8 +148,8 @@ static float *rows_r(const cv_pair *pair) {
 
 void cv_pair_projections(const cv_pair *pair, const float *X, int64_t ldx, float *P, float *R) {
   const cv_lrps *G = pair->G, *A = pair->A;
-  if (G->r > 0) cv_gemm(CV_N, CV_N, G->r, A->n, G->n, 1, G->U, G->ld, X, ldx, 0, P, A->ld);
-  if (A->r > 0) cv_gemm(CV_N, CV_T, A->r, G->n, A->n, 1, A->U, A->ld, X, ldx, 0, R, G->ld);
+  if (G->r > 0) cv_multiply(pair->by, CV_N, CV_N, G->r, A->n, G->n, 1, G->U, G->ld, X, ldx, 0, P, A->ld);
+  if (A->r > 0) cv_multiply(pair->by, CV_N, CV_T, A->r, G->n, A->n, 1, A->U, A->ld, X, ldx, 0, R, G->ld);
 }
 
 /* out = scale * in over one row; returns the sum of squares of in. */
@@ -167,7 +189,7 @@ static cv_pair_sums weigh(const cv_pair *pair, double squares_x, const float *P_
     add_energy(&sums, h_i[A->r], energy);
   }
   add_energy(&sums, h, rest);
-  sums.is_certain = is_certain(&sums, h, squares_x);
+  sums.is_certain = is_certain(pair, &sums, h, squares_x);
   return sums;
 }
 
@@ -180,16 +202,16 @@ static cv_pair_sums project_low(const cv_pair *pair, const float *X, int64_t ldx
     cv_pair_projections(pair, X, ldx, P, R);
     P_in = P, R_in = R;
   }
-  if (has_core) cv_gemm(CV_N, CV_T, G->r, A->r, A->n, 1, P_in, A->ld, A->U, A->ld, 0, Z, A->r);
+  if (has_core) cv_multiply(pair->by, CV_N, CV_T, G->r, A->r, A->n, 1, P_in, A->ld, A->U, A->ld, 0, Z, A->r);
   cv_pair_sums sums = weigh(pair, squares_x, P_in, R_in, P, R);
-  if (has_core) cv_gemm(CV_T, CV_N, A->r, G->n, G->r, 1, Z, A->r, G->U, G->ld, 1, R, G->ld);
+  if (has_core) cv_multiply(pair->by, CV_T, CV_N, A->r, G->n, G->r, 1, Z, A->r, G->U, G->ld, 1, R, G->ld);
   return sums;
 }
 
 cv_pair_sums cv_pair_project(const cv_pair *pair, const float *X, int64_t ldx, double squares_x, const float *P,
                              const float *R, float *out, int64_t ldo) {
   bool full_g = is_full(pair->G), full_a = is_full(pair->A);
-  if (full_g && full_a) return project_full(pair, X, ldx, out, ldo);
+  if (full_g && full_a) return project_full(pair, X, ldx, squares_x, out, ldo);
   if (full_g) return project_full_g(pair, X, ldx, out, ldo);
   if (full_a) return project_full_a(pair, X, ldx, out, ldo);
   return project_low(pair, X, ldx, squares_x, P, R);
@@ -201,5 +223,5 @@ void cv_pair_expand(const cv_pair *pair, float scale, const float *X, int64_t ld
   int64_t r = G->r + A->r;
   float h = pair->H[(G->r + 1) * (A->r + 1) - 1];
   cv_mix(G->n, A->n, scale * h, X, ldx, keep, out, ldo);
-  if (r > 0) cv_gemm(CV_T, CV_N, G->n, A->n, r, scale, G->U, G->ld, rows_p(pair), A->ld, 1, out, ldo);
+  if (r > 0) cv_multiply(pair->by, CV_T, CV_N, G->n, A->n, r, scale, G->U, G->ld, rows_p(pair), A->ld, 1, out, ldo);
 }

@@ -12,14 +12,16 @@
 #define CV_LINALG_PAIR_H
 
 #include "linalg/lrps.h"
+#include "product/multiply.h"
 
 /* Both sides of a layer, and the room that the halves need: G->U is followed by A->r more rows of the same ld, A->U is
  * preceded by G->r rows of the same ld. */
 typedef struct cv_pair {
   const cv_lrps *G, *A;
-  const float *H; /* cv_spectral_table */
-  float *plane;   /* 2 m cv_dense_ld(n) floats when a side is full */
-  float *core;    /* r_G r_A floats when none is */
+  const float *H;          /* cv_spectral_table */
+  float *plane;            /* 2 m cv_dense_ld(n) floats when a side is full */
+  float *core;             /* r_G r_A floats when none is */
+  const cv_multiplier *by; /* NULL: fp32 */
 } cv_pair;
 
 /* What is known of the result before it is written. */
@@ -27,7 +29,7 @@ typedef struct cv_pair_sums {
   double squares;  /* sum of squares of the unscaled result */
   double dot;      /* <result, X> */
   bool is_written; /* out holds the unscaled result already (a side is full) */
-  bool is_certain; /* squares and dot are right to about 1e-3; otherwise cancellation: measure the result itself */
+  bool is_certain; /* squares and dot are right to about 1e-3, of bf16 products 1e-2; else measure the result itself */
 } cv_pair_sums;
 
 /* P (r_G, n), rows A->ld apart, and R (r_A, m), rows G->ld apart, from X. */

@@ -40,6 +40,9 @@ enum { CV_PLAN_A, CV_PLAN_G, CV_PLAN_FACTORS };
 /* Rows of the certificates behind a sketch (eig.h), and columns in a block of a spread factor (grid.h). */
 enum { CV_PLAN_PROBES = 10, CV_PLAN_SPREAD_BLOCK = 64 };
 
+/* Side of the squares that packed numbers come in, and most rows that are preconditioned at once (lrps_rows.h). */
+enum { CV_PLAN_SQUARE = 32, CV_PLAN_ROWS_BLOCK = 512 };
+
 /* Up to so many workers send their statistics to a curvature rank as they are, and it adds them up (coll.h). */
 enum { CV_PLAN_PARTS_MAX = 3 };
 
@@ -103,6 +106,10 @@ typedef struct cv_plan_run {
   double capture_train_s; /* further ones in a step with statistics: a second backward pass */
   bool momentum_is_callers; /* the step only looks at gradients, and averages none */
   bool follows;             /* one worker tells of its rows, so that projections follow the gradient (follow.c) */
+  bool clips_by_dot;        /* the step asks each direction for its product with the gradient */
+  int64_t square_bytes;     /* of 32 x 32 packed numbers that rows are multiplied by (lrps_rows.h); 0: they are fp32 */
+  int64_t unit_room_bytes;  /* of every rank, for products of bf16 numbers; 0: there are none */
+  int64_t rounding_rows;    /* numbers for each column of the widest factor, on every rank, to measure rounding with */
   int64_t header_bytes;     /* of one refreshed layer of two factors: CV_WIRE_HEADER_BYTES */
   int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events and of cv_seal */
 } cv_plan_run;

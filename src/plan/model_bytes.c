@@ -2,7 +2,13 @@
 #include "base/order.h"
 #include "plan/model.h"
 
-enum { FLOAT = sizeof(float), COMMAND = sizeof(int64_t), COUNT = sizeof(int64_t), THIN_ROWS = 128 };
+enum {
+  FLOAT = sizeof(float),
+  COMMAND = sizeof(int64_t),
+  COUNT = sizeof(int64_t),
+  THIN_ROWS = 128,
+  FUNCTION_BLOCK = 64
+};
 
 /* One factor of a layout. */
 typedef struct place {
@@ -237,15 +243,44 @@ static void hold_factor(const place *p, int32_t owner, int64_t *bytes) {
   bytes[CV_MEMORY_FACTORS] += FLOAT * ((rows + k + CV_PLAN_PROBES) * mine(p, owner) + k);
 }
 
-/* Bases with room for the other side's pairs, a spectral table, and with one worker projections that follow. */
-static int64_t preconditioner_floats(const cv_plan_layout *l, int32_t i) {
+static int64_t basis_of(const place *p) {
+  return cv_plan_basis(&p->run, p->n, p->carrier);
+}
+
+/* How a layer is applied: are its rows preconditioned, are whole matrices projected (pair.h), onto two bases of low
+ * rank, and do projections follow? */
+typedef struct apply_way {
+  bool is_factored, has_pair, is_low, follows;
+} apply_way;
+
+static apply_way way_of(const cv_plan_layout *l, int32_t i) {
   place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
-  int64_t a = cv_plan_basis(&A.run, A.n, A.carrier), g = cv_plan_basis(&G.run, G.n, G.carrier);
-  bool is_low = !cv_plan_is_full(&A.run, A.n, A.carrier) && !cv_plan_is_full(&G.run, G.n, G.carrier);
-  if (A.run.is_inverse) return A.n * A.n + G.n * G.n;
-  int64_t floats = (is_low ? g + a : a) * A.n + (is_low ? g + a : g) * G.n + a + g + (a + 1) * (g + 1);
-  if (is_low && A.run.n_workers == 1 && l->layer[i].positions == 0) floats += g * A.n + a * G.n;
-  return floats;
+  apply_way way = {.is_factored = A.choice->apply == CV_PLAN_FACTORED};
+  way.has_pair = !way.is_factored || l->run->clips_by_dot;
+  way.is_low = way.has_pair && !cv_plan_is_full(&A.run, A.n, A.carrier) && !cv_plan_is_full(&G.run, G.n, G.carrier);
+  way.follows = way.is_low && !way.is_factored && l->run->n_workers == 1 && l->layer[i].positions == 0;
+  return way;
+}
+
+/* A function of a factor that rows are multiplied by (lrps_rows.h): floats that it is made in, and packed bytes, of
+ * both of its operands. */
+static int64_t function_bytes(const place *p) {
+  int64_t k = basis_of(p), squares = cv_divide_up(k, CV_PLAN_SQUARE) * cv_divide_up(p->n, CV_PLAN_SQUARE);
+  int64_t rows = k == p->n ? p->n + cv_smaller(p->n, FUNCTION_BLOCK) : k;
+  return FLOAT * rows * p->n + 2 * squares * p->run.square_bytes;
+}
+
+/* Bases with room for the other side's pairs, a spectral table, and with one worker projections that follow; or
+ * functions of both sides, with the bases that they are made of. */
+static int64_t preconditioner_bytes(const cv_plan_layout *l, int32_t i) {
+  place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
+  int64_t a = basis_of(&A), g = basis_of(&G);
+  apply_way way = way_of(l, i);
+  if (A.run.is_inverse) return FLOAT * (A.n * A.n + G.n * G.n);
+  int64_t floats = (way.is_low ? g + a : a) * A.n + (way.is_low ? g + a : g) * G.n + a + g;
+  if (way.has_pair) floats += (a + 1) * (g + 1);
+  if (way.follows) floats += g * A.n + a * G.n;
+  return FLOAT * floats + (way.is_factored ? function_bytes(&A) + function_bytes(&G) : 0);
 }
 
 /* A statistic; on who applies them the blocks, and their powers. */
@@ -274,11 +309,10 @@ static void hold_captures(const cv_plan_layout *l, int64_t *bytes) {
 }
 
 static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
-  int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0;
+  int64_t all = 0, momentum = 0, summed = 0, largest = 0, plane = 0, core = 0, thin = 0, rows = 0;
   for (int32_t i = 0; i < l->n_layers; i++) {
     place A = place_of(l, i, CV_PLAN_A), G = place_of(l, i, CV_PLAN_G);
-    int64_t weights = l->layer[i].m * l->layer[i].n, a = cv_plan_basis(&A.run, A.n, A.carrier),
-            g = cv_plan_basis(&G.run, G.n, G.carrier);
+    int64_t weights = l->layer[i].m * l->layer[i].n, a = basis_of(&A), g = basis_of(&G);
     bool applies = l->shard[i] < 0 || l->shard[i] == rank;
     all += weights;
     momentum += applies ? weights : 0;
@@ -289,18 +323,18 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
       hold_units(&A, applies, bytes);
       continue;
     }
-    bool is_low = !cv_plan_is_full(&A.run, A.n, A.carrier) && !cv_plan_is_full(&G.run, G.n, G.carrier);
+    apply_way way = way_of(l, i);
     hold_statistic(&A, bytes);
     hold_statistic(&G, bytes);
-    bytes[CV_MEMORY_PRECONDITIONER] += FLOAT * (applies ? preconditioner_floats(l, i) : A.run.is_inverse ? 0 : a + g);
-    core = cv_larger(core, a * g);
-    if (!is_low) plane = cv_larger(plane, 2 * weights);
-    if (is_low && l->run->n_workers == 1 && l->layer[i].positions == 0)
-      thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
+    bytes[CV_MEMORY_PRECONDITIONER] += applies ? preconditioner_bytes(l, i) : A.run.is_inverse ? 0 : FLOAT * (a + g);
+    if (way.is_factored) rows = cv_larger(rows, CV_PLAN_ROWS_BLOCK * (A.n + G.n + cv_larger(a, g)));
+    if (way.has_pair) core = cv_larger(core, a * g);
+    if (way.has_pair && !way.is_low) plane = cv_larger(plane, 2 * weights);
+    if (way.follows) thin = cv_larger(thin, cv_larger(THIN_ROWS * cv_larger(a, g), A.n + G.n));
   }
   hold_captures(l, bytes);
   bytes[CV_MEMORY_MOMENTUM] += FLOAT * momentum;
-  bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin);
+  bytes[CV_MEMORY_WORKSPACE] += FLOAT * (largest + plane + core + thin + rows);
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
 }
 
@@ -355,15 +389,24 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
     if (!holds(&p, owner) || p.run.is_inverse || is_of_units(&p)) continue;
     if (p.is_spread) most = cv_larger(most, p.n * 2 * CV_PLAN_SPREAD_BLOCK);
-    most = cv_larger(most, (is_full ? 3 * p.n : k + CV_PLAN_PROBES) * mine(&p, owner));
+    most = cv_larger(most, (is_full ? 3 * p.n : k + (int64_t)2 * CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
   bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
 }
 
+/* To measure rounding with (rounding.h). */
+static int64_t rounding_bytes(const cv_plan_layout *l) {
+  int64_t widest = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++)
+    widest = cv_larger(widest, place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS).n);
+  return FLOAT * l->run->rounding_rows * widest;
+}
+
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
   int32_t owner = owner_of(l->run, rank);
   for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
+  bytes[CV_MEMORY_WORKSPACE] = l->run->unit_room_bytes + rounding_bytes(l);
   if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);

@@ -234,7 +234,7 @@ static bool is_machine(const cv_plan_machine *m) {
   return m->ranks_per_node >= 1 && m->overlap >= 0 && m->overlap <= 1;
 }
 
-/* Bytes are counted in 64 bits, those of transfers over all steps. Of m + n rows and columns a rank holds less than 16
+/* Bytes are counted in 64 bits, those of transfers over all steps. Of m + n rows and columns a rank holds less than 20
  * squares of 4 bytes, and sends less than 4 in each refresh or statistic; gradients go at most twice. */
 static curvd_status check_sizes(const cv_predict_case *given, cv_error *err) {
   const cv_plan_run *r = &given->run;
@@ -245,7 +245,7 @@ static curvd_status check_sizes(const cv_predict_case *given, cv_error *err) {
     weights += m * n;
   }
   double events = n_steps / fmin((double)r->factor_update_steps, (double)r->inv_update_steps) + 1;
-  if (fmax(fmax(16, 4 * events) * squares, 2 * n_steps * weights) < 0x1p62 / sizeof(float)) return CURVD_OK;
+  if (fmax(fmax(20, 4 * events) * squares, 2 * n_steps * weights) < 0x1p62 / sizeof(float)) return CURVD_OK;
   return cv_fail(
       err, CURVD_ERR_ARGUMENT,
       "a prediction of %g weights over %g steps: the bytes of %d layers exceed 64 bits; use smaller layers or "

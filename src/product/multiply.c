@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 enum {
-  DEPTH = 512,
+  DEPTH = 256,
   COLUMNS = 512,
   ROWS = 512,          /* of the left operand that stay in the second cache */
   LEFT_ROOM = 4 << 20, /* numbers */
@@ -112,7 +112,7 @@ typedef struct target {
   bool is_lower; /* only the lower triangle */
 } target;
 
-/* C (m, n) at (i, j) of the whole. */
+/* A square of C, (m, n) at (i, j) of the whole, that is not just a sum of products. */
 static void put(const cv_unit *unit, int64_t m, int64_t n, int64_t i, int64_t j, const float *square, float beta,
                 const target *to) {
   float *C = to->C + i * to->ld + j;
@@ -126,6 +126,12 @@ static void put(const cv_unit *unit, int64_t m, int64_t n, int64_t i, int64_t j,
   }
 }
 
+/* Whole, and a sum of products as it comes. */
+static bool is_plain(int64_t m, int64_t n, int64_t i, int64_t j, float beta, const target *to) {
+  bool is_below = !to->is_lower || j + n <= i + 1;
+  return m == CV_SQUARE && n == CV_SQUARE && is_below && to->alpha == 1 && (beta == 0 || beta == 1);
+}
+
 /* C at (i, j), (m, n), from tiles of one block of k. */
 static void multiply_block(const cv_unit *unit, int64_t m, int64_t n, int64_t k, int64_t i, int64_t j,
                            const cv_tiles *left, const cv_tiles *right, float beta, const target *to) {
@@ -137,8 +143,12 @@ static void multiply_block(const cv_unit *unit, int64_t m, int64_t n, int64_t k,
       int64_t high = cv_smaller(m - row, CV_SQUARE), wide = cv_smaller(n - column, CV_SQUARE);
       if (to->is_lower && i + row + high <= j + column) continue;
       cv_tiles rows = tiles_from(left, row, 0);
-      unit->multiply(depths, &rows, &pairs, square);
-      put(unit, high, wide, i + row, j + column, square, beta, to);
+      if (is_plain(high, wide, i + row, j + column, beta, to)) {
+        unit->multiply(depths, &rows, &pairs, beta == 1, to->C + (i + row) * to->ld + j + column, to->ld);
+      } else {
+        unit->multiply(depths, &rows, &pairs, false, square, CV_SQUARE);
+        put(unit, high, wide, i + row, j + column, square, beta, to);
+      }
     }
   }
 }

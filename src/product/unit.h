@@ -42,9 +42,9 @@ typedef struct cv_unit {
   /* A thread's state around any number of the next calls. */
   void (*begin)(void);
   void (*end)(void);
-  /* C (32, 32) = two panels of rows times two panels of pairs, n_tiles of each: hi hi, and where both have lo, + hi lo
-   * + lo hi. Sums are fp32. */
-  void (*multiply)(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, float *C);
+  /* C (32, 32), rows ldc apart, = two panels of rows times two panels of pairs, n_tiles of each: hi hi, and where both
+   * have lo, + hi lo + lo hi; with is_more added to C. Sums are fp32. */
+  void (*multiply)(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, bool is_more, float *C, int64_t ldc);
   /* out (m, n) = alpha C + beta out, m and n up to 32, rows of C 32 apart; beta 0 does not read out. */
   void (*blend)(int64_t m, int64_t n, float alpha, const float *C, float beta, float *out, int64_t ldo);
 } cv_unit;

@@ -34,45 +34,44 @@ static void end(void) {
   _tile_release();
 }
 
-/* Tiles 0 .. 3 hold the sums; 4, 5 rows, 6, 7 pairs. */
-static inline void load_rows(const uint16_t *rows, int64_t panel) {
+/* Tiles 0 .. 3 hold the sums; 4, 5 rows, 6, 7 pairs. Loads between products, as late as they may be. */
+static inline void add(const uint16_t *rows, int64_t rows_panel, const uint16_t *pairs, int64_t pairs_panel) {
   _tile_loadd(4, rows, LINE);
-  _tile_loadd(5, rows + panel, LINE);
-}
-
-static inline void load_pairs(const uint16_t *pairs, int64_t panel) {
   _tile_loadd(6, pairs, LINE);
-  _tile_loadd(7, pairs + panel, LINE);
-}
-
-static inline void multiply_four(void) {
+  _tile_loadd(7, pairs + pairs_panel, LINE);
   _tile_dpbf16ps(0, 4, 6);
   _tile_dpbf16ps(1, 4, 7);
+  _tile_loadd(5, rows + rows_panel, LINE);
   _tile_dpbf16ps(2, 5, 6);
   _tile_dpbf16ps(3, 5, 7);
 }
 
-static void multiply(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, float *C) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+static void multiply(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, bool is_more, float *C,
+                     int64_t ldc) {
+  int64_t step = ldc * (int64_t)sizeof *C; /* bytes */
+  float *below = C + CV_PANEL * ldc;
+  if (is_more) {
+    _tile_loadd(0, C, step);
+    _tile_loadd(1, C + CV_PANEL, step);
+    _tile_loadd(2, below, step);
+    _tile_loadd(3, below + CV_PANEL, step);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   bool is_split = rows->lo && pairs->lo;
   for (int64_t at = 0; at < n_tiles * CV_TILE; at += CV_TILE) {
-    load_rows(rows->hi + at, rows->panel);
-    load_pairs(pairs->hi + at, pairs->panel);
-    multiply_four();
+    add(rows->hi + at, rows->panel, pairs->hi + at, pairs->panel);
     if (!is_split) continue;
-    load_pairs(pairs->lo + at, pairs->panel);
-    multiply_four();
-    load_rows(rows->lo + at, rows->panel);
-    load_pairs(pairs->hi + at, pairs->panel);
-    multiply_four();
+    add(rows->hi + at, rows->panel, pairs->lo + at, pairs->panel);
+    add(rows->lo + at, rows->panel, pairs->hi + at, pairs->panel);
   }
-  _tile_stored(0, C, CV_SQUARE * sizeof *C);
-  _tile_stored(1, C + CV_PANEL, CV_SQUARE * sizeof *C);
-  _tile_stored(2, C + CV_PANEL * CV_SQUARE, CV_SQUARE * sizeof *C);
-  _tile_stored(3, C + CV_PANEL * CV_SQUARE + CV_PANEL, CV_SQUARE * sizeof *C);
+  _tile_stored(0, C, step);
+  _tile_stored(1, C + CV_PANEL, step);
+  _tile_stored(2, below, step);
+  _tile_stored(3, below + CV_PANEL, step);
 }
 
 const cv_unit cv_unit_amx = {.name = "amx",

@@ -35,7 +35,7 @@ ROLE_WORKER, ROLE_CURVATURE = 0, 1
 LAYER_DENSE, LAYER_NORM = 0, 1
 F32, F64 = 0, 1
 PROGRESS_NONE, PROGRESS_TEST, PROGRESS_THREAD = 0, 1, 2
-STAGES, TRAFFICS, MEMORIES, EVENTS, FLAGS, ARRAY_NAME_MAX = 12, 5, 6, 11, 8, 160
+STAGES, TRAFFICS, MEMORIES, EVENTS, FLAGS, ARRAY_NAME_MAX = 12, 5, 6, 12, 8, 160
 
 
 class Error(Exception):
@@ -96,7 +96,7 @@ class FactorMetrics(ctypes.Structure):
                 ("error_bound", c_double), ("error_norm", c_double), ("residual", c_double),
                 ("orthogonality", c_double), ("drift", c_double), ("products", c_int64), ("refresh_s", c_double),
                 ("ranks", c_int), ("damping", c_double), ("refused", c_int64), ("carrier", c_char_p),
-                ("store", c_char_p)]
+                ("store", c_char_p), ("precision", c_char_p)]
 
 
 class LayerMetrics(ctypes.Structure):
@@ -146,7 +146,7 @@ _PROTOTYPES = {  # name: (result, arguments)
     "event_name": (c_char_p, [c_int]), "log_to": (c_int, [_ctx, _LogHook, c_void_p, c_int]),
     "option_count": (c_int, []), "option_get": (c_int, [c_int, POINTER(OptionInfo)]),
     "option_check": (c_int, [c_char_p, c_char_p, c_void_p, c_size_t]), "last_error": (c_char_p, [_ctx]),
-    "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]), "version": (c_char_p, []),
+    "matrix_unit": (c_char_p, [_ctx]), "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]), "version": (c_char_p, []),
     "build_info": (c_char_p, []),
 }
 
@@ -356,6 +356,7 @@ class Context:
     worker_count = property(lambda self: _lib.curvd_worker_count(self._ctx))
     worker_index = property(lambda self: _lib.curvd_worker_index(self._ctx))
     layer_count = property(lambda self: _lib.curvd_layer_count(self._ctx))
+    matrix_unit = property(lambda self: _lib.curvd_matrix_unit(self._ctx).decode())
 
     # ---- training ----
 

@@ -32,7 +32,7 @@ typedef struct loop {
 static void log_line(void *user, int level, const char *line) {
   (void)level;
   loop *l = user;
-  run_line(&l->run, "rank %d: %s", l->trainer.rank, line);
+  run_line_of_rank(&l->run, l->trainer.rank, line);
 }
 
 static int64_t step_of_eval(const trainer *t, int64_t count) {
@@ -174,7 +174,7 @@ static curvd_status train(loop *l, config *c, int *code, cv_error *err) {
   curvd_status status = session_find(&l->session, t, l->begin_s, err);
   if (status == CURVD_OK) status = trainer_agree(t->world, open_run(l, c, err), err);
   if (status == CURVD_OK) {
-    curvd_log_to(t->ctx, log_line, l, 2);
+    curvd_log_to(t->ctx, log_line, l, t->rank == 0 ? 2 : 1); /* of what all ranks notice, one tells */
     share_folder(l);
     status = session_open(&l->session, &l->run, err);
   }

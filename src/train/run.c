@@ -79,6 +79,13 @@ void run_line(run *r, const char *format, ...) {
   fflush(stdout);
 }
 
+void run_line_of_rank(run *r, int rank, const char *line) {
+  if (!has_reader(r)) return;
+  end_redrawn_line(r);
+  printf("rank %d: %s\n", rank, line);
+  fflush(stdout);
+}
+
 /* "0:21", "1:02:03", "?" when nothing is known */
 static void duration_text(double seconds, char *text, size_t size) {
   if (!(seconds >= 0 && seconds < 1e9)) {

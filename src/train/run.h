@@ -73,6 +73,9 @@ void run_progress_show(run *run, const run_progress *progress, bool is_due);
 /* A plain line on stdout (ends a redrawn line first). */
 void run_line(run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* "rank 3: line", by any rank: those that have no run folder speak, too. */
+void run_line_of_rank(run *run, int rank, const char *line);
+
 /* One row of the end table: seconds of one stage on every rank. */
 typedef struct run_stage {
   const char *name;

@@ -20,6 +20,9 @@ _Static_assert((int)CV_PLAN_TRAFFICS == (int)CURVD_TRAFFICS &&
                "model.h has the public order");
 _Static_assert((int)CV_PLAN_PROBES == (int)CV_EIG_PROBES && (int)CV_PLAN_SPREAD_BLOCK == (int)CV_GRID_BLOCK,
                "model.h has the sizes of eig.h and grid.h");
+_Static_assert((int)CV_PLAN_SQUARE == (int)CV_SQUARE && (int)CV_PLAN_SQUARE == (int)CV_DEPTH &&
+                   (int)CV_PLAN_ROWS_BLOCK == (int)CV_LRPS_ROWS_BLOCK,
+               "model.h has the sizes of unit.h and lrps_rows.h");
 
 /* fc3 is so small that its factors are decomposed exactly. */
 static const service_layer small_layer[LAYERS] = {
@@ -256,9 +259,114 @@ START_TEST(memory_is_that_of_a_dry_plan) {
 }
 END_TEST
 
+/* ---- a factored apply, with its packed operands ---- */
+
+typedef struct held {
+  int64_t real[CURVD_MEMORIES], expected[CURVD_MEMORIES];
+} held;
+
+/* What a dry plan holds on this rank, and what a forecast by the same options says. */
+static held held_by(int n_options, const curvd_option_value *given) {
+  curvd_layer_shape shapes[LAYERS];
+  for (int i = 0; i < LAYERS; i++)
+    shapes[i] =
+        (curvd_layer_shape){wide_layer[i].name, wide_layer[i].d_in, wide_layer[i].d_out, wide_layer[i].has_bias};
+  const curvd_run_shape shape = {.layers = shapes,
+                                 .n_layers = LAYERS,
+                                 .options = given,
+                                 .n_options = n_options,
+                                 .n_ranks = size,
+                                 .batch_rows = ROWS};
+  cv_forecast f;
+  cv_prediction p;
+  cv_error err = {0};
+  mpi_assert_msg(cv_forecast_make(&shape, &f, &err) == CURVD_OK, "%s", err.text);
+  mpi_assert_msg(cv_predict(&f.given, &f.memory, &p, &err) == CURVD_OK, "%s", err.text);
+  curvd_ctx *ctx = service_make(MPI_COMM_WORLD, "dry_run=true", LAYERS, wide_layer);
+  for (int i = 0; i < n_options; i++) ck_assert_int_eq(curvd_set(ctx, given[i].key, given[i].value), CURVD_OK);
+  mpi_assert_msg(curvd_plan(ctx) == CURVD_OK, "%s", curvd_last_error(ctx));
+  cv_plan_layout layout = cv_prediction_layout(&p);
+  curvd_metrics metrics = service_metrics(ctx);
+  held h;
+  int64_t bytes[CV_MEMORY_KINDS];
+  cv_plan_memory_of(&layout, rank, bytes);
+  for (int i = 0; i < CURVD_MEMORIES; i++) h.real[i] = metrics.memory_bytes[i], h.expected[i] = bytes[i];
+  cv_prediction_free(&p, &f.memory);
+  cv_forecast_free(&f);
+  curvd_destroy(&ctx);
+  return h;
+}
+
+/* Padded as in check_memory. What a precision adds to fp32 is exact, on curvature ranks, too. */
+static void check_precision(const char *method, const char *step, const char *refresh, int c) {
+  static const char *const precisions[] = {"fp32", "bf16", "bf16x3"};
+  char servers[16];
+  held h[COUNT(precisions)];
+  snprintf(servers, sizeof servers, "%d", c);
+  for (size_t i = 0; i < COUNT(precisions); i++) {
+    const curvd_option_value given[] = {{"method", method},
+                                        {"eig_rank", "22"},
+                                        {"step", step},
+                                        {"apply", "factored"},
+                                        {"carrier", "triangle"},
+                                        {"capture_rows", "40"},
+                                        {"curvature_ranks", servers},
+                                        {"refresh_precision", refresh},
+                                        {"apply_precision", precisions[i]}};
+    h[i] = held_by(COUNT(given), given);
+    for (int k = 0; k < CURVD_MEMORIES; k++) {
+      double real = (double)h[i].real[k], expected = (double)h[i].expected[k],
+             most = expected * (k == CURVD_MEMORY_WORKSPACE ? 2 : 1 + 62.0 / 600) + 65536;
+      mpi_assert_msg(real >= expected && real <= most,
+                     "%s, %s, %s, %d of %d ranks serve: %s: %.0f bytes, %.0f expected", method, step, precisions[i], c,
+                     size, curvd_memory_name(k), real, expected);
+      mpi_assert_msg(h[i].real[k] - h[0].real[k] == h[i].expected[k] - h[0].expected[k],
+                     "%s, %s, %s, %d of %d ranks serve: %s: %lld bytes more than fp32, %lld expected", method, step,
+                     precisions[i], c, size, curvd_memory_name(k), (long long)(h[i].real[k] - h[0].real[k]),
+                     (long long)(h[i].expected[k] - h[0].expected[k]));
+    }
+    mpi_assert(i == 0 || rank >= size - c ||
+               h[i].real[CURVD_MEMORY_PRECONDITIONERS] > h[i - 1].real[CURVD_MEMORY_PRECONDITIONERS]);
+  }
+}
+
+/* Of statistics: room for the unit, in three terms for sketches; in bf16 some rows to measure rounding with, padded. */
+static void check_statistics_precision(const char *store, int c) {
+  static const char *const precisions[] = {"fp32", "bf16", "bf16x3"};
+  char servers[16];
+  held h[COUNT(precisions)];
+  snprintf(servers, sizeof servers, "%d", c);
+  for (size_t i = 0; i < COUNT(precisions); i++) {
+    const curvd_option_value given[] = {
+        {"method", "nystrom-kfac"}, {"eig_rank", "22"},           {"store", store},
+        {"capture_rows", "40"},     {"curvature_ranks", servers}, {"statistics_precision", precisions[i]}};
+    h[i] = held_by(COUNT(given), given);
+    for (int k = 0; k < CURVD_MEMORIES; k++) {
+      double more = (double)(h[i].real[k] - h[0].real[k]), expected = (double)(h[i].expected[k] - h[0].expected[k]);
+      mpi_assert_msg(more >= expected && more <= expected + 4 * 40 * 63,
+                     "%s, %d of %d ranks serve: %s: %s: %.0f bytes more than fp32, %.0f expected", store, c, size,
+                     precisions[i], curvd_memory_name(k), more, expected);
+    }
+  }
+}
+
+START_TEST(memory_of_every_precision) {
+  for (int c = 0; c < size; c++) {
+    check_statistics_precision("full", c);
+    check_statistics_precision("stream", c);
+  }
+  for (int c = 0; c < size; c++) {
+    check_precision("nystrom-kfac", "normalised", "fp32", c);
+    check_precision("nystrom-kfac", "kl-clip", "bf16x3", c);
+    check_precision("kfac", "plain", "bf16", c);
+    check_precision("kfac", "norm-constraint", "fp32", c);
+  }
+}
+END_TEST
+
 static Suite *make_suite(void) {
   const TTest *const tests[] = {bytes_sent_are_those_of_the_service, bytes_of_mixed_layouts,
-                                memory_is_that_of_a_dry_plan};
+                                memory_is_that_of_a_dry_plan, memory_of_every_precision};
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   return service_suite("plan bytes", tests, COUNT(tests));

@@ -149,10 +149,16 @@ static void next_gradients(pair_of_runs *p, int step, int64_t rows, dense *V) {
   }
 }
 
+/* Of a product of random numbers (multiply.h). */
+static double product_error(const char *options) {
+  if (strstr(options, "apply_precision=bf16x3")) return 4.4e-6;
+  return strstr(options, "apply_precision=bf16") ? 2.4e-3 : 0;
+}
+
 /* Relative to the length of X, and to that of a direction. */
-static double rounding(int l, int64_t rows) {
+static double rounding(const char *options, int l, int64_t rows) {
   double terms = (double)(layers[l].d_out + service_columns(&layers[l]) + rows + 20);
-  return 4 * (double)FLT_EPSILON / 2 * sqrt(terms);
+  return 4 * ((double)FLT_EPSILON / 2 * sqrt(terms) + product_error(options));
 }
 
 /* One step of both; distance[l]: of the told context's directions from the twin's. */
@@ -178,7 +184,7 @@ static void check_run(const follow_case *c, bool is_followed) {
     step_both(&p, V, distance);
     for (int l = 0; l < LAYERS; l++) {
       bool may_differ = is_followed && (l < 2 || strstr(c->options, "kl-clip"));
-      double allowed = may_differ ? rounding(l, c->rows) : 0;
+      double allowed = may_differ ? rounding(c->options, l, c->rows) : 0;
       ck_assert_msg(distance[l] <= allowed, "%s, feed %d, %d rows, layer %s, step %d: %.1e above %.1e", c->options,
                     c->feed, (int)c->rows, layers[l].name, step, distance[l], allowed);
     }
@@ -195,7 +201,11 @@ static const char *const settings[] = {
     "method=rs-kfac step=plain damping_mode=scalar damping=0.01",
     "method=sre-kfac step=kl-clip tail=min momentum_place=caller inv_update_steps=1000",
     "method=nystrom-kfac momentum=0 step=rms-clip",
+    "method=nystrom-kfac apply_precision=bf16",
+    "method=nystrom-kfac step=plain apply_precision=bf16x3",
+    "method=nystrom-kfac momentum=0 apply_precision=bf16",
 };
+enum { BF16 = COUNT(settings) - 3 };
 
 START_TEST(told_context_steps_like_its_twin) {
   static const feed feeds[] = {FEED_WHOLE, FEED_PIECES, FEED_NOW_AND_THEN};
@@ -218,9 +228,12 @@ static double projection_error(const cv_lrps *side, dense Y, const float *P, int
   return dense_norm(dense_sum(1, Q, -1, dense_product(U, Y)));
 }
 
-/* The momentum in fp64, from the gradients' definition, and its projections onto the bases in force. */
+/* The momentum in fp64, from the gradients' definition, and its projections onto the bases in force. Without momentum
+ * all of them are of this step's rows, and products in bf16 show. */
 START_TEST(projections_are_those_of_the_momentum_in_fp64) {
-  for (int i = 0; i < 2; i++) {
+  static const int which[] = {0, 1, BF16, BF16 + 1, BF16 + 2};
+  for (size_t c = 0; c < COUNT(which); c++) {
+    int i = which[c];
     pair_of_runs p = open_pair(settings[i]);
     double distance[LAYERS];
     dense V[LAYERS], X[2] = {dense_zero(30, 41), dense_zero(44, 36)};
@@ -233,11 +246,15 @@ START_TEST(projections_are_those_of_the_momentum_in_fp64) {
       for (int l = 0; l < 2; l++) {
         const cv_layer *layer = &p.told->layer[l];
         const cv_factor *A = &layer->factor[CV_A], *G = &layer->factor[CV_G];
-        X[l] = dense_sum(0.9, X[l], 1 - 0.9, gradient(step, l, FEW));
+        double mu = momentum_of(p.told), least = mu == 0 ? 1e-4 * dense_norm(V[l]) : 0;
+        X[l] = dense_sum(mu, X[l], 1 - mu, gradient(step, l, FEW));
         ck_assert(layer->is_following);
-        double allowed = rounding(l, FEW) * dense_norm(X[l]);
-        ck_assert_double_le(projection_error(&G->applied.side, X[l], layer->P, A->ld), allowed);
-        ck_assert_double_le(projection_error(&A->applied.side, dense_transposed(X[l]), layer->R, G->ld), allowed);
+        double allowed = rounding(settings[i], l, FEW) * dense_norm(X[l]);
+        double error_p = projection_error(&G->applied.side, X[l], layer->P, A->ld),
+               error_r = projection_error(&A->applied.side, dense_transposed(X[l]), layer->R, G->ld);
+        ck_assert(error_p >= least && error_r >= least);
+        ck_assert_double_le(error_p, allowed);
+        ck_assert_double_le(error_r, allowed);
       }
     }
     close_pair(&p);
@@ -284,8 +301,8 @@ static void check_wrong(const char *options) {
     step_both(&p, V, distance);
     bool is_wrong = step >= WRONG_STEP && step < CHECK_STEP;
     if (is_wrong) ck_assert_msg(distance[0] > 0.01, "step %d: %.1e", step, distance[0]);
-    if (!is_wrong) ck_assert_double_le(distance[0], rounding(0, FEW));
-    ck_assert_double_le(distance[1], rounding(1, FEW));
+    if (!is_wrong) ck_assert_double_le(distance[0], rounding(options, 0, FEW));
+    ck_assert_double_le(distance[1], rounding(options, 1, FEW));
     ck_assert_int_eq(n_lines, step >= CHECK_STEP);
   }
   ck_assert_msg(strstr(lines[0], "layer wide,") && strstr(lines[0], "step 7:"), "%s", lines[0]);
@@ -304,7 +321,7 @@ static void check_spoilt_row(bool in_p, bool is_last) {
     for (int l = 0; l < LAYERS; l++) tell_as(p.told, FEED_WHOLE, step, l, FEW);
     step_both(&p, V, distance);
     ck_assert_int_eq(n_lines, step >= CHECK_STEP);
-    if (step >= CHECK_STEP) ck_assert_double_le(distance[0], rounding(0, FEW));
+    if (step >= CHECK_STEP) ck_assert_double_le(distance[0], rounding(settings[0], 0, FEW));
     if (step != WRONG_STEP) continue;
     const cv_layer *layer = &p.told->layer[0];
     const cv_factor *rows = &layer->factor[in_p ? CV_G : CV_A], *columns = &layer->factor[in_p ? CV_A : CV_G];
@@ -323,6 +340,7 @@ END_TEST
 START_TEST(wrong_gradient_is_noticed_and_repaired) {
   check_wrong(settings[0]);
   check_wrong(settings[1]);
+  check_wrong(settings[BF16]);
 }
 END_TEST
 
@@ -342,7 +360,7 @@ static void check_failure(const char *options, void (*go_wrong)(pair_of_runs *p,
     if (step == 4 && p.told->step > step) continue;
     step_both(&p, V, distance);
     for (int l = 0; l < 2; l++) {
-      double allowed = rounding(l, FEW);
+      double allowed = rounding(options, l, FEW);
       ck_assert_msg(distance[l] <= allowed, "layer %s, step %d: %.1e above %.1e", layers[l].name, step, distance[l],
                     allowed);
     }

@@ -4,6 +4,7 @@
 #include "linalg/eig.h"
 #include "linalg/pair.h"
 #include "linalg_reference.h"
+#include "precision_fixture.h"
 #include "suite.h"
 
 #include <float.h>
@@ -75,6 +76,7 @@ typedef struct application {
   double scale;
   bool in_place, in_halves;
   double keep; /* of what out held, in halves that write at the end */
+  const cv_multiplier *by;
 } application;
 
 static bool keeps(const cv_lrps *G, const cv_lrps *A, const application *how) {
@@ -117,7 +119,8 @@ static void apply_at_once(const cv_pair *pair, float scale, const float *X, int6
 static cv_pair_sums apply(const cv_spectral *f, side *G, side *A, const application *how, float *X, float *out) {
   int64_t m = G->lrps.n, n = A->lrps.n, ld = n + 3;
   float *H = ref_floats((m + 1) * (n + 1));
-  cv_pair pair = {&G->lrps, &A->lrps, H, ref_floats(2 * m * cv_dense_ld(n)), ref_floats(G->lrps.r * A->lrps.r + 1)};
+  cv_pair pair = {&G->lrps, &A->lrps, H, ref_floats(2 * m * cv_dense_ld(n)), ref_floats(G->lrps.r * A->lrps.r + 1),
+                  how->by};
   cv_pair_sums sums = {0};
   for (int64_t i = 0; i < 2 * m * cv_dense_ld(n); i++) pair.plane[i] = NAN;
   for (int64_t i = 0; i < G->lrps.r * A->lrps.r; i++) pair.core[i] = NAN;
@@ -136,12 +139,19 @@ static cv_pair_sums apply(const cv_spectral *f, side *G, side *A, const applicat
 }
 
 /* Sums of the unscaled result y = F x, when the code vouches for them. */
-static void check_sums(const cv_pair_sums *sums, int64_t count, const double *x, const double *y) {
-  double squares = 0, dot = 0;
+static void check_sums(const cv_multiplier *by, const cv_pair_sums *sums, int64_t count, const double *x,
+                       const double *y) {
+  double squares = 0, dot = 0, promised = by && by->precision == CV_BF16 ? 1e-2 : 1e-3;
   for (int64_t i = 0; i < count; i++) squares += y[i] * y[i], dot += x[i] * y[i];
   if (!sums->is_certain) return;
-  ck_assert_msg(fabs(sums->squares - squares) <= 1e-3 * squares, "squares %g, not %g", sums->squares, squares);
-  ck_assert_msg(fabs(sums->dot - dot) <= 1e-3 * fabs(dot), "dot %g, not %g", sums->dot, dot);
+  ck_assert_msg(fabs(sums->squares - squares) <= promised * squares, "squares %g, not %g", sums->squares, squares);
+  ck_assert_msg(fabs(sums->dot - dot) <= promised * fabs(dot), "dot %g, not %g", sums->dot, dot);
+}
+
+/* fp32: a few sums of up to 9 products. bf16: up to four products one after the other round two operands each; |U| has
+ * a norm of at most sqrt(n), and sums of entries of H are at most twice the largest. */
+static double relative_tolerance(const cv_multiplier *by, int64_t m, int64_t n) {
+  return 4e-6 + 16 * precision_rounding(by) * sqrt(fmax((double)m, (double)n));
 }
 
 static void check_apply(const cv_spectral *f, int64_t m, int64_t n, int64_t r_g, int64_t r_a, const application *how) {
@@ -157,8 +167,9 @@ static void check_apply(const cv_spectral *f, int64_t m, int64_t n, int64_t r_g,
   for (int64_t i = 0; i < mn; i++) x[i] = X[i / n * ld + i % n];
   ref_multiply(mn, 1, mn, F, x, y);
   cv_pair_sums sums = apply(f, &G, &A, how, X, out);
-  if (how->in_halves) check_sums(&sums, mn, x, y);
-  double tolerance = 4e-6 * (fabs(keep) + fabs(how->scale) * largest * ref_norm(mn, x));
+  if (how->in_halves) check_sums(how->by, &sums, mn, x, y);
+  double tolerance =
+      4e-6 * fabs(keep) + relative_tolerance(how->by, m, n) * fabs(how->scale) * largest * ref_norm(mn, x);
   for (int64_t i = 0; i < mn; i++) {
     int64_t at = i / n * ld + i % n;
     double error = fabs(out[at] - (how->scale * y[i] + keep * before[at]));
@@ -187,7 +198,7 @@ static const cv_spectral functions[] = {
 enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
 
 /* LRPS-1: low or full rank on each side, none, all but one; every function; odd shapes. */
-START_TEST(test_apply_is_the_function_of_the_dense_matrix) {
+static void check_all(const cv_multiplier *by) {
   const int64_t shapes[][2] = {{5, 7}, {7, 5}, {1, 7}, {5, 1}, {1, 1}, {9, 4}};
   const application how[] = {{1, false, false, 0},    {1, true, true, 0},     {-0.7, false, true, 0},
                              {-0.7, true, false, 0},  {1, true, false, 0},    {1, false, true, 2},
@@ -196,9 +207,62 @@ START_TEST(test_apply_is_the_function_of_the_dense_matrix) {
     int64_t m = shapes[t][0], n = shapes[t][1];
     const int64_t ranks_g[] = {0, m / 2, m - 1, m}, ranks_a[] = {0, n / 2, n - 1, n};
     for (int f = 0; f < FUNCTIONS; f++) {
-      for (int c = 0; c < 16; c++) check_apply(&functions[f], m, n, ranks_g[c / 4], ranks_a[c % 4], &how[(c + f) % 8]);
+      for (int c = 0; c < 16; c++) {
+        application one = how[(c + f) % 8];
+        one.by = by;
+        check_apply(&functions[f], m, n, ranks_g[c / 4], ranks_a[c % 4], &one);
+      }
     }
   }
+}
+
+START_TEST(test_apply_is_the_function_of_the_dense_matrix) {
+  check_all(NULL);
+}
+END_TEST
+
+START_TEST(test_apply_in_every_precision) {
+  for (int i = 0; i < PRECISION_CASES; i++) {
+    cv_multiplier by = precision_case(i);
+    check_all(&by);
+    precision_free(&by);
+  }
+}
+END_TEST
+
+/* Frobenius norm of what a precision makes of X less y, relative to that of y. */
+static double error_of(cv_precision precision, const cv_spectral *f, side *G, side *A, float *X, const double *y) {
+  int64_t mn = G->lrps.n * A->lrps.n, n = A->lrps.n, ld = n + 3;
+  cv_multiplier by = precision_new(precision, "auto");
+  const application how = {1, false, true, 0, &by};
+  float *out = ref_floats(G->lrps.n * ld);
+  double *off = ref_doubles(mn);
+  apply(f, G, A, &how, X, out);
+  for (int64_t i = 0; i < mn; i++) off[i] = out[i / n * ld + i % n] - y[i];
+  double error = ref_norm(mn, off) / ref_norm(mn, y);
+  free(out), free(off), precision_free(&by);
+  return error;
+}
+
+/* Both precisions are there: random numbers in bf16 are off by some 1e-3, in three products at least 100 times less. */
+START_TEST(test_precisions_differ) {
+  enum { M = 18, N = 21, MN = M * N, LD = N + 3 };
+  const int64_t kept[][2] = {{6, 7}, {M, 7}, {6, N}, {M, N}};
+  float X[M * LD];
+  double *F = ref_doubles(MN * MN), x[MN], y[MN];
+  ref_fill(3, M, N, X, LD);
+  for (int i = 0; i < MN; i++) x[i] = X[i / N * LD + i % N];
+  for (int c = 0; c < 4; c++) {
+    side G = side_new(1, M, kept[c][0], 0, kept[c][1]), A = side_new(2, N, kept[c][1], kept[c][0], 0);
+    dense_function(&functions[1], &G, &A, F);
+    ref_multiply(MN, 1, MN, F, x, y);
+    double fp32 = error_of(CV_FP32, &functions[1], &G, &A, X, y), bf16 = error_of(CV_BF16, &functions[1], &G, &A, X, y),
+           three = error_of(CV_BF16X3, &functions[1], &G, &A, X, y);
+    ck_assert_msg(fp32 < 2e-6 && bf16 > 2e-4 && bf16 < 1e-2 && three < bf16 / 100, "r %d %d: %.1e, %.1e, %.1e",
+                  (int)kept[c][0], (int)kept[c][1], fp32, bf16, three);
+    side_free(&G), side_free(&A);
+  }
+  free(F);
 }
 END_TEST
 
@@ -231,7 +295,7 @@ START_TEST(test_sums_under_cancellation) {
     }
     ref_multiply(MN, 1, MN, F, x, y);
     cv_pair_sums sums = apply(&f, &G, &A, &how, X, out);
-    check_sums(&sums, MN, x, y);
+    check_sums(NULL, &sums, MN, x, y);
     ck_assert_int_eq(sums.is_certain, outside);
     side_free(&G), side_free(&A);
   }
@@ -424,6 +488,8 @@ END_TEST
 int main(void) {
   const TTest *const tests[] = {
       test_apply_is_the_function_of_the_dense_matrix,
+      test_apply_in_every_precision,
+      test_precisions_differ,
       test_apply_with_a_neutral_tail,
       test_sums_under_cancellation,
       test_table_has_the_tail_in_the_last_row_and_column,

@@ -2,6 +2,7 @@
 #include "linalg/dense.h"
 #include "linalg/lrps_rows.h"
 #include "linalg_reference.h"
+#include "precision_fixture.h"
 #include "suite.h"
 
 #include <float.h>
@@ -80,15 +81,36 @@ static void store_free(float *store, const factor *f) {
   guarded_free(store, cv_lrps_rows_store(f->lrps.n, f->lrps.r));
 }
 
+static int64_t packed_count(const factor *f, const cv_multiplier *by) {
+  return cv_lrps_rows_packed(by ? by->precision : CV_FP32, f->lrps.n, f->lrps.r);
+}
+
+/* As many bf16 numbers, none with a value, and a sentinel behind them. */
+static uint16_t *packed_of(const factor *f, const cv_multiplier *by) {
+  int64_t count = packed_count(f, by);
+  uint16_t *packed = malloc((size_t)(count + 1) * sizeof *packed);
+  ck_assert_ptr_nonnull(packed);
+  for (int64_t i = 0; i <= count; i++) packed[i] = 0x7fff;
+  return packed;
+}
+
+static void packed_free(uint16_t *packed, const factor *f, const cv_multiplier *by) {
+  ck_assert_int_eq(packed[packed_count(f, by)], 0x7fff);
+  free(packed);
+}
+
 typedef struct way {
   bool is_identity, has_one, in_place, is_unscaled;
+  const cv_multiplier *by;
 } way;
 
-/* Both products sum n or r terms, and U is rounded: (n + r) eps of the largest f, by row. */
+/* Both products sum n or r terms, and U is rounded: (n + r) eps of the largest f, by row. bf16 rounds four operands, V
+ * twice, and sqrt(r) |V| is above the norm of V's absolute values; |V|^2 is at most the largest f. */
 static void check_rows(const factor *f, const way *how, double top, int64_t count, const double *x, const double *F,
                        double scale, const float *Y, int64_t ld) {
   int64_t n = f->lrps.n;
-  double *want = ref_doubles(count * n + 1), tolerance = (double)(n + f->lrps.r) * FLT_EPSILON * top;
+  double *want = ref_doubles(count * n + 1), r = (double)f->lrps.r;
+  double tolerance = ((double)n + r) * FLT_EPSILON * top + 4 * sqrt(r) * precision_rounding(how->by) * top;
   ref_multiply(count, n, n, x, F, want);
   for (int64_t i = 0; i < count; i++) {
     double error = 0;
@@ -104,9 +126,11 @@ static void check_apply(const factor *f, double damping, double exponent, int64_
   int64_t n = f->lrps.n, ld = n + 5, floats = cv_lrps_rows_scratch(n, f->lrps.r, count);
   float *store = store_of(f), *X = ref_floats(count * ld + 1), *Y = how.in_place ? X : guarded(count * ld);
   float *work = guarded(floats);
+  uint16_t *packed = packed_of(f, how.by);
   double *F = ref_doubles(n * n), top = function_of(f, how.is_identity, damping, exponent, F);
   cv_lrps_rows rows;
-  ck_assert_int_eq(cv_lrps_rows_make(&f->lrps, how.is_identity, damping, exponent, store, &rows, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_make(&f->lrps, how.is_identity, damping, exponent, how.by, store, packed, &rows, NULL),
+                   CURVD_OK);
   ref_fill(9, count, n - how.has_one, X, ld); /* what has_one adds is not there */
   double *x = widened(count, n, X, ld, how.has_one);
   if (how.is_unscaled) {
@@ -115,21 +139,71 @@ static void check_apply(const factor *f, double damping, double exponent, int64_
     cv_lrps_rows_apply(&rows, count, X, ld, how.has_one, Y, ld, work);
   }
   check_rows(f, &how, top, count, x, F, how.is_unscaled ? rows.scale : 1, Y, ld);
-  guarded_free(work, floats), store_free(store, f);
+  guarded_free(work, floats), store_free(store, f), packed_free(packed, f, how.by);
   if (!how.in_place) guarded_free(Y, count * ld);
   free(X), free(x), free(F);
 }
 
 /* Every power, from no kept pairs to all of them; tau 0, below the kept ones, and among them (signs of both kinds). */
-START_TEST(test_rows_against_dense) {
+static void check_against_dense(const cv_multiplier *by) {
   const double exponents[] = {1, 0.5, 0.25, 0, 0.7}, taus[] = {0, 0.01, 0.5};
   const int64_t sizes[][2] = {{1, 0}, {1, 1}, {37, 0}, {37, 5}, {37, 36}, {37, 37}, {130, 130}};
   for (int c = 0; c < 7 * 3; c++) {
     factor f = factor_new(3, sizes[c / 3][0], sizes[c / 3][1], taus[c % 3]);
     for (int k = 0; k < 5 * 8; k++) {
-      check_apply(&f, 0.05, exponents[k / 8], 11, (way){false, k & 1, k & 2, k & 4});
+      check_apply(&f, 0.05, exponents[k / 8], 11, (way){false, k & 1, k & 2, k & 4, by});
     }
     factor_free(&f);
+  }
+}
+
+START_TEST(test_rows_against_dense) {
+  check_against_dense(NULL);
+}
+END_TEST
+
+START_TEST(test_rows_of_every_precision) {
+  for (int i = 0; i < PRECISION_CASES; i++) {
+    cv_multiplier by = precision_case(i);
+    check_against_dense(&by);
+    precision_free(&by);
+  }
+}
+END_TEST
+
+/* Frobenius norm of what a precision makes of 40 rows less what fp64 does, relative to that. */
+static double error_of(const factor *f, cv_precision precision, const float *X, const double *want) {
+  int64_t n = f->lrps.n, count = 40;
+  cv_multiplier by = precision_new(precision, "auto");
+  float *store = store_of(f), *Y = ref_floats(count * n), *work = guarded(cv_lrps_rows_scratch(n, f->lrps.r, count));
+  uint16_t *packed = packed_of(f, &by);
+  double *off = ref_doubles(count * n);
+  cv_lrps_rows rows;
+  ck_assert_int_eq(cv_lrps_rows_make(&f->lrps, false, 0.3, 1, &by, store, packed, &rows, NULL), CURVD_OK);
+  cv_lrps_rows_apply(&rows, count, X, n, false, Y, n, work);
+  for (int64_t i = 0; i < count * n; i++) off[i] = (double)Y[i] - want[i];
+  double error = ref_norm(count * n, off) / ref_norm(count * n, want);
+  free(store), free(Y), free(work), free(packed), free(off), precision_free(&by);
+  return error;
+}
+
+/* Both precisions are there: random numbers in bf16 are off by some 1e-3, in three products at least 100 times less.
+ * tau lies among the kept eigenvalues, so both signs have their share. */
+START_TEST(test_precisions_differ) {
+  const int64_t n = 130, kept[] = {30, 130};
+  for (int c = 0; c < 2; c++) {
+    factor f = factor_new(3, n, kept[c], 0.2);
+    float *X = ref_floats(40 * n);
+    double *F = ref_doubles(n * n), *want = ref_doubles(40 * n);
+    ref_fill(9, 40, n, X, n);
+    double *x = widened(40, n, X, n, false);
+    function_of(&f, false, 0.3, 1, F);
+    ref_multiply(40, n, n, x, F, want);
+    double fp32 = error_of(&f, CV_FP32, X, want), bf16 = error_of(&f, CV_BF16, X, want),
+           three = error_of(&f, CV_BF16X3, X, want);
+    ck_assert_msg(fp32 < 1e-6 && bf16 > 2e-4 && bf16 < 5e-3 && three < bf16 / 100, "r %d: %.1e, %.1e, %.1e",
+                  (int)kept[c], fp32, bf16, three);
+    free(X), free(x), free(F), free(want), factor_free(&f);
   }
 }
 END_TEST
@@ -174,7 +248,7 @@ static void check_refused(const factor *f, double damping, double exponent, curv
   float *store = store_of(f);
   cv_lrps_rows rows = {.n = -7};
   cv_error err = {0};
-  ck_assert_int_eq(cv_lrps_rows_make(&f->lrps, false, damping, exponent, store, &rows, &err), status);
+  ck_assert_int_eq(cv_lrps_rows_make(&f->lrps, false, damping, exponent, NULL, store, NULL, &rows, &err), status);
   ck_assert_msg(strstr(err.text, words) != NULL, "%s", err.text);
   ck_assert_int_eq(rows.n, -7);
   store_free(store, f);
@@ -225,7 +299,7 @@ START_TEST(test_refuses_arguments_out_of_range) {
   const int64_t sizes[][2] = {{0, 0}, {3, 4}, {12, -1}};
   for (int k = 0; k < 3; k++) {
     f.lrps.n = sizes[k][0], f.lrps.r = sizes[k][1];
-    ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, true, 0.1, 1, store, &rows, NULL), CURVD_ERR_ARGUMENT);
+    ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, true, 0.1, 1, NULL, store, NULL, &rows, NULL), CURVD_ERR_ARGUMENT);
   }
   f.lrps.n = 12, f.lrps.r = 4;
   store_free(store, &f), factor_free(&f);
@@ -238,6 +312,7 @@ typedef struct layer_case {
   int64_t m, r_g, n, r_a, count;
   bool identity_g, identity_a, has_one;
   double keep;
+  const cv_multiplier *by;
 } layer_case;
 
 /* want (m, n) = keep old + scale F_G (g^T a) F_A */
@@ -254,9 +329,12 @@ static void dense_direction(const layer_case *c, const double *F_G, const double
   free(V), free(W);
 }
 
-/* A sum of count products of two rows, each right to (size + r) eps as above, and one rounding of out. */
+/* A sum of count products of two rows, each right to (size + r) eps as above, and one rounding of out. bf16 rounds each
+ * row as above, and once more for the sum. */
 static double direction_tolerance(const layer_case *c, double top, double norms) {
-  return FLT_EPSILON * (norms * top * (double)(c->count + c->m + c->r_g + c->n + c->r_a) + 2);
+  double roundings = 2 + 4 * sqrt((double)c->r_g) + 4 * sqrt((double)c->r_a);
+  return FLT_EPSILON * (norms * top * (double)(c->count + c->m + c->r_g + c->n + c->r_a) + 2) +
+         1.01 * precision_rounding(c->by) * roundings * norms * top; /* 1.01: errors of errors */
 }
 
 static void check_direction(const layer_case *c) {
@@ -267,9 +345,11 @@ static void check_direction(const layer_case *c) {
   float *g = ref_floats(c->count * ldg + 1), *a = ref_floats(c->count * lda + 1);
   double *F_G = ref_doubles(m * m), *F_A = ref_doubles(n * n), *want = ref_doubles(m * n), scale = -0.3;
   double top = function_of(&G, c->identity_g, 0.1, 0.5, F_G) * function_of(&A, c->identity_a, 0.05, 1, F_A);
+  uint16_t *packed_g = packed_of(&G, c->by), *packed_a = packed_of(&A, c->by);
   cv_lrps_rows of_g, of_a;
-  ck_assert_int_eq(cv_lrps_rows_make(&G.lrps, c->identity_g, 0.1, 0.5, store_g, &of_g, NULL), CURVD_OK);
-  ck_assert_int_eq(cv_lrps_rows_make(&A.lrps, c->identity_a, 0.05, 1, store_a, &of_a, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_make(&G.lrps, c->identity_g, 0.1, 0.5, c->by, store_g, packed_g, &of_g, NULL),
+                   CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_make(&A.lrps, c->identity_a, 0.05, 1, c->by, store_a, packed_a, &of_a, NULL), CURVD_OK);
   ref_fill(1, c->count, m, g, ldg), ref_fill(2, c->count, n - one, a, lda), ref_fill(3, m, n, out, ldo);
   double *wide_g = widened(c->count, m, g, ldg, false), *wide_a = widened(c->count, n, a, lda, c->has_one);
   double *old = widened(m, n, out, ldo, false), norms = ref_norm(c->count * m, wide_g) * ref_norm(c->count * n, wide_a);
@@ -288,27 +368,73 @@ static void check_direction(const layer_case *c) {
   ref_check_padding(m, n, out, ldo);
   ref_check_padding(c->count, m, g, ldg), ref_check_padding(c->count, n - one, a, lda);
   guarded_free(work, floats), store_free(store_g, &G), store_free(store_a, &A);
+  packed_free(packed_g, &G, c->by), packed_free(packed_a, &A, c->by);
   factor_free(&G), factor_free(&A);
   free(out), free(g), free(a), free(F_G), free(F_A), free(want), free(wide_g), free(wide_a), free(old);
   free(narrow_old);
 }
 
 /* No rows, one, one block, the last row of a block, two and three blocks. */
-START_TEST(test_direction_against_dense) {
+static void check_directions(const cv_multiplier *by) {
   const int64_t counts[] = {0, 1, 9, CV_LRPS_ROWS_BLOCK, CV_LRPS_ROWS_BLOCK + 1, 2 * CV_LRPS_ROWS_BLOCK + 3};
   const int64_t kept[][2] = {{4, 5}, {0, 5}, {13, 5}, {4, 17}, {13, 17}};
   for (int k = 0; k < 6 * 5 * 4; k++) {
     const int64_t *r = kept[k / 24];
     check_direction(
-        &(layer_case){13, r[0], 17, r[1], counts[k % 6], .has_one = k / 6 & 1, .keep = k / 12 & 1 ? 0.5 : 0});
+        &(layer_case){13, r[0], 17, r[1], counts[k % 6], .has_one = k / 6 & 1, .keep = k / 12 & 1 ? 0.5 : 0, .by = by});
+  }
+}
+
+START_TEST(test_direction_against_dense) {
+  check_directions(NULL);
+}
+END_TEST
+
+START_TEST(test_direction_of_every_precision) {
+  for (int i = 0; i < PRECISION_CASES; i++) {
+    cv_multiplier by = precision_case(i);
+    check_directions(&by);
+    precision_free(&by);
   }
 }
 END_TEST
 
 START_TEST(test_direction_with_identity_sides) {
-  for (int k = 0; k < 16; k++) {
-    check_direction(&(layer_case){13, 4, 17, 5, k & 8 ? 700 : 6, k & 1, k & 2, k & 4, 0.5});
+  cv_multiplier by = precision_new(CV_BF16, "auto");
+  for (int k = 0; k < 32; k++) {
+    check_direction(&(layer_case){13, 4, 17, 5, k & 8 ? 700 : 6, k & 1, k & 2, k & 4, 0.5, k & 16 ? &by : NULL});
   }
+  precision_free(&by);
+}
+END_TEST
+
+/* Error of g^T a alone, both sides the identity, relative to its size. */
+static double gradient_error(cv_precision precision, int64_t count, int64_t n, const float *g, const float *a) {
+  factor f = factor_new(3, n, 0, 0.1);
+  cv_multiplier by = precision_new(precision, "auto");
+  float *store = store_of(&f), *out = ref_floats(n * n),
+        *work = guarded(cv_lrps_rows_direction_scratch(n, 0, n, 0, count));
+  double *off = ref_doubles(n * n), *want = ref_doubles(n * n);
+  cv_lrps_rows rows;
+  ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, true, 0, 1, &by, store, NULL, &rows, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_direction(&rows, &rows, count, g, n, a, n, false, 1, 0, out, n, work, NULL), CURVD_OK);
+  for (int64_t i = 0; i < n * n; i++) {
+    for (int64_t b = 0; b < count; b++) want[i] += (double)g[b * n + i / n] * a[b * n + i % n];
+    off[i] = out[i] - want[i];
+  }
+  double error = ref_norm(n * n, off) / ref_norm(n * n, want);
+  free(store), free(out), free(work), free(off), free(want), precision_free(&by), factor_free(&f);
+  return error;
+}
+
+/* The last product has the precision, too: 2.4e-3 of random numbers (multiply.h). */
+START_TEST(test_gradient_has_the_precision) {
+  enum { COUNT = 50, N = 40 };
+  float g[COUNT * N], a[COUNT * N];
+  ref_fill(1, COUNT, N, g, N), ref_fill(2, COUNT, N, a, N);
+  double fp32 = gradient_error(CV_FP32, COUNT, N, g, a), bf16 = gradient_error(CV_BF16, COUNT, N, g, a),
+         three = gradient_error(CV_BF16X3, COUNT, N, g, a);
+  ck_assert_msg(fp32 < 1e-6 && bf16 > 1e-3 && bf16 < 5e-3 && three < bf16 / 100, "%.1e, %.1e, %.1e", fp32, bf16, three);
 }
 END_TEST
 
@@ -318,7 +444,7 @@ START_TEST(test_direction_refuses_an_infinite_scale) {
   for (int i = 0; i < 36; i++) out[i] = 7;
   cv_lrps_rows rows;
   cv_error err = {0};
-  ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, false, 1e-20, 1, store, &rows, NULL), CURVD_OK);
+  ck_assert_int_eq(cv_lrps_rows_make(&f.lrps, false, 1e-20, 1, NULL, store, NULL, &rows, NULL), CURVD_OK);
   ck_assert_int_eq(cv_lrps_rows_direction(&rows, &rows, 1, x, 6, x, 6, false, 1, 0, out, 6, work, &err),
                    CURVD_ERR_NUMERIC);
   ck_assert_msg(strstr(err.text, "raise damping") != NULL, "%s", err.text);
@@ -330,6 +456,8 @@ END_TEST
 int main(void) {
   const TTest *const tests[] = {
       test_rows_against_dense,
+      test_rows_of_every_precision,
+      test_precisions_differ,
       test_identity_side,
       test_no_rows_and_one_row,
       test_extreme_scales,
@@ -337,9 +465,10 @@ int main(void) {
       test_refuses_bad_spectra,
       test_refuses_arguments_out_of_range,
       test_direction_against_dense,
+      test_direction_of_every_precision,
       test_direction_with_identity_sides,
+      test_gradient_has_the_precision,
       test_direction_refuses_an_infinite_scale,
-
   };
   return suite_run("lrps_rows", tests, sizeof tests / sizeof tests[0], NULL);
 }
