@@ -429,6 +429,10 @@ START_TEST(test_kernel_names) {
                 odd = {17, 35, 1, {9, 8}, {0}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
                 small = {64, 64, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
                 point = {32, 128, 1, {6, 6}, {0}, {1, 1}, {1, 1}, {0, 0}, {1, 1}},
+                dilated = {37, 34, 1, {9, 5}, {0}, {3, 3}, {1, 1}, {2, 2}, {2, 1}},
+                padded = {23, 24, 1, {13, 3}, {0}, {3, 3}, {1, 1}, {1, 3}, {1, 1}},
+                wide = {32, 32, 1, {13, 3}, {0}, {3, 5}, {1, 1}, {1, 2}, {1, 1}},
+                far = {72, 21, 1, {10, 2}, {0}, {5, 2}, {1, 3}, {2, 1}, {1, 1}},
                 tiny = {64, 64, 1, {2, 2}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
   for (int i = 0; i < N_VARIANTS; i++) {
     const nn_kernels *k;
@@ -445,6 +449,10 @@ START_TEST(test_kernel_names) {
     if (strcmp(unit, "amx") == 0) check_kernels(k, &by, point, 8, part, false);
     check_kernels(k, &by, small, 8, part, is_onednn);
     check_kernels(k, &by, tiny, 8, NULL, is_onednn); /* where fp32 is faster */
+    check_kernels(k, &by, dilated, 8, NULL, false);  /* and where bf16 has been seen to be wrong */
+    check_kernels(k, &by, padded, 8, NULL, false);
+    check_kernels(k, &by, wide, 8, NULL, false);
+    check_kernels(k, &by, far, 8, NULL, false);
   }
 }
 END_TEST
