@@ -207,7 +207,8 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
-  if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1)
+  bool rounds = cv_settings_of(ctx)->wire_precision == CV_BF16; /* one worker's numbers are widened, too */
+  if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && (ctx->comm.n_workers > 1 || rounds))
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block_inbox,
                          &ctx->error));
   CV_TRY(cv_capture_allocate(ctx));

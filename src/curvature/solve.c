@@ -50,7 +50,7 @@ curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *r, cv_
   double sum = 0, trace = r->trace; /* the same on every owner */
   for (int64_t i = 0; i < r->found; i++) sum += factor->own.eigenvalues[i];
   bool is_sound = r->orthogonality <= ORTHOGONALITY_MAX && r->residual <= residual_max(factor) &&
-                  r->error_norm <= 2 * trace && sum <= trace * (1 + TRACE_EXCESS_MAX);
+                  r->error_norm <= 2 * trace && sum <= trace * (1 + TRACE_EXCESS_MAX + factor->trace_slack);
   if (is_sound) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
                  "orthogonality %.1e, residual %.1e, error %.1e, sum of eigenvalues %.6e, trace %.6e", r->orthogonality,
