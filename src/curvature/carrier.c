@@ -58,7 +58,6 @@ const cv_carrier cv_carrier_triangle = {.name = "triangle",
                                         .add = triangle_add,
                                         .trace = triangle_trace,
                                         .summed = triangle_summed,
-                                        .rounded = triangle_summed,
                                         .pack = triangle_pack,
                                         .trace_of = triangle_trace_of};
 

@@ -3,8 +3,7 @@
  * with every one of them.
  *
  *   triangle   X^T X, packed: n (n + 1) / 2 numbers, summed
- *   sketch     (Omega X^T) X, Omega the last eigenvectors: (k + probes) n numbers, summed, and if they are rounded its
- *              core, k (k + 1) / 2 (sketch.c). For streams (store.h) only
+ *   sketch     (Omega X^T) X, Omega the last eigenvectors: (k + probes) n numbers, summed. For streams (store.h) only
  *   columns    X itself: rows n numbers from each worker
  *   blocks     X^T X of a spread factor, block by block as the owners want them (spread.c)
  *   units      the blocks of a unit layer: 3 numbers a unit, summed (method_unit.c, which adds to them itself)
@@ -33,8 +32,6 @@ typedef struct cv_carrier {
   void (*add)(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x);
   double (*trace)(const cv_factor *factor);   /* of this step's X^T X; not finite where X is not */
   int64_t (*summed)(const cv_factor *factor); /* numbers that are summed over the workers */
-  /* Of them the first ones, which may be rounded on their way (wire_precision); NULL: none. */
-  int64_t (*rounded)(const cv_factor *factor);
   void (*pack)(const cv_factor *factor, float *wire);
   double (*trace_of)(const cv_factor *factor, const float *wire); /* of a sum that has come; NULL: not to be seen */
 } cv_carrier;

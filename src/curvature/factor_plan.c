@@ -70,7 +70,7 @@ cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *all, c
   if (!plan.is_full) plan.store = is_stream ? CV_PLAN_STREAM : cv_is_online(s) ? CV_PLAN_ONLINE : CV_PLAN_FULL;
   plan.is_spread = may_spread && plan.store == CV_PLAN_FULL && !is_local;
   plan.carrier = carrier_of(s, run, captured, n, &plan);
-  plan.sends_bf16 = cv_plan_sends_bf16(run, plan.carrier, route_of(s, run));
+  plan.sends_bf16 = cv_plan_sends_bf16(run, n, plan.carrier, route_of(s, run));
   plan.publishes_bf16 = cv_plan_publishes_bf16(run, plan.carrier);
   return plan;
 }

@@ -21,7 +21,7 @@ int64_t cv_factor_wire_floats(const cv_factor *factor) {
 }
 
 int64_t cv_factor_rounded(const cv_factor *factor) {
-  return factor->sends_bf16 && factor->carrier->rounded ? factor->carrier->rounded(factor) : 0;
+  return factor->sends_bf16 ? factor->carrier->summed(factor) : 0;
 }
 
 void cv_factor_forget(cv_factor *factor) {
@@ -31,7 +31,7 @@ void cv_factor_forget(cv_factor *factor) {
   factor->captured.is_bad = false;
 }
 
-/* Can it be sent? No number of a statistic is larger than its trace. */
+/* Can it be sent? No number of a triangle is larger than its trace. */
 static bool is_sendable(const cv_factor *factor, float trace) {
   return isfinite(factor->sends_bf16 ? cv_widen_bf16(cv_round_bf16(trace)) : trace);
 }
@@ -109,9 +109,11 @@ static bool is_drawn(const cv_factor *factor) {
 }
 
 /* Workers send the trace beside the statistic: both sums are of fp32 numbers >= 0, so they agree but for rounding, the
- * number of workers times 6e-8; or what the way's own sums round. */
+ * number of workers times 6e-8. Of numbers that each worker has rounded the trace is theirs; then sums are rounded on
+ * their way, each to CV_BF16_ROUNDING of itself. */
 static bool is_as_sent(const curvd_ctx *ctx, const cv_factor *factor, const float *wire, double trace) {
-  const double slack = 1e-6 * (4 + ctx->comm.n_workers) + factor->trace_slack;
+  int roundings = factor->roundings > 1 ? factor->roundings - 1 : 0;
+  const double slack = 1e-6 * (4 + ctx->comm.n_workers) + CV_BF16_ROUNDING * roundings;
   if (cv_settings_of(ctx)->integrity == CV_INTEGRITY_OFF || !factor->carrier->trace_of || is_drawn(factor)) return true;
   return fabs(factor->carrier->trace_of(factor, wire) - trace) <= slack * fabs(trace);
 }

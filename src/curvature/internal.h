@@ -136,8 +136,7 @@ typedef struct cv_factor {
   int64_t rows_room;               /* most rows of a worker, where they are kept */
   bool seeds_workers;              /* its basis is the test matrix of the workers' sketches */
   bool sends_bf16, publishes_bf16; /* its statistics, and its eigenvectors, travel rounded */
-  double
-      trace_slack; /* how far, of itself, the trace of a sum may be from the one that was sent with it, by rounding */
+  int roundings;                   /* of a sum of its statistics, one after the other, at most; 0: it is not rounded */
   const struct cv_carrier *carrier;
   const struct cv_store *store;
   cv_captured captured;

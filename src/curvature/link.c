@@ -4,7 +4,7 @@
 #include "base/order.h"
 #include "curvature/guard.h"
 #include "curvature/method.h"
-#include "curvature/rounded.h"
+#include "curvature/uplink_bf16.h"
 #include "plan/model.h"
 
 _Static_assert((int)CV_PLAN_PARTS_MAX == (int)CV_SUM_PARTS_MAX, "the model sums as coll.h does");

@@ -7,8 +7,8 @@
 #include "curvature/capture.h"
 #include "curvature/carrier.h"
 #include "curvature/method.h"
-#include "curvature/rounded.h"
 #include "curvature/store.h"
+#include "curvature/uplink_bf16.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
 #include "plan/planner.h"
@@ -31,11 +31,10 @@ static void size_factor(const cv_settings *s, const cv_plan_run *run, const cv_p
   cv_carrier_choose(&plan, factor);
 }
 
-/* Each rounding of a number >= 0 changes it by CV_BF16_ROUNDING of itself at most. Traces go with what has been rounded
- * once, but those of blocks and sketches; then sums are, on their way. */
-static double trace_slack(const curvd_ctx *ctx, const cv_factor *factor) {
-  if (!factor->sends_bf16 || factor->carrier->sends_rows) return 0;
-  return CV_BF16_ROUNDING * (cv_coll_roundings(&ctx->comm) + !factor->carrier->trace_of);
+/* Each worker rounds its own numbers, rows before they make a sum. */
+static int roundings_of(const curvd_ctx *ctx, const cv_factor *factor) {
+  bool is_sum = factor->sends_bf16 && !factor->carrier->sends_rows;
+  return is_sum ? 1 + cv_coll_roundings(&ctx->comm) : 0;
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
@@ -44,7 +43,7 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
   layer->n_factors = CV_FACTORS;
   for (int f = 0; f < CV_FACTORS; f++) {
     size_factor(cv_settings_of(ctx), &run, &shape, f, &layer->factor[f]);
-    layer->factor[f].trace_slack = trace_slack(ctx, &layer->factor[f]);
+    layer->factor[f].roundings = roundings_of(ctx, &layer->factor[f]);
   }
 }
 

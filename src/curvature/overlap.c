@@ -10,7 +10,7 @@
 
 #include "base/order.h"
 #include "curvature/link.h"
-#include "curvature/rounded.h"
+#include "curvature/uplink_bf16.h"
 #include "linalg/dense.h"
 
 #include <math.h>

@@ -3,10 +3,7 @@
  * The test matrix of the workers' sketches is what the last refresh brought them, so it changes when one lands. The
  * owner changes to it when the first statistic of that matrix comes: its history is expressed anew then. Statistics
  * that came between the refresh and that step have entered the history, so it is solved once more for the estimate.
- * With rows (carrier columns) the owner sketches itself, and changes with every refresh.
- *
- * A sketch S = Omega M that travels rounded has its core S Omega^T (k, k) with it in fp32: estimates of M divide by the
- * core, which S alone, rounded, would leave indefinite. Of its other rows, the probes', nothing is put right. */
+ * With rows (carrier columns) the owner sketches itself, and changes with every refresh. */
 #include "base/order.h"
 #include "curvature/carrier.h"
 #include "curvature/link.h"
@@ -76,35 +73,16 @@ static double trace(const cv_factor *factor) {
   return factor->captured.trace;
 }
 
-static int64_t rounded(const cv_factor *factor) {
+static int64_t summed(const cv_factor *factor) {
   return sketch_rows(factor) * factor->n;
 }
 
-static int64_t core_numbers(const cv_factor *factor) {
-  return factor->sends_bf16 ? factor->k_max * (factor->k_max + 1) / 2 : 0;
-}
-
-static int64_t summed(const cv_factor *factor) {
-  return rounded(factor) + core_numbers(factor);
-}
-
-/* The lower triangle of S Omega^T (k, k), behind the sketch S, whose place is free until then. */
-static void pack_core(const cv_factor *factor, float *wire) {
-  int64_t k = factor->k_max;
-  float *core = wire + rounded(factor);
-  cv_gemm(CV_N, CV_T, k, k, factor->n, 1, factor->captured.statistic, factor->ld, factor->captured.seed, factor->ld, 0,
-          wire, k);
-  for (int64_t i = 0; i < k; core += ++i) memcpy(core, wire + i * k, (size_t)(i + 1) * sizeof *core);
-}
-
 static void pack(const cv_factor *factor, float *wire) {
-  if (factor->sends_bf16) pack_core(factor, wire);
   for (int64_t i = 0; i < sketch_rows(factor); i++, wire += factor->n)
     memcpy(wire, factor->captured.statistic + i * factor->ld, (size_t)factor->n * sizeof *wire);
 }
 
-const cv_carrier cv_carrier_sketch = {
-    .name = "sketch", .room = room, .add = add, .trace = trace, .summed = summed, .rounded = rounded, .pack = pack};
+const cv_carrier cv_carrier_sketch = {"sketch", false, false, room, add, trace, summed, pack, NULL};
 
 /* ---- store ---- */
 
@@ -188,27 +166,9 @@ static bool is_of_new_seed(const curvd_ctx *ctx, const cv_factor *factor) {
   return factor->own.is_reseed_due && ctx->step > factor->own.reseed_step + cv_landing_age(cv_settings_of(ctx));
 }
 
-/* What rounding took from the rows of a sketch S inside the span of Omega: Y += add (H - S Omega^T) Omega, H the core
- * that came with it. */
-static void restore_core(const curvd_ctx *ctx, cv_factor *factor, float add, const float *S) {
-  cv_stream *stream = &factor->own.stream;
-  int64_t k = stream->k, n = stream->n;
-  const float *core = S + rounded(factor);
-  float *P = ctx->eig_work.floats; /* (k, k) */
-  cv_gemm(CV_N, CV_T, k, k, n, 1, S, n, stream->Omega, stream->ld, 0, P, k);
-  for (int64_t i = 0; i < k; i++) {
-    for (int64_t j = 0; j < k; j++) {
-      int64_t low = cv_larger(i, j), high = cv_smaller(i, j);
-      P[i * k + j] = core[low * (low + 1) / 2 + high] - P[i * k + j];
-    }
-  }
-  cv_gemm(CV_N, CV_N, k, n, k, add, P, k, stream->Omega, stream->ld, 1, stream->Y, stream->ld);
-}
-
 static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const float *wire, cv_error *why) {
   if (is_of_new_seed(ctx, factor)) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
   cv_stream_mix(&factor->own.stream, w.keep, w.add, wire, factor->n, 0);
-  if (factor->sends_bf16) restore_core(ctx, factor, (float)w.add, wire);
   factor->own.stream.trace = factor->own.fresh.trace;
   factor->own.has_absorbed = true;
   return CURVD_OK;

@@ -4,7 +4,7 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/rebalance.h"
-#include "curvature/rounded.h"
+#include "curvature/uplink_bf16.h"
 
 #include <string.h>
 

@@ -13,6 +13,9 @@ enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
 enum { SHORT_BYTES = 65536, CHAIN_BYTES = 8192, LINEAR_RANKS = 4 };
 
 static const double FLOAT = sizeof(float), HALF = sizeof(uint16_t);
+/* Relative error of a number in bf16, root mean square; and what a randomized solver may shift a core by before it
+ * gives up, over the size of its product with M (eig_finish.c: 1000 times fp32's rounding). */
+static const double BF16_ERROR = 1.7e-3, SHIFT_MAX = 1e-4;
 /* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
  * bench/eig, n 1000 and 2048, rank 64. */
 static const double THIN = 1.7;
@@ -144,9 +147,23 @@ static bool rounds(const cv_plan_run *run) {
   return run->is_bf16 && run->n_workers + run->n_curvature > 1;
 }
 
-bool cv_plan_sends_bf16(const cv_plan_run *run, cv_plan_carrier carrier, cv_plan_route route) {
-  bool is_summed = carrier == CV_PLAN_TRIANGLE || carrier == CV_PLAN_SKETCH;
-  return rounds(run) && (carrier == CV_PLAN_COLUMNS || (is_summed && route == CV_PLAN_TO_OWNER));
+/* By workers, and on the way: as cv_coll_roundings. */
+static double roundings(const cv_plan_run *run) {
+  bool is_of_parts = run->n_curvature > 0 && run->n_workers <= CV_PLAN_PARTS_MAX;
+  return is_of_parts ? 1 : 2 + ceil(log2(run->n_workers + (run->n_curvature > 0)));
+}
+
+/* Of a rounded triangle M the core Q M Q^T (k, k) of a Nystrom estimate has an eigenvalue down to
+ * -2 sqrt(k) e |M| / n, for its numbers are off by e |M| / n, e = BF16_ERROR sqrt(roundings). */
+static bool keeps_definite(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  double k = (double)cv_plan_basis(run, n, carrier), rounded = BF16_ERROR * sqrt(roundings(run));
+  return cv_plan_is_full(run, n, carrier) || 2 * sqrt(k) * rounded <= SHIFT_MAX * (double)n;
+}
+
+bool cv_plan_sends_bf16(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
+  if (!rounds(run)) return false;
+  bool is_sum = carrier == CV_PLAN_TRIANGLE && route == CV_PLAN_TO_OWNER;
+  return carrier == CV_PLAN_COLUMNS || (is_sum && keeps_definite(run, n, carrier));
 }
 
 bool cv_plan_publishes_bf16(const cv_plan_run *run, cv_plan_carrier carrier) {
@@ -282,11 +299,9 @@ static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double bod
   return (cv_plan_up){.reduced = fused, .columns = columns};
 }
 
-/* A rounded sketch has its core with it. */
 static double body_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
                          double floats) {
-  double k = (double)cv_plan_basis(run, n, carrier), core = carrier == CV_PLAN_SKETCH ? k * (k + 1) / 2 : 0;
-  return cv_plan_sends_bf16(run, carrier, route) ? HALF * floats + FLOAT * core : FLOAT * floats;
+  return (cv_plan_sends_bf16(run, n, carrier, route) ? HALF : FLOAT) * floats;
 }
 
 cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
@@ -302,7 +317,7 @@ cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carri
 
 int64_t cv_plan_rounded(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
                         int32_t owner) {
-  bool is_any = carrier != CV_PLAN_COLUMNS && cv_plan_sends_bf16(run, carrier, route);
+  bool is_any = carrier != CV_PLAN_COLUMNS && cv_plan_sends_bf16(run, n, carrier, route);
   return is_any ? body_floats(run, n, carrier, owner) : 0;
 }
 

@@ -172,11 +172,12 @@ bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier)
 cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
-/* Do statistics, and eigenvectors, travel as bf16? Rows do, and what is summed on its way straight to its owner, but
- * for 4 numbers of each factor and the core of a sketch, basis (basis + 1) / 2 more; not blocks of units, nor what
- * rides on the gradients' sum, nor anything on one rank. Eigenvectors do unless workers sketch with them; inverses do
- * not. */
-bool cv_plan_sends_bf16(const cv_plan_run *run, cv_plan_carrier carrier, cv_plan_route route);
+/* Do statistics, and eigenvectors, travel as bf16? Rows do, and triangles on their way straight to their owner, but for
+ * 4 numbers of each; not what rides on the gradients' sum, nor anything on one rank. Nor sketches: an estimate divides
+ * by their core, which rounding makes indefinite. Nor triangles so small that a randomized solver meets the same: n <
+ * 34 sqrt(k roundings), k the basis, roundings 1 of parts that a curvature rank adds up and 2 + log2(ranks) of other
+ * sums. Eigenvectors do unless workers sketch with them; inverses do not, nor blocks of units. */
+bool cv_plan_sends_bf16(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route);
 bool cv_plan_publishes_bf16(const cv_plan_run *run, cv_plan_carrier carrier);
 
 /* Of one refresh, from an owner that has so many columns of it: pairs of which it sends rows. */

@@ -367,7 +367,7 @@ static int64_t sums_bytes(const place *p) {
 }
 
 static int64_t row_bytes(const place *p) {
-  int64_t number = cv_plan_sends_bf16(&p->run, p->carrier, route_of(p)) ? HALF : FLOAT;
+  int64_t number = cv_plan_sends_bf16(&p->run, p->n, p->carrier, route_of(p)) ? HALF : FLOAT;
   return is_of_rows(p) ? COUNT + number * p->run.capture_rows * p->n : 0;
 }
 
@@ -384,7 +384,7 @@ static int64_t wide_bytes(const cv_plan_layout *l, int32_t rank) {
       if (!holds(&p, o)) continue;
       sums += sums_bytes(&p);
       rounded += rounded_in_slot(&p);
-      bool is_of_bf16_rows = is_of_rows(&p) && cv_plan_sends_bf16(&p.run, p.carrier, route_of(&p));
+      bool is_of_bf16_rows = is_of_rows(&p) && cv_plan_sends_bf16(&p.run, p.n, p.carrier, route_of(&p));
       if (o == me && is_of_bf16_rows) most = cv_larger(most, FLOAT * p.run.capture_rows * p.n);
     }
     if (rounded > 0) most = cv_larger(most, sums);

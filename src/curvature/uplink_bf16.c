@@ -1,4 +1,4 @@
-#include "curvature/rounded.h"
+#include "curvature/uplink_bf16.h"
 
 #include "base/order.h"
 #include "curvature/carrier.h"

@@ -1,8 +1,8 @@
 /* Sums of statistics that travel in bf16 (option wire_precision). What is packed for an owner, factor by factor, lies
- * in fp32 before and after; on its way the numbers that are never rounded (traces, counts, blocks of units, cores of
- * sketches) come first, and behind them all others as bf16. */
-#ifndef CV_CURVATURE_ROUNDED_H
-#define CV_CURVATURE_ROUNDED_H
+ * in fp32 before and after; on its way the numbers that are never rounded (traces, counts, sketches, blocks of units)
+ * come first, and behind them all others as bf16. */
+#ifndef CV_CURVATURE_UPLINK_BF16_H
+#define CV_CURVATURE_UPLINK_BF16_H
 
 #include "curvature/internal.h"
 
