@@ -125,9 +125,11 @@ static bool is_orthonormal(const curvd_ctx *ctx, const cv_lrps *side, bool is_ro
 void cv_guard_check_pairs(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor) {
   const cv_applied *applied = &factor->applied;
   if (!guards(ctx, CV_INTEGRITY_TRANSFERS) || applied->state.kind != CV_KIND_EIGEN || applied->state.r == 0) return;
+  /* now, or by the run whose state this one goes on with */
+  bool is_rounded = factor->publishes_bf16 || applied->state.wire_error > 0;
   const char *what = NULL;
   if (!is_spectrum(&applied->state, applied->side.D)) what = "eigenvalues that are none of it";
-  if (!what && applied->side.U && !is_orthonormal(ctx, &applied->side, factor->publishes_bf16))
+  if (!what && applied->side.U && !is_orthonormal(ctx, &applied->side, is_rounded))
     what = "eigenvectors that are not orthonormal";
   if (what) cv_guard_tell(ctx, "layer %s, %s: %s have come", layer->name, cv_factor_name(layer, factor), what);
 }
