@@ -162,7 +162,7 @@ static bool keeps_definite(const cv_plan_run *run, int64_t n, cv_plan_carrier ca
 
 bool cv_plan_sends_bf16(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
   if (!rounds(run)) return false;
-  bool is_sum = carrier == CV_PLAN_TRIANGLE && route == CV_PLAN_TO_OWNER;
+  bool is_sum = carrier == CV_PLAN_TRIANGLE && (route == CV_PLAN_TO_OWNER || run->n_workers == 1);
   return carrier == CV_PLAN_COLUMNS || (is_sum && keeps_definite(run, n, carrier));
 }
 
