@@ -49,6 +49,21 @@ float *cv_rounded_room(const curvd_ctx *ctx) {
   return NULL;
 }
 
+void cv_rounded_tell(curvd_ctx *ctx) {
+  int all = 0, sent = 0, published = 0;
+  for (int32_t i = 0; i < ctx->n_layers; i++) {
+    for (int f = 0; f < ctx->layer[i].n_factors && ctx->layer[i].method; f++) {
+      all++;
+      sent += ctx->layer[i].factor[f].sends_bf16;
+      published += ctx->layer[i].factor[f].publishes_bf16;
+    }
+  }
+  if (ctx->comm.rank > 0 || ctx->comm.n_ranks == 1 || cv_settings_of(ctx)->wire_precision != CV_BF16) return;
+  cv_log_line(&ctx->log, CV_LOG_NOTE,
+              "wire_precision bf16: statistics of %d and eigenvectors of %d factors of %d; others stay fp32", sent,
+              published, all);
+}
+
 /* ---- numbers ---- */
 
 /* Calls with the numbers of each factor that the owner holds: rounded ones first, then those that travel as they are.

@@ -15,6 +15,9 @@ int64_t cv_rounded_floats(const cv_uplink *up);
 curvd_status cv_rounded_allocate(curvd_ctx *ctx);
 float *cv_rounded_room(const curvd_ctx *ctx);
 
+/* Rank 0, once: how many factors travel rounded, where that was asked for. */
+void cv_rounded_tell(curvd_ctx *ctx);
+
 /* Worker: wide (n_floats), as it was packed, into a slot. Owner: a slot of sums (n_floats) into wide, as it was packed.
  */
 void cv_rounded_send(const curvd_ctx *ctx, int owner, const float *wide, float *slot);

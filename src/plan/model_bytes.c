@@ -393,15 +393,15 @@ static int64_t wide_bytes(const cv_plan_layout *l, int32_t rank) {
 }
 
 /* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more;
- * of one worker only where it has to be widened. */
-static bool sums_parts(const cv_plan_run *run) {
-  return run->n_curvature > 0 && (run->n_workers > 1 || run->is_bf16) && run->n_workers <= CV_PLAN_PARTS_MAX;
+ * of one worker only where its numbers have to be widened. */
+static bool sums_parts(const cv_plan_run *run, bool is_rounded) {
+  return run->n_curvature > 0 && (run->n_workers > 1 || is_rounded) && run->n_workers <= CV_PLAN_PARTS_MAX;
 }
 
 /* Rings of both ways to all owners; an owner has one slot, and an inbox for one worker's. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
-  bool trains = is_worker(run, rank);
+  bool trains = is_worker(run, rank), is_rounded = false;
   int64_t up_slots = run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1,
           down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_rows = 0, inbox_sum = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
@@ -412,8 +412,10 @@ static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     if (!holds(&p, owner_of(run, rank))) continue;
     bytes[CV_MEMORY_TRANSFER] += trains ? sums_bytes(&p) - slot_bytes(&p) : sums_bytes(&p);
     inbox_rows += row_bytes(&p);
-    if (sums_parts(run) && !rides(&p)) inbox_sum += slot_bytes(&p);
+    inbox_sum += rides(&p) ? 0 : slot_bytes(&p);
+    is_rounded = is_rounded || rounded_in_slot(&p) > 0;
   }
+  if (!sums_parts(run, is_rounded)) inbox_sum = 0;
   if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_rows, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
   bytes[CV_MEMORY_TRANSFER] += down_slots * parcels + wide_bytes(l, rank);
@@ -434,7 +436,8 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     most = cv_larger(most, (is_full ? 3 * p.n : k + 2 * CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
-  bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
+  bytes[CV_MEMORY_TRANSFER] +=
+      FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run, l->run->is_bf16) ? 2 : 1);
 }
 
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
