@@ -18,6 +18,10 @@ class Refused(Exception):
     """A check failed, so there is no number; the sentence says which."""
 
 
+class Skipped(Exception):
+    """This machine cannot measure it; the sentence says why."""
+
+
 class Misused(Exception):
     """Wrong words, or programs that are not there."""
 
@@ -42,7 +46,7 @@ def program(build, name):
 def built_at(build):
     """When each program was built, to see that none was replaced while it was measured."""
     paths = (os.path.join(ROOT, build, name) for name in ("curvd", "bench_step", "bench_eig", "bench_stream", "bench_schedule",
-                                                      "bench_conv", "bench_save"))
+                                                      "bench_conv", "bench_save", "bench_product"))
     return {path: os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)}
 
 

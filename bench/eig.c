@@ -23,6 +23,9 @@ static int help(void) {
        "  --eig-rank LIST      wanted pairs (default 64,128,256)\n"
        "  --solvers LIST       exact, rand, exact-dist, dist, slab (default: all)\n"
        "  --starts LIST        cold, warm: from the pairs of the round before, one product (default: both)\n"
+       "  --precisions LIST    fp32, bf16, bf16x3: of the products with the matrix of rand and slab (default fp32)\n"
+       "  --unit NAME          matrix unit of those that are not fp32: auto or one of bench_product --list (default\n"
+       "                       auto)\n"
        "  --method NAME        rsvd, sre, nystrom or krylov (default nystrom)\n"
        "  --power-iters N      of a cold start (default 2)\n"
        "  --oversampling N     further rows (default 10)\n"
@@ -98,11 +101,30 @@ static curvd_status read_grid(char *text, eig_options *o, cv_error *err) {
 }
 
 static curvd_status read_word(eig_options *o, const char *name, char *text, cv_error *err) {
-  static const char *const names[] = {"--n",      "--eig-rank",    "--solvers",      "--starts",       "--method",
-                                      "--matrix", "--rounds",      "--repeats",      "--ssyevd",       "--grid",
-                                      "--seed",   "--power-iters", "--oversampling", "--compare-grids"};
+  static const char *const names[] = {"--n",      "--eig-rank",    "--solvers",      "--starts",        "--method",
+                                      "--matrix", "--rounds",      "--repeats",      "--ssyevd",        "--grid",
+                                      "--seed",   "--power-iters", "--oversampling", "--compare-grids", "--precisions",
+                                      "--unit"};
   static const char *const yes_no[] = {"no", "yes"};
-  enum { N, RANK, SOLVERS, STARTS, METHOD, MATRIX, ROUNDS, REPEATS, SSYEVD, GRID, SEED, POWER, OVER, GRIDS, NAMES };
+  enum {
+    N,
+    RANK,
+    SOLVERS,
+    STARTS,
+    METHOD,
+    MATRIX,
+    ROUNDS,
+    REPEATS,
+    SSYEVD,
+    GRID,
+    SEED,
+    POWER,
+    OVER,
+    GRIDS,
+    PRECISIONS,
+    UNIT,
+    NAMES
+  };
   int which, at = 0;
   CV_TRY(read_choice("bench_eig", name, names, NAMES, &which, err));
   if (text == NULL) return cv_fail(err, CURVD_ERR_OPTION, "%s needs a value", name);
@@ -140,6 +162,11 @@ static curvd_status read_word(eig_options *o, const char *name, char *text, cv_e
   case GRIDS:
     CV_TRY(read_choice(name, text, yes_no, 2, &at, err));
     o->is_grids = at;
+    break;
+  case PRECISIONS:
+    return read_chosen(name, text, multiplier_precisions, MULTIPLIERS, o->precision, err);
+  case UNIT:
+    o->unit = text;
     break;
   }
   return CURVD_OK;
@@ -200,6 +227,8 @@ static curvd_status bench_main(int argc, char **argv, cv_error *err) {
                    .n_eig_ranks = 3,
                    .solver = {true, true, true, true, true},
                    .start = {true, true},
+                   .precision = {true},
+                   .unit = "auto",
                    .matrix = {true},
                    .method = CV_EIG_NYSTROM,
                    .oversampling = 10,

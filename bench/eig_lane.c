@@ -18,7 +18,7 @@ static int64_t larger(int64_t x, int64_t y) {
   return x > y ? x : y;
 }
 
-static cv_eig_problem problem_of(const eig_run *run, const eig_place *place, int at) {
+static cv_eig_problem problem_of(const eig_run *run, const eig_place *place, int at, cv_precision precision) {
   const eig_options *o = run->options;
   return (cv_eig_problem){.n = run->n,
                           .grid = place->nprow ? &place->grid : NULL,
@@ -27,7 +27,8 @@ static cv_eig_problem problem_of(const eig_run *run, const eig_place *place, int
                           .eig_rank = o->eig_rank[at],
                           .oversampling = o->oversampling,
                           .k_max = o->eig_rank[at] + o->oversampling,
-                          .key = {.seed = (uint64_t)o->seed, .stream = CV_RNG_SKETCH}};
+                          .key = {.seed = (uint64_t)o->seed, .stream = CV_RNG_SKETCH},
+                          .by = &run->by[precision]};
 }
 
 static curvd_status lane_memory(eig_run *run, eig_lane *l, cv_error *err) {
@@ -38,7 +39,7 @@ static curvd_status lane_memory(eig_run *run, eig_lane *l, cv_error *err) {
 }
 
 curvd_status eig_lane_open(eig_run *run, eig_solver solver, const eig_place *place, bool is_warm, int at,
-                           cv_eig_scratch *need, eig_lane **lane, cv_error *err) {
+                           cv_precision precision, cv_eig_scratch *need, eig_lane **lane, cv_error *err) {
   void *block;
   CV_TRY(cv_memory_new(run->memory, CV_MEMORY_DATA, 1, sizeof **lane, "a lane", &block, err));
   eig_lane *l = *lane = block;
@@ -47,7 +48,8 @@ curvd_status eig_lane_open(eig_run *run, eig_solver solver, const eig_place *pla
                   .place = place,
                   .is_warm = is_warm,
                   .at = at,
-                  .problem = problem_of(run, place, at),
+                  .precision = precision,
+                  .problem = problem_of(run, place, at, precision),
                   .ldu = place->ld,
                   .times = {.per_round = ops->is_exact ? 1 : (int)run->options->repeats}};
   if (!place->is_in) return CURVD_OK;

@@ -108,7 +108,7 @@ static const eig_lane *lane_like(const eig_run *run, const eig_lane *l, eig_solv
   for (int i = 0; i < run->n_lanes; i++) {
     const eig_lane *x = run->lane[i];
     bool is_exact = solver == EIG_EXACT || solver == EIG_EXACT_DIST;
-    bool is_same = is_exact || (x->at == l->at && x->is_warm == l->is_warm);
+    bool is_same = is_exact || (x->at == l->at && x->is_warm == l->is_warm && x->precision == l->precision);
     if (x != l && x->solver == solver && is_same && x->place->nprow == nprow && x->place->npcol == npcol) return x;
   }
   return NULL;
@@ -186,6 +186,30 @@ static void add_scores(const eig_run *run, const eig_lane *l, json_t *line) {
   }
 }
 
+/* Of the case itself, but in fp32. */
+static const eig_lane *lane_in_fp32(const eig_run *run, const eig_lane *l) {
+  for (int i = 0; i < run->n_lanes; i++) {
+    const eig_lane *x = run->lane[i];
+    if (x->precision == CV_FP32 && x->solver == l->solver && x->place == l->place && x->at == l->at &&
+        x->is_warm == l->is_warm)
+      return x;
+  }
+  return NULL;
+}
+
+/* Beside the case in fp32: how many times faster, and its error over that one's, round by round. */
+static void add_fp32(const eig_run *run, const eig_lane *l, json_t *line) {
+  const eig_lane *fp32 = lane_in_fp32(run, l);
+  int rounds = (int)run->options->rounds;
+  double ratio[EIG_ROUNDS_MAX];
+  if (fp32 == NULL || fp32 == l) return;
+  for (int i = 0; i < rounds; i++) ratio[i] = l->scores[i].error / fp32->scores[i].error;
+  ratio_to(line, "fp32_over", fp32, l);
+  set(line, "error_over_fp32",
+      json_pack("{s:f, s:f, s:f}", "median", quantile(ratio, rounds, 0.5), "min", quantile(ratio, rounds, 0), "max",
+                quantile(ratio, rounds, 1)));
+}
+
 static json_t *head_of(const eig_run *run, const eig_lane *l) {
   const eig_options *o = run->options;
   const eig_place *p = l->place;
@@ -202,6 +226,8 @@ static json_t *head_of(const eig_run *run, const eig_lane *l) {
   set(line, "start", json_string(eig_start_names[l->is_warm]));
   set(line, "power_iters", json_integer(l->problem.power_iters));
   set(line, "products", json_integer(l->result.products));
+  set(line, "precision", json_string(multiplier_precisions[l->precision]));
+  set(line, "unit", json_string(multiplier_unit(&run->by[l->precision])));
   return line;
 }
 
@@ -218,6 +244,7 @@ static void print_lane(const eig_run *run, const eig_lane *l) {
   set(line, "is_noisy", json_boolean(disturbed(t) > 0.25 || spread(t) > 0.25));
   add_ratios(run, l, line);
   add_scores(run, l, line);
+  add_fp32(run, l, line);
   json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
   putchar('\n');
   json_decref(line);

@@ -16,25 +16,34 @@ static bool is_exact(eig_solver solver) {
   return solver == EIG_EXACT || solver == EIG_EXACT_DIST;
 }
 
-/* Does this solver run at this place, with this start and rank? An exact one does not know a start, and costs the same
- * for every rank: only the last. */
-static bool is_case(const eig_run *run, eig_solver solver, const eig_place *place, int start, int at) {
+/* Does this solver run at this place, with this start, rank and precision? An exact one knows neither start nor
+ * precision, and costs the same for every rank: only the last. The products of dist are ScaLAPACK's. */
+static bool is_case(const eig_run *run, eig_solver solver, const eig_place *place, int start, int at, int precision) {
   const eig_options *o = run->options;
   if (!o->solver[solver] || is_dist(solver) != (place->nprow > 0)) return false;
-  if (is_exact(solver)) return start == EIG_COLD && at == o->n_eig_ranks - 1;
+  if (is_exact(solver)) return start == EIG_COLD && at == o->n_eig_ranks - 1 && precision == CV_FP32;
+  if (!o->precision[precision] || (solver == EIG_RAND_DIST && precision != CV_FP32)) return false;
   return o->start[start] && !(solver == EIG_RAND_SLAB && place->npcol > 1);
+}
+
+/* In every precision, next to each other. */
+static curvd_status open_precisions(eig_run *run, eig_solver solver, int start, const eig_place *place, int at,
+                                    cv_eig_scratch *need, cv_error *err) {
+  for (int precision = 0; precision < MULTIPLIERS; precision++) {
+    if (!is_case(run, solver, place, start, at, precision)) continue;
+    if (run->n_lanes == EIG_LANES_MAX) return cv_fail(err, CURVD_ERR_OPTION, "more than %d cases", EIG_LANES_MAX);
+    CV_TRY(eig_lane_open(run, solver, place, start == EIG_WARM, at, (cv_precision)precision, need,
+                         &run->lane[run->n_lanes++], err));
+  }
+  return CURVD_OK;
 }
 
 static curvd_status open_lanes(eig_run *run, cv_eig_scratch *need, cv_error *err) {
   for (int at = 0; at < run->options->n_eig_ranks; at++)
     for (int solver = 0; solver < EIG_SOLVERS; solver++)
       for (int start = 0; start < EIG_STARTS; start++)
-        for (int p = 0; p < run->n_places; p++) {
-          if (!is_case(run, solver, &run->places[p], start, at)) continue;
-          if (run->n_lanes == EIG_LANES_MAX) return cv_fail(err, CURVD_ERR_OPTION, "more than %d cases", EIG_LANES_MAX);
-          CV_TRY(eig_lane_open(run, solver, &run->places[p], start == EIG_WARM, at, need, &run->lane[run->n_lanes++],
-                               err));
-        }
+        for (int p = 0; p < run->n_places; p++)
+          CV_TRY(open_precisions(run, solver, start, &run->places[p], at, need, err));
   return CURVD_OK;
 }
 
@@ -66,6 +75,9 @@ static curvd_status shared_memory(eig_run *run, cv_eig_scratch need, cv_error *e
 static curvd_status set_up(eig_run *run, cv_error *err) {
   cv_eig_scratch need = {0};
   for (int p = 0; p < run->n_places; p++) CV_TRY(eig_place_size(&run->places[p], run->n, err));
+  for (int i = 0; i < MULTIPLIERS; i++)
+    if (run->options->precision[i])
+      CV_TRY(multiplier_open((cv_precision)i, run->options->unit, run->memory, &run->by[i], err));
   CV_TRY(open_lanes(run, &need, err));
   CV_TRY(shared_memory(run, need, err));
   if (run->rank > 0) return cv_floats_new(run->memory, CV_MEMORY_FACTORS, run->n * run->ld, "a matrix", &run->M, err);
@@ -79,6 +91,7 @@ static void take_down(eig_run *run) {
   cv_floats_free(run->memory, &run->work.floats);
   cv_doubles_free(run->memory, &run->work.doubles);
   cv_memory_free(run->memory, (void **)&run->work.ints);
+  for (int i = 0; i < MULTIPLIERS; i++) multiplier_close(run->memory, &run->by[i]);
   cv_floats_free(run->memory, &run->full);
   cv_floats_free(run->memory, &run->room);
   for (int i = 0; i < run->options->n_eig_ranks; i++) cv_memory_free(run->memory, (void **)&run->products[i]);

@@ -5,6 +5,7 @@
 #include "eig_place.h"
 #include "eig_score.h"
 #include "linalg/eig.h"
+#include "multiplier.h"
 
 enum { EIG_LIST_MAX = 8, EIG_ROUNDS_MAX = 50, EIG_REPEATS_MAX = 20, EIG_LANES_MAX = 128, EIG_PLACES_MAX = 3 };
 
@@ -16,6 +17,8 @@ typedef struct eig_options {
   int64_t n[EIG_LIST_MAX], eig_rank[EIG_LIST_MAX];
   int n_sizes, n_eig_ranks;
   bool solver[EIG_SOLVERS], start[EIG_STARTS];
+  bool precision[MULTIPLIERS]; /* of the products with the matrix */
+  const char *unit;
   bool matrix[EIG_KINDS + 1]; /* of eig_kinds; the last: factors of a trained network */
   cv_eig_method method;
   int64_t oversampling, power_iters, rounds, repeats, seed;
@@ -29,12 +32,13 @@ typedef struct eig_times {
   double cpu_ms[EIG_ROUNDS_MAX * EIG_REPEATS_MAX], wall_ms[EIG_ROUNDS_MAX * EIG_REPEATS_MAX];
 } eig_times;
 
-/* One case: a solver with a start, at a place, for a rank. */
+/* One case: a solver with a start, at a place, for a rank, in a precision. */
 typedef struct eig_lane {
   eig_solver solver;
   const eig_place *place;
   bool is_warm;
   int at; /* which eig_rank */
+  cv_precision precision;
   cv_eig_problem problem;
   float *U, *start, *D; /* (k_max + CV_EIG_PROBES, ldu), (k_max, ldu), (k_max) */
   int64_t ldu;
@@ -57,6 +61,7 @@ typedef struct eig_run {
   eig_lane *lane[EIG_LANES_MAX];
   int n_lanes;
   cv_eig_work work;                  /* shared by the lanes */
+  cv_multiplier by[MULTIPLIERS];     /* the same; of the precisions that are wanted */
   float *full, *room;                /* (k_max + CV_EIG_PROBES, ld) whole bases */
   eig_truth truth;                   /* on rank 0 */
   eig_times ssyevd;                  /* on rank 0 */
@@ -72,7 +77,7 @@ curvd_status eig_run_size(const eig_options *options, const char *matrix, int64_
 
 /* eig_lane.c. [collective over all ranks] A lane of its own memory; work grows to what it needs. */
 curvd_status eig_lane_open(eig_run *run, eig_solver solver, const eig_place *place, bool is_warm, int at,
-                           cv_eig_scratch *need, eig_lane **lane, cv_error *err);
+                           cv_precision precision, cv_eig_scratch *need, eig_lane **lane, cv_error *err);
 void eig_lane_close(eig_run *run, eig_lane **lane);
 
 /* One solve, timed, from the start of the round; and what it leaves: the start of the next round, and its score. */

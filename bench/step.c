@@ -30,6 +30,7 @@ typedef struct lane {
   double first_loss, last_loss; /* mean of the warm-up block, and of the last one */
   double stage_begin_s[STAGES]; /* after the warm-up block */
   double ms[ROUNDS_MAX];        /* of one step, block by block */
+  int timed;                    /* steps of the last block that count */
 } lane;
 
 typedef struct bench {
@@ -39,6 +40,7 @@ typedef struct bench {
   const char *sgd_lr;
   lane sgd, method;
   bool has_method, has_products; /* beside sgd */
+  bool is_between;               /* steps with statistics or a refresh are not timed */
   int rank, n_ranks;
   double served_s[STAGES];            /* CPU seconds of all curvature ranks, from the first step on */
   int64_t sent_bytes[CURVD_TRAFFICS]; /* of all ranks, in all blocks */
@@ -103,9 +105,10 @@ static curvd_status check_ranks(const bench *b, cv_error *err) {
 }
 
 static curvd_status load_lanes(bench *b, cv_error *err) {
-  /* learning rate and optimizer of the method are not for sgd */
-  const char *const sgd[] = {"--method",          "sgd", "--lr", b->sgd_lr, "--optimizer", "auto",
-                             "--curvature-ranks", "0",   NULL},
+  /* learning rate, optimizer and precision of the method are not for sgd */
+  const char *const sgd[] =
+      {"--method",          "sgd",  "--lr", b->sgd_lr, "--optimizer", "auto", "--curvature-ranks", "0",
+       "--train-precision", "fp32", NULL},
                     *const none[] = {NULL};
   CV_TRY(lane_load(&b->method, b, none, err));
   CV_TRY(lane_load(&b->sgd, b, sgd, err));
@@ -162,20 +165,41 @@ static double charged_s(const lane *l) {
   return cv_cpu_s() + waited_s(&metrics) - metrics.stage_cpu_s[CURVD_STAGE_WAIT];
 }
 
+/* CPU seconds so far of what makes statistics and eigenvectors: a step that has them takes longer than the others. */
+static double updating_s(const lane *l) {
+  const int stages[] = {CURVD_STAGE_CAPTURE, CURVD_STAGE_STATISTICS, CURVD_STAGE_AVERAGE, CURVD_STAGE_REFRESH};
+  curvd_metrics metrics = {0};
+  double s = l->trainer.stage[TRAINER_SAMPLED].cpu_s;
+  curvd_metrics_read(l->trainer.ctx, &metrics);
+  for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) s += metrics.stage_cpu_s[stages[i]];
+  return s;
+}
+
 /* Milliseconds of one step, over a block of steps. */
-static curvd_status lane_block(lane *l, int block, double *ms, cv_error *err) {
-  double begin = charged_s(l);
-  for (int i = 0; i < block; i++) CV_TRY(trainer_step(&l->trainer, err));
-  *ms = 1e3 * (charged_s(l) - begin) / block;
+static curvd_status lane_block(const bench *b, lane *l, double *ms, cv_error *err) {
+  double all_s = 0;
+  l->timed = 0;
+  for (int i = 0; i < b->block; i++) {
+    double begin = charged_s(l), updates = updating_s(l);
+    CV_TRY(trainer_step(&l->trainer, err));
+    if (b->is_between && updating_s(l) > updates) continue;
+    all_s += charged_s(l) - begin;
+    l->timed++;
+  }
+  if (l->timed == 0)
+    return cv_fail(
+        err, CURVD_ERR_OPTION,
+        "--updates no leaves no step to time: every one takes statistics; give a --factor-update-steps above 1");
+  *ms = 1e3 * all_s / l->timed;
   l->last_loss = trainer_loss(&l->trainer);
   if (!isfinite(l->last_loss))
     return cv_fail(err, CURVD_ERR_NUMERIC, "check loss: %s reached a loss of %g", l->config.method, l->last_loss);
   return CURVD_OK;
 }
 
-static curvd_status lane_warm_up(lane *l, int block, cv_error *err) {
+static curvd_status lane_warm_up(const bench *b, lane *l, cv_error *err) {
   double ms;
-  CV_TRY(lane_block(l, block, &ms, err));
+  CV_TRY(lane_block(b, l, &ms, err));
   l->first_loss = l->last_loss;
   stages_read(&l->trainer, l->stage_begin_s);
   return CURVD_OK;
@@ -189,12 +213,12 @@ static double products_block(bench *b) {
 
 static curvd_status run_worker(bench *b, cv_error *err) {
   if (b->has_products) products_block(b);
-  CV_TRY(lane_warm_up(&b->sgd, b->block, err));
-  if (b->has_method) CV_TRY(lane_warm_up(&b->method, b->block, err));
+  CV_TRY(lane_warm_up(b, &b->sgd, err));
+  if (b->has_method) CV_TRY(lane_warm_up(b, &b->method, err));
   for (int round = 0; round < b->rounds; round++) {
     if (b->has_products) b->products_ms[round] = products_block(b);
-    CV_TRY(lane_block(&b->sgd, b->block, &b->sgd.ms[round], err));
-    if (b->has_method) CV_TRY(lane_block(&b->method, b->block, &b->method.ms[round], err));
+    CV_TRY(lane_block(b, &b->sgd, &b->sgd.ms[round], err));
+    if (b->has_method) CV_TRY(lane_block(b, &b->method, &b->method.ms[round], err));
   }
   return CURVD_OK;
 }
@@ -270,9 +294,20 @@ static void print_products(const bench *b, json_t *line) {
   json_object_set_new(line, "sgd_over_products", blocks_ratio(b->sgd.ms, b->products_ms, n));
 }
 
+static json_t *json_precisions(const config *c) {
+  static const char *const names[] = {"train_precision", "apply_precision", "statistics_precision", "refresh_precision",
+                                      "matrix_unit"};
+  json_t *precisions = json_object();
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    json_object_set_new(precisions, names[i], json_string(config_text(c, names[i])));
+  return precisions;
+}
+
 static void print_method(const bench *b, json_t *line) {
   int n = b->rounds;
   json_object_set_new(line, "method", json_string(b->method.config.method));
+  json_object_set_new(line, "precisions", json_precisions(&b->method.config));
+  json_object_set_new(line, "method_timed", json_integer(b->method.timed));
   json_object_set_new(line, "method_ms", blocks_times(b->method.ms, n));
   json_object_set_new(line, "method_over_sgd", blocks_ratio(b->method.ms, b->sgd.ms, n));
   json_object_set_new(line, "method_stages_ms", json_lane(b, &b->method));
@@ -288,6 +323,7 @@ static void print_line(const bench *b) {
                            "network", v->network, "batch", (json_int_t)v->batch, "data", v->data, "threads",
                            (json_int_t)v->blas_threads, "rounds", n, "block", b->block);
   if (b->has_products) print_products(b, line);
+  json_object_set_new(line, "sgd_precision", json_string(config_text(&b->sgd.config, "train_precision")));
   json_object_set_new(line, "sgd_ms", blocks_times(b->sgd.ms, n));
   json_object_set_new(line, "sgd_stages_ms", json_lane(b, &b->sgd));
   if (b->has_method) print_method(b, line);
@@ -308,6 +344,7 @@ static int help(void) {
       "sleeps until they have sent something counts, too.\n\n"
       "  --rounds N      blocks of each that are timed, after one that is not (default 11)\n"
       "  --block STEPS   steps in a block; a multiple of the method's intervals (default 10)\n"
+      "  --updates no    steps with statistics or a refresh are taken, but not timed (default yes)\n"
       "  --sgd-lr RATE   learning rate of method sgd (default auto)\n"
       "  --name value    options of `curvd train`; default data: 10,240 examples of the synthetic teacher\n\n"
       "Exit code 1, a sentence and no line when a check fails (gradients against plain fp64 loops, products against\n"
@@ -322,6 +359,12 @@ static curvd_status read_count(const char *name, const char *text, int most, int
     return cv_fail(err, CURVD_ERR_OPTION, "%s needs a number from 1 to %d, not '%s'", name, most, text ? text : "");
   *count = (int)value;
   return CURVD_OK;
+}
+
+static curvd_status read_updates(const char *name, const char *text, bool *is_between, cv_error *err) {
+  *is_between = text && strcmp(text, "no") == 0;
+  if (*is_between || (text && strcmp(text, "yes") == 0)) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_OPTION, "%s is yes or no, not '%s'", name, text ? text : "");
 }
 
 /* The configuration reads it. */
@@ -340,6 +383,8 @@ static curvd_status read_words(bench *b, int argc, char **argv, cv_error *err) {
       CV_TRY(read_count(argv[i++], value, ROUNDS_MAX, &b->rounds, err));
     else if (strcmp(argv[i], "--block") == 0)
       CV_TRY(read_count(argv[i++], value, 100000, &b->block, err));
+    else if (strcmp(argv[i], "--updates") == 0)
+      CV_TRY(read_updates(argv[i++], value, &b->is_between, err));
     else if (strcmp(argv[i], "--sgd-lr") == 0)
       CV_TRY(read_rate(argv[i++], value, &b->sgd_lr, err));
     else

@@ -29,6 +29,8 @@ static int help(void) {
        "  --settle N       refreshes before them (default 5)\n"
        "  --jump RADIANS   errors: then turn by so much once (default 0: no)\n"
        "  --repair yes|no  a second product with the window's rows in every refresh (default no)\n"
+       "  --precision NAME of the sketch's updates: fp32, bf16 or bf16x3 (default fp32)\n"
+       "  --unit NAME      matrix unit of those that are not fp32: auto or one of bench_product --list (default auto)\n"
        "  --seed N         (default 1)\n\n"
        "Exit code 1, a sentence and no line when a check fails, 2 for wrong usage.");
   return 0;
@@ -36,17 +38,35 @@ static int help(void) {
 
 /* ---- command line ---- */
 
-static curvd_status read_word(stream_options *o, const char *name, const char *text, cv_error *err) {
-  static const char *const names[] = {"--n",      "--eig-rank", "--batch",  "--refreshes",
-                                      "--settle", "--seed",     "--repair", "--jump"};
-  enum { INTEGERS = 6, REPAIR = 6, JUMP, NAMES };
+typedef struct stream_words {
+  stream_options options;
+  cv_precision precision;
+  const char *unit;
+} stream_words;
+
+static curvd_status read_precision(const char *text, cv_precision *precision, cv_error *err) {
+  for (int i = 0; i < MULTIPLIERS; i++) {
+    *precision = (cv_precision)i;
+    if (strcmp(text, multiplier_precisions[i]) == 0) return CURVD_OK;
+  }
+  return cv_fail(err, CURVD_ERR_OPTION, "--precision is fp32, bf16 or bf16x3, not '%s'", text);
+}
+
+static curvd_status read_word(stream_words *w, const char *name, const char *text, cv_error *err) {
+  static const char *const names[] = {"--n",    "--eig-rank", "--batch", "--refreshes", "--settle",
+                                      "--seed", "--repair",   "--jump",  "--precision", "--unit"};
+  enum { INTEGERS = 6, REPAIR = 6, JUMP, PRECISION, UNIT, NAMES };
+  stream_options *o = &w->options;
   int64_t *const values[INTEGERS] = {&o->n, &o->eig_rank, &o->batch, &o->refreshes, &o->settle, &o->seed};
   const int64_t least[INTEGERS] = {16, 2, 1, 1, 0, 0}, most[INTEGERS] = {32766, 16000, 8192, 900, 100, INT32_MAX};
   int at = 0;
   while (at < NAMES && strcmp(name, names[at]) != 0) at++;
   if (at == NAMES) return cv_fail(err, CURVD_ERR_OPTION, "no option %s; see --help", name);
   if (text == NULL) return cv_fail(err, CURVD_ERR_OPTION, "%s needs a value", name);
-  if (at == REPAIR && (strcmp(text, "yes") == 0 || strcmp(text, "no") == 0)) {
+  if (at == PRECISION) return read_precision(text, &w->precision, err);
+  if (at == UNIT) {
+    w->unit = text;
+  } else if (at == REPAIR && (strcmp(text, "yes") == 0 || strcmp(text, "no") == 0)) {
     o->is_repaired = *text == 'y';
   } else if (at == JUMP) {
     char *end;
@@ -59,8 +79,9 @@ static curvd_status read_word(stream_options *o, const char *name, const char *t
   return CURVD_OK;
 }
 
-static curvd_status read_words(stream_options *o, int argc, char **argv, cv_error *err) {
-  for (int i = 0; i < argc; i += 2) CV_TRY(read_word(o, argv[i], i + 1 < argc ? argv[i + 1] : NULL, err));
+static curvd_status read_words(stream_words *w, int argc, char **argv, cv_error *err) {
+  const stream_options *o = &w->options;
+  for (int i = 0; i < argc; i += 2) CV_TRY(read_word(w, argv[i], i + 1 < argc ? argv[i + 1] : NULL, err));
   int64_t rows = o->eig_rank + (o->eig_rank / 2 > 10 ? o->eig_rank / 2 : 10);
   if (rows <= o->n) return CURVD_OK;
   return cv_fail(err, CURVD_ERR_OPTION, "%lld rows for --eig-rank %lld are more than n = %lld", (long long)rows,
@@ -89,10 +110,11 @@ static json_t *list_of(const double *x, int64_t n) {
 }
 
 static json_t *head_of(const stream_options *o, const char *what) {
-  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "bench", "stream", "build", curvd_build_info(),
-                   "what", what, "n", (json_int_t)o->n, "eig_rank", (json_int_t)o->eig_rank, "rows",
+  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s, s:s}", "bench", "stream", "build",
+                   curvd_build_info(), "what", what, "n", (json_int_t)o->n, "eig_rank", (json_int_t)o->eig_rank, "rows",
                    (json_int_t)(o->eig_rank + o->eig_rank / 2), "batch", (json_int_t)o->batch, "refreshes",
-                   (json_int_t)o->refreshes, "seed", (json_int_t)o->seed, "is_repaired", (int)o->is_repaired);
+                   (json_int_t)o->refreshes, "seed", (json_int_t)o->seed, "is_repaired", (int)o->is_repaired,
+                   "precision", multiplier_precisions[o->by.precision], "unit", multiplier_unit(&o->by));
 }
 
 static void print_line(json_t *line) {
@@ -125,12 +147,15 @@ static curvd_status run_errors(const stream_options *o, cv_memory *memory, cv_er
 
 static curvd_status run_costs(const stream_options *o, cv_memory *memory, cv_error *err) {
   static stream_costs c;
-  double ratio[STREAM_REFRESHES_MAX];
+  double ratio[STREAM_REFRESHES_MAX], updates[STREAM_REFRESHES_MAX];
   CV_TRY(stream_run_costs(o, memory, &c, err));
-  for (int64_t i = 0; i < o->refreshes; i++)
+  for (int64_t i = 0; i < o->refreshes; i++) {
     ratio[i] = (c.update_ms[i] + c.refresh_ms[i]) / (c.full_update_ms[i] + c.full_refresh_ms[i]);
+    updates[i] = c.update_ms[i] / c.full_update_ms[i];
+  }
   json_t *line = head_of(o, "costs");
   json_object_set_new(line, "over_full", least_median_most(ratio, o->refreshes));
+  json_object_set_new(line, "updates_over_full", least_median_most(updates, o->refreshes));
   json_object_set_new(line, "updates_ms", least_median_most(c.update_ms, o->refreshes));
   json_object_set_new(line, "refresh_ms", least_median_most(c.refresh_ms, o->refreshes));
   json_object_set_new(line, "full_updates_ms", least_median_most(c.full_update_ms, o->refreshes));
@@ -140,15 +165,20 @@ static curvd_status run_costs(const stream_options *o, cv_memory *memory, cv_err
 }
 
 static curvd_status bench_main(int argc, char **argv, cv_error *err) {
-  stream_options o = {
-      .n = 1024, .eig_rank = 128, .batch = 128, .updates = 10, .refreshes = 100, .settle = 5, .seed = 1};
+  stream_words w = {{.n = 1024, .eig_rank = 128, .batch = 128, .updates = 10, .refreshes = 100, .settle = 5, .seed = 1},
+                    CV_FP32,
+                    "auto"};
+  stream_options *o = &w.options;
   cv_memory memory = {0};
   bool is_errors = argc > 0 && strcmp(argv[0], "errors") == 0;
   if (!is_errors && (argc == 0 || strcmp(argv[0], "costs") != 0))
     return cv_fail(err, CURVD_ERR_OPTION, "the first word is errors or costs; see --help");
-  CV_TRY(read_words(&o, argc - 1, argv + 1, err));
+  CV_TRY(read_words(&w, argc - 1, argv + 1, err));
+  CV_TRY(multiplier_open(w.precision, w.unit, &memory, &o->by, err));
   openblas_set_num_threads(1);
-  return is_errors ? run_errors(&o, &memory, err) : run_costs(&o, &memory, err);
+  curvd_status status = is_errors ? run_errors(o, &memory, err) : run_costs(o, &memory, err);
+  multiplier_close(&memory, &o->by);
+  return status;
 }
 
 int main(int argc, char **argv) {

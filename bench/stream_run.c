@@ -131,7 +131,8 @@ static void update_full(bench *b) {
 static void update_stream(bench *b) {
   cv_stream *s = &b->stream;
   for (int64_t u = 0; u < b->options->updates; u++) {
-    cv_stream_add(s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld, b->T);
+    cv_stream_add(&b->options->by, s->k + CV_EIG_PROBES, s->n, s->Omega, s->ld, &b->rows[u], (float)KEEP, s->Y, s->ld,
+                  b->T);
     s->trace = KEEP * s->trace + cv_stream_trace(&b->rows[u], s->n);
   }
 }

@@ -2,7 +2,7 @@
 #ifndef STREAM_RUN_H
 #define STREAM_RUN_H
 
-#include "base/memory.h"
+#include "multiplier.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +13,7 @@ typedef struct stream_options {
   int64_t n, eig_rank, batch, updates, refreshes, settle, seed;
   double jump; /* radians; 0: none */
   bool is_repaired;
+  cv_multiplier by; /* of the sketch's updates */
 } stream_options;
 
 /* Of the first `settle` refreshes, of the `refreshes` behind them, and of STREAM_AFTER from the jump on. full: warm

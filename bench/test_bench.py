@@ -93,6 +93,31 @@ class Step(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("check loss", done.stderr)
 
+    def test_steps_between_refreshes(self):
+        lines = {}
+        for updates in ("yes", "no"):
+            done = run(self.step, *TINY, "--rounds", "5", "--factor-update-steps", "5", "--updates", updates, "--block", "20")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            lines[updates] = json.loads(done.stdout)
+        # one step in five has statistics, one in ten a refresh; both are taken in either case
+        self.assertEqual([lines[updates]["method_timed"] for updates in ("yes", "no")], [20, 16])
+        self.assertLess(lines["no"]["method_over_sgd"]["of_minima"], lines["yes"]["method_over_sgd"]["of_minima"])
+        self.assertGreater(lines["no"]["method_stages_ms"]["refresh"], 0)
+        for words, code, sentence in ((["--updates", "never"], 2, "--updates is yes or no"), (["--updates"], 2, "--updates is"),
+                                      (["--updates", "no", "--factor-update-steps", "1"], 2, "no step to time")):
+            done = run(self.step, *TINY, "--rounds", "2", *words)
+            self.assertEqual((done.returncode, done.stdout), (code, ""))
+            self.assertIn(sentence, done.stderr)
+
+    def test_precisions_are_those_of_the_method(self):
+        words = ["--train-precision", "bf16", "--apply-precision", "bf16x3", "--matrix-unit", "portable"]
+        done = run(self.step, *TINY, "--rounds", "3", "--method", "nystrom-kfac", *words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        line = json.loads(done.stdout)
+        self.assertEqual(line["sgd_precision"], "fp32")
+        self.assertEqual(line["precisions"], {"train_precision": "bf16", "apply_precision": "bf16x3", "refresh_precision": "fp32",
+                                              "statistics_precision": "fp32", "matrix_unit": "portable"})
+
     def test_refuses_blocks_that_cut_a_period(self):
         done = run(self.step, *TINY, "--rounds", "2", "--inv-update-steps", "15")
         self.assertEqual((done.returncode, done.stdout), (2, ""))
@@ -169,6 +194,21 @@ class Eig(unittest.TestCase):
             self.assertEqual("over_product" in line, line["solver"] not in ("exact", "exact-dist"))
         self.assertTrue(all(line["products"] == (1 if line["start"] == "warm" else 3) for line in lines if "start" in line))
 
+    def test_precisions(self):
+        lines = self.lines(self.eig, *self.tiny, "--solvers", "exact,rand,dist,slab", "--precisions", "fp32,bf16,bf16x3", "--unit",
+                           "portable", "--matrix", "drift,steep")
+        self.assertEqual({line["precision"] for line in lines if line["solver"] == "dist"}, {"fp32"})
+        for line in lines:
+            rounded = line.get("precision", "fp32") != "fp32"
+            self.assertEqual("error_over_fp32" in line, rounded)
+            self.assertEqual(line.get("unit", ""), "portable" if rounded else "")
+        # rounding changes the pairs, of one term a hundred times as much as of three; and hardly their error
+        for solver in ("rand", "slab"):
+            off = {p: max(max(abs(line["error_over_fp32"][which] - 1) for which in ("min", "max")) for line in lines
+                          if (line["solver"], line.get("precision"), line["matrix"]) == (solver, p, "drift")) for p in ("bf16", "bf16x3")}
+            self.assertLess(off["bf16"], 5e-3)
+            self.assertGreater(off["bf16"], 10 * off["bf16x3"])
+
     def test_matrices_of_low_rank(self):
         lines = self.lines(self.eig, *self.tiny, "--matrix", "steep,batch,one", "--solvers", "rand", "--ssyevd", "no")
         self.assertEqual({line["matrix"] for line in lines}, {"steep", "batch", "one"})
@@ -232,9 +272,18 @@ class Stream(unittest.TestCase):
         self.assertEqual(repaired["full"], without["full"])
         self.assertNotIn("after_jump", without)
 
+    def test_precisions_change_the_sketch_alone(self):
+        lines = {p: self.line("errors", *self.tiny, "--precision", p, "--unit", "portable") for p in ("fp32", "bf16", "bf16x3")}
+        off = {p: max(abs(x - y) for x, y in zip(lines[p]["settled"], lines["fp32"]["settled"])) for p in lines}
+        self.assertGreater(off["bf16"], 10 * off["bf16x3"])
+        self.assertLess(off["bf16"], 5e-3)
+        for line in lines.values():
+            self.assertEqual(line["full"], lines["fp32"]["full"])
+
     def test_costs(self):
-        line = self.line("costs", *self.tiny)
-        for key in ("over_full", "updates_ms", "refresh_ms", "full_updates_ms", "full_refresh_ms"):
+        line = self.line("costs", *self.tiny, "--precision", "bf16", "--unit", "portable")
+        self.assertEqual((line["precision"], line["unit"]), ("bf16", "portable"))
+        for key in ("over_full", "updates_over_full", "updates_ms", "refresh_ms", "full_updates_ms", "full_refresh_ms"):
             self.assertGreater(line[key]["min"], 0)
             self.assertLessEqual(line[key]["min"], line[key]["median"])
             self.assertLessEqual(line[key]["median"], line[key]["max"])
@@ -243,7 +292,8 @@ class Stream(unittest.TestCase):
         for words, sentence in (([], "errors or costs"), (["error"], "errors or costs"), (["errors", "--n", "1O24"], "1O24"),
                                 (["errors", "--refreshes", "0"], "--refreshes"), (["costs", "--rank", "8"], "--rank"),
                                 (["errors", "--n", "64", "--eig-rank", "60"], "more than n"), (["errors", "--jump"], "value"),
-                                (["errors", "--jump", "4"], "radians"), (["errors", "--repair", "maybe"], "maybe")):
+                                (["errors", "--jump", "4"], "radians"), (["errors", "--precision", "fp16"], "fp16"),
+                                (["errors", "--precision", "bf16", "--unit", "abacus"], "it has "), (["errors", "--repair", "maybe"], "maybe")):
             done = run(self.stream, *words)
             with self.subTest(words=words):
                 self.assertEqual((done.returncode, done.stdout), (2, ""))

@@ -302,7 +302,7 @@ CURVD_API uint32_t curvd_flags(const curvd_ctx *ctx);
   X(CURVD_EVENT_RETRIED, "decompositions retried in fp64")                                                             \
   X(CURVD_EVENT_EXACT_FALLBACK, "decompositions done by the exact solver instead")                                     \
   X(CURVD_EVENT_REPAIRED, "sketches repaired by a second product with the window")                                     \
-  X(CURVD_EVENT_WIDENED, "refreshes done again in fp32: refresh_precision was too coarse")                             \
+  X(CURVD_EVENT_WIDENED, "refreshes done again with finer products: refresh_precision was too coarse")                 \
   X(CURVD_EVENT_KEPT_PREVIOUS, "preconditioners kept because all solvers failed")                                      \
   X(CURVD_EVENT_CLIPPED, "steps shortened by a clip")                                                                  \
   X(CURVD_EVENT_MOVED, "layers moved to another owner")                                                                \
@@ -361,7 +361,8 @@ typedef struct curvd_factor_metrics {
   double lambda_min;       /* smallest kept eigenvalue */
   double tau;              /* eigenvalue assumed outside the kept span */
   double missing_trace;    /* share of the trace outside the kept span, [0, 1] */
-  /* How well {U, D, tau} fits the average that it was made from, E being the difference: */
+  /* How well {U, D, tau} fits the average that it was made from, E being the difference. Statistics that are made in
+   * bf16 (statistics_precision) add less than a tenth of error_norm to it, or they would be fp32. */
   double error_bound;    /* the spectral norm of E is below it, but for a chance of 2^-10 */
   double error_norm;     /* estimate of the Frobenius norm of E */
   double residual;       /* of the kept pairs: ||U M - D U|| over ||D U||, an estimate */

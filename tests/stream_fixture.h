@@ -18,6 +18,7 @@ typedef struct sketch {
   cv_eig_work work;
   float *U, *D, *T;
   int64_t ldu;
+  const cv_multiplier *by; /* of the statistics; NULL: fp32 */
   cv_eig_result result;
   cv_error err;
 } sketch;
@@ -65,7 +66,7 @@ static inline void sketch_free(sketch *a) {
 }
 
 static inline void add(sketch *a, double keep, const cv_stream_rows *X) {
-  cv_stream_add(a->s.k + PROBES, a->s.n, a->s.Omega, a->s.ld, X, (float)keep, a->s.Y, a->s.ld, a->T);
+  cv_stream_add(a->by, a->s.k + PROBES, a->s.n, a->s.Omega, a->s.ld, X, (float)keep, a->s.Y, a->s.ld, a->T);
   a->s.trace = keep * a->s.trace + cv_stream_trace(X, a->s.n);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/order.h"
 #include "curvature/link.h"
+#include "curvature/rounding.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
@@ -16,17 +17,32 @@ static int64_t triangle_room(const curvd_ctx *ctx, const cv_factor *factor) {
   return factor->n * factor->ld;
 }
 
+/* last (d) += scale times the sums of the columns of X. Where X is rounded, so is what is summed: sums of other numbers
+ * would make the whole matrix indefinite. */
+static void add_sums(const cv_multiplier *by, int64_t d, const cv_rows *x, float *last) {
+  enum { BLOCK = 256 };
+  float ones[BLOCK];
+  if (!by) {
+    cv_column_sums(x->rows, d, x->scale, x->X, x->ld, last);
+    return;
+  }
+  for (int i = 0; i < BLOCK; i++) ones[i] = 1;
+  for (int64_t i = 0; i < x->rows; i += BLOCK)
+    cv_multiply(by, CV_N, CV_N, 1, d, cv_smaller(x->rows - i, BLOCK), x->scale, ones, BLOCK, x->X + i * x->ld, x->ld, 1,
+                last, d);
+}
+
 /* The 1 is appended here, so the caller's array needs no extra column. */
 static void triangle_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
+  const cv_multiplier *by = cv_rounding_by(ctx, factor, cv_rounding_missed(factor), x);
   int64_t d = x->has_one ? factor->n - 1 : factor->n;
   bool is_first = factor->captured.rows == 0;
   float *S = factor->captured.statistic;
-  (void)ctx;
-  cv_gram_columns(d, x->rows, x->scale, x->X, x->ld, is_first ? 0 : 1, S, factor->ld);
+  cv_multiply_gram(by, d, x->rows, x->scale, x->X, x->ld, is_first ? 0 : 1, S, factor->ld);
   if (!x->has_one) return;
   float *last = S + d * factor->ld;
   if (is_first) memset(last, 0, (size_t)(d + 1) * sizeof *last);
-  cv_column_sums(x->rows, d, x->scale, x->X, x->ld, last);
+  add_sums(by, d, x, last);
   last[d] += x->scale * (float)x->rows;
 }
 
@@ -85,6 +101,13 @@ static void rows_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   if (factor->sends_bf16 && factor->carrier->sends_rows) round_rows(factor, x->rows, to);
 }
 
+/* Their product is made here, block by block: all of them by the same rule. */
+static void blocks_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
+  if (factor->captured.rows == 0)
+    factor->captured.is_rounded = cv_rounding_by(ctx, factor, cv_rounding_missed(factor), x) != NULL;
+  rows_add(ctx, factor, x);
+}
+
 static double rows_trace(const cv_factor *factor) {
   return cv_sum_squares(factor->captured.rows, factor->n, factor->captured.statistic, factor->ld);
 }
@@ -109,7 +132,7 @@ const cv_carrier cv_carrier_columns = {.name = "columns",
 const cv_carrier cv_carrier_blocks = {.name = "blocks",
                                       .keeps_rows = true,
                                       .room = rows_room,
-                                      .add = rows_add,
+                                      .add = blocks_add,
                                       .trace = rows_trace,
                                       .summed = rows_summed,
                                       .pack = rows_pack};

@@ -2,6 +2,7 @@
 
 #include "base/order.h"
 #include "curvature/precision.h"
+#include "curvature/rounding.h"
 #include "product/multiply.h"
 
 #include <string.h>
@@ -132,6 +133,7 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   run.square_bytes = cv_packed_room((cv_precision)s->apply_precision, 1, 1) * (int64_t)sizeof(uint16_t);
   run.unit_room_bytes = cv_precision_room(s) * (int64_t)sizeof(uint16_t);
   run.is_bf16 = s->wire_precision == CV_BF16;
+  run.rounding_rows = cv_rounding_rows(s);
   return run;
 }
 

@@ -76,6 +76,7 @@ typedef struct cv_captured {
   int64_t rows;           /* in it; 0: statistic holds anything */
   int64_t examples;       /* that they stand for: more when they were sampled */
   bool is_bad;            /* what was captured is not finite: it goes nowhere */
+  bool is_rounded;        /* rows that are kept: their product is to be made by statistics_by */
   double trace;           /* of a sketch */
   double trace_off;       /* what the trace of sampled rows misses */
   cv_bf16_error rounding; /* of the numbers that are sent ... */
@@ -97,15 +98,16 @@ typedef struct cv_owned {
   cv_stream stream;   /* instead of average */
   bool is_reseed_due; /* basis is its next test matrix, by the refresh of reseed_step ... */
   int64_t reseed_step;
-  bool has_absorbed;     /* ... and statistics have come since */
-  cv_window window;      /* of the stream, where it gets rows */
-  cv_brand online;       /* whose pairs are basis and eigenvalues */
-  int64_t refreshes;     /* of online pairs */
-  float *basis;          /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
-  float *eigenvalues;    /* (k_max) */
-  int64_t eig_rank;      /* adaptive rank; 0: not yet chosen */
-  int64_t fp32_left;     /* refreshes in fp32 before another in refresh_precision, which was too coarse ... */
-  int64_t fp32_last;     /* ... after so many; 0: it was not */
+  bool has_absorbed;  /* ... and statistics have come since */
+  cv_window window;   /* of the stream, where it gets rows */
+  cv_brand online;    /* whose pairs are basis and eigenvalues */
+  int64_t refreshes;  /* of online pairs */
+  float *basis;       /* (k_max + probes, cols) pairs of the last refresh, start of the next; or the dense inverse */
+  float *eigenvalues; /* (k_max) */
+  int64_t eig_rank;   /* adaptive rank; 0: not yet chosen */
+  int64_t finer_left; /* refreshes in `finer`, a cv_precision, before another in refresh_precision, which was ... */
+  int64_t finer_last; /* ... too coarse, after so many; 0: it was not */
+  int64_t finer;
   cv_eig_result last;    /* of the pairs in basis; found 0: none */
   cv_factor_state fresh; /* of the refresh being sent */
   uint64_t hash;         /* of all arrays, when last left (guard.h) */
@@ -137,6 +139,7 @@ typedef struct cv_factor {
   bool seeds_workers;              /* its basis is the test matrix of the workers' sketches */
   bool sends_bf16, publishes_bf16; /* its statistics, and its eigenvectors, travel rounded */
   int roundings;                   /* of a sum of its statistics, one after the other, at most; 0: it is not rounded */
+  bool is_rounding_told;
   const struct cv_carrier *carrier;
   const struct cv_store *store;
   cv_captured captured;
@@ -295,7 +298,9 @@ struct curvd_ctx {
   cv_eig_work eig_work;
   const cv_unit *unit; /* of bf16 products; NULL: there are none */
   uint16_t *unit_room;
-  cv_multiplier refresh_by, statistics_by, apply_by;
+  cv_multiplier refresh_by, refresh_finer_by, statistics_by, sketch_by, apply_by;
+  float *rounding; /* room of rounding.h, and the distance of its rows */
+  int64_t rounding_ld;
   const cv_eig_ops *solver, *spread_solver; /* first rung of the ladder, of factors on one rank and of spread ones */
   int64_t step;
   int64_t my_events[CURVD_EVENTS];
@@ -389,7 +394,7 @@ const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wir
 /* spread.c: statistics of spread factors, as rows on a worker, and block by block on their way to the owners. */
 cv_cyclic cv_spread_piece(const curvd_ctx *ctx, const cv_factor *factor, int owner);
 int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local);
-void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
+void cv_spread_pack(const curvd_ctx *ctx, const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block);
 void cv_spread_absorb(cv_factor *factor, const cv_cyclic *piece, int64_t local, const float *block);
 
 /* solve.c: one decomposition, with the ladder that it climbs when a solver fails. false: the previous one stays. */

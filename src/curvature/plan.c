@@ -7,6 +7,7 @@
 #include "curvature/method.h"
 #include "curvature/precision.h"
 #include "curvature/rebalance.h"
+#include "curvature/rounding.h"
 #include "curvature/store.h"
 #include "curvature/uplink_bf16.h"
 #include "linalg/dense.h"
@@ -214,6 +215,7 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
                          &ctx->error));
   CV_TRY(cv_capture_allocate(ctx));
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_WORKSPACE, sketched, "a sketch", &ctx->sketched, &ctx->error));
+  CV_TRY(cv_rounding_allocate(ctx));
   CV_TRY(cv_rebalance_allocate(ctx));
   return cv_plan_solver_room(ctx);
 }
@@ -248,6 +250,7 @@ void cv_plan_free(curvd_ctx *ctx) {
   cv_floats_free(&ctx->memory, &ctx->block_inbox);
   cv_floats_free(&ctx->memory, &ctx->sketched);
   cv_capture_free(ctx);
+  cv_rounding_free(ctx);
   cv_precision_free(ctx);
   cv_solver_room_free(ctx, &ctx->eig_work);
   cv_grid_free(&ctx->grid, &ctx->memory);

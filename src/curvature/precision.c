@@ -4,9 +4,19 @@
 #include "base/order.h"
 #include "curvature/internal.h"
 
+/* One term is too coarse for a sketch (linalg/stream.h). */
+static int32_t sketch_precision(const cv_settings *s) {
+  return s->statistics_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
+}
+
+/* What a refresh in one term falls back to. */
+static int32_t finer_precision(const cv_settings *s) {
+  return s->refresh_precision == CV_FP32 ? CV_FP32 : CV_BF16X3;
+}
+
 int64_t cv_precision_room(const cv_settings *s) {
-  return cv_larger(cv_multiplier_room((cv_precision)s->refresh_precision),
-                   cv_larger(cv_multiplier_room((cv_precision)s->statistics_precision),
+  return cv_larger(cv_multiplier_room((cv_precision)finer_precision(s)),
+                   cv_larger(cv_multiplier_room((cv_precision)sketch_precision(s)),
                              cv_multiplier_room((cv_precision)s->apply_precision)));
 }
 
@@ -28,7 +38,9 @@ curvd_status cv_precision_make(curvd_ctx *ctx) {
                        "rounded matrices", &room, &ctx->error));
   ctx->unit_room = room;
   ctx->refresh_by = multiplier(ctx, s->refresh_precision);
+  ctx->refresh_finer_by = multiplier(ctx, finer_precision(s));
   ctx->statistics_by = multiplier(ctx, s->statistics_precision);
+  ctx->sketch_by = multiplier(ctx, sketch_precision(s));
   ctx->apply_by = multiplier(ctx, s->apply_precision);
   return CURVD_OK;
 }

@@ -1,6 +1,7 @@
 /* New preconditioners from running averages. Certificates (linalg/certify.h) drive it: how many pairs are kept, how
  * many products are spent, and whether the old pairs still do. */
 #include "base/order.h"
+#include "curvature/rounding.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
@@ -149,25 +150,28 @@ static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const f
 }
 
 /* Rows 0 .. end - 1 of each block of this rank's columns. */
-static void add_rows_to_piece(const curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X,
-                              int64_t ldx) {
+static void add_rows_to_piece(const curvd_ctx *ctx, const cv_multiplier *by, cv_factor *factor, cv_weights w,
+                              int64_t rows, const float *X, int64_t ldx) {
   cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
   for (int64_t local = 0, width; local < factor->own.cols; local += width) {
     int64_t begin = cv_cyclic_global(&piece, local);
     width = cv_cyclic_run(&piece, local);
-    cv_gemm(CV_T, CV_N, begin + width, width, rows, (float)w.add, X, ldx, X + begin, ldx, (float)w.keep,
-            factor->own.average + local, factor->own.ld);
+    cv_multiply(by, CV_T, CV_N, begin + width, width, rows, (float)w.add, X, ldx, X + begin, ldx, (float)w.keep,
+                factor->own.average + local, factor->own.ld);
   }
 }
 
 static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
                              cv_error *why) {
+  const cv_eig_result *last = &factor->own.last; /* the same on all owners, as X is */
+  double missed = last->found > 0 ? last->error_norm / last->trace : 0;
+  const cv_multiplier *by = cv_rounding_by(ctx, factor, missed, &(cv_rows){rows, ldx, X, false, 1});
   (void)why;
   if (factor->is_spread) {
-    add_rows_to_piece(ctx, factor, w, rows, X, ldx);
+    add_rows_to_piece(ctx, by, factor, w, rows, X, ldx);
     return CURVD_OK;
   }
-  cv_gram_columns(factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->own.average, factor->own.ld);
+  cv_multiply_gram(by, factor->n, rows, (float)w.add, X, ldx, (float)w.keep, factor->own.average, factor->own.ld);
   return CURVD_OK;
 }
 

@@ -163,10 +163,13 @@ const cv_option cv_settings_table[] = {
     {"refresh_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
      "products of a refresh with a whole factor: as they are, or with numbers rounded to bf16 (one term, or three "
      "products of two terms each) for the processor's matrix unit; all else of a refresh stays fp32 and fp64, and a "
-     "factor for which that is too coarse goes on in fp32 by itself",
+     "factor for which that is too coarse goes on in bf16x3, or in fp32, by itself",
      AT(refresh_precision)},
     {"statistics_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
-     "products that make statistics of captured rows: covariances and sketches", AT(statistics_precision)},
+     "products that make statistics of captured rows: covariances; sketches are made in three terms with bf16, too. "
+     "A factor that is decomposed exactly, kept by an online method or with window_rows, or for which rounding was "
+     "measured to be too coarse, keeps fp32",
+     AT(statistics_precision)},
     {"apply_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_PRECISION_NAMES, "fp32",
      "products of gradients, or of rows, with eigenvectors; of factored layers the one that makes the gradient, too",
      AT(apply_precision)},

@@ -64,8 +64,8 @@ static cv_stream_rows weighted(const cv_rows *x) {
 static void add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   cv_stream_rows rows = weighted(x);
   bool is_first = factor->captured.rows == 0;
-  cv_stream_add(sketch_rows(factor), factor->n, factor->captured.seed, factor->ld, &rows, is_first ? 0 : 1,
-                factor->captured.statistic, factor->ld, ctx->sketched);
+  cv_stream_add(&ctx->sketch_by, sketch_rows(factor), factor->n, factor->captured.seed, factor->ld, &rows,
+                is_first ? 0 : 1, factor->captured.statistic, factor->ld, ctx->sketched);
   factor->captured.trace = (is_first ? 0 : factor->captured.trace) + cv_stream_trace(&rows, factor->n);
 }
 
@@ -174,12 +174,17 @@ static curvd_status mix(curvd_ctx *ctx, cv_factor *factor, cv_weights w, const f
   return CURVD_OK;
 }
 
+/* A window is taken from the stream again, and what rounding left of it would count as history. */
+static const cv_multiplier *sketch_by(const curvd_ctx *ctx, const cv_factor *factor) {
+  return factor->own.window.room > 0 ? NULL : &ctx->sketch_by;
+}
+
 static curvd_status add_rows(curvd_ctx *ctx, cv_factor *factor, cv_weights w, int64_t rows, const float *X, int64_t ldx,
                              cv_error *why) {
   cv_stream_rows x = {rows, ldx, X, false, w.add};
   if (factor->own.is_reseed_due) CV_TRY(reseed(ctx, factor, index_of(ctx, factor), why));
-  cv_stream_add(sketch_rows(factor), factor->n, factor->own.stream.Omega, factor->ld, &x, (float)w.keep,
-                factor->own.stream.Y, factor->ld, ctx->sketched);
+  cv_stream_add(sketch_by(ctx, factor), sketch_rows(factor), factor->n, factor->own.stream.Omega, factor->ld, &x,
+                (float)w.keep, factor->own.stream.Y, factor->ld, ctx->sketched);
   cv_window_add(&factor->own.window, factor->n, w, rows, X, ldx);
   factor->own.stream.trace = factor->own.fresh.trace;
   factor->own.has_absorbed = true;

@@ -155,56 +155,73 @@ static const double ROUNDING_MAX = 0.1;
 
 /* NULL: fp32. An exact solver has no products. */
 const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor) {
-  bool is_wanted = ctx->refresh_by.precision != CV_FP32 && factor->own.fp32_left == 0;
+  bool has_products = !cv_solver_of(ctx, factor)->is_exact;
   bool has_slices = !factor->is_spread || cv_solver_of(ctx, factor) == &cv_eig_rand_slab;
-  return is_wanted && has_slices && !cv_solver_of(ctx, factor)->is_exact ? &ctx->refresh_by : NULL;
+  bool is_finer = factor->own.finer_left > 0;
+  cv_precision precision = is_finer ? (cv_precision)factor->own.finer : ctx->refresh_by.precision;
+  if (precision == CV_FP32 || !has_products || !has_slices) return NULL;
+  return is_finer ? &ctx->refresh_finer_by : &ctx->refresh_by;
+}
+
+static const cv_multiplier *finer_than(const curvd_ctx *ctx, const cv_multiplier *by) {
+  return by->precision == CV_BF16 ? &ctx->refresh_finer_by : NULL;
 }
 
 static curvd_status check_rounding(const cv_multiplier *by, const cv_eig_result *r, cv_error *why) {
   if (r->rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
-                 "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: fp32 follows",
+                 "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: it needs a finer one",
                  cv_precision_name(by->precision), r->rounding, r->error_norm, (long long)r->kept);
 }
 
-/* With rounded numbers. false: *problem is one for fp32, from the pairs that were found, if any were. */
+/* With rounded numbers. false: *problem begins with the pairs that were found, if any were. */
 static bool try_rounded(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_eig_problem *problem) {
   const cv_eig_ops *ops = cv_solver_of(ctx, factor);
   cv_error why = {0};
   bool is_solved = try_solver(ctx, ops, problem, factor, &why);
   if (is_solved && check_rounding(problem->by, &factor->own.last, &why) == CURVD_OK) return true;
   cv_solve_tell(ctx, layer, factor, ops->name, &why);
-  problem->by = NULL;
   problem->n_start = is_solved ? cv_smaller(factor->own.last.found, problem->eig_rank + problem->oversampling) : 0;
   return false;
 }
 
 /* Each time twice as many: a spectrum may be another one later, and a look costs a product. */
-static void go_on_in_fp32(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor) {
+static void go_on_finer(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_precision finer) {
   const int64_t most = 1 << 20;
-  factor->own.fp32_last = cv_smaller(cv_larger(2 * factor->own.fp32_last, 1), most);
-  factor->own.fp32_left = factor->own.fp32_last;
+  factor->own.finer_last = cv_smaller(cv_larger(2 * factor->own.finer_last, 1), most);
+  factor->own.finer_left = factor->own.finer_last;
+  factor->own.finer = finer;
   cv_count(ctx, layer, CURVD_EVENT_WIDENED);
 }
 
+/* The rungs of rounded numbers; false: *problem is one for fp32. */
+static bool solve_rounded(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, cv_eig_problem *problem) {
+  const cv_multiplier *first = problem->by;
+  factor->own.finer_left = cv_larger(factor->own.finer_left - 1, 0);
+  for (; problem->by; problem->by = finer_than(ctx, problem->by)) {
+    factor->own.fresh.precision = problem->by->precision;
+    if (!try_rounded(ctx, layer, factor, problem)) continue;
+    if (problem->by != first) go_on_finer(ctx, layer, factor, problem->by->precision);
+    return true;
+  }
+  factor->own.fresh.precision = CV_FP32;
+  return false;
+}
+
 bool cv_solve(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const cv_eig_problem *wanted) {
-  cv_eig_problem whole = *wanted;
-  const cv_eig_problem *problem = &whole;
+  cv_eig_problem problem = *wanted;
   const cv_eig_ops *exact = factor->is_spread ? &cv_eig_exact_dist : &cv_eig_exact,
                    *last = factor->is_spread ? exact : &cv_eig_exact_f64,
                    *rung[] = {cv_solver_of(ctx, factor), exact, last};
   const curvd_event event[] = {CURVD_EVENT_REFRESHES, CURVD_EVENT_EXACT_FALLBACK, CURVD_EVENT_RETRIED};
   enum { RUNGS = sizeof rung / sizeof rung[0] };
   cv_error why = {0};
-  factor->own.fresh.precision = wanted->by ? (int64_t)wanted->by->precision : CV_FP32;
-  if (wanted->by && try_rounded(ctx, layer, factor, &whole)) return true;
-  factor->own.fresh.precision = CV_FP32;
-  factor->own.fp32_left = cv_larger(factor->own.fp32_left - 1, 0);
+  if (solve_rounded(ctx, layer, factor, &problem)) return true;
   for (int i = 0; i < RUNGS; i++) {
     if (i > 0 && rung[i] == rung[i - 1]) continue;
     if (i > 0) cv_count(ctx, layer, event[i]);
-    if (try_solver(ctx, rung[i], problem, factor, &why)) {
-      if (wanted->by && i == 0) go_on_in_fp32(ctx, layer, factor);
+    if (try_solver(ctx, rung[i], &problem, factor, &why)) {
+      if (wanted->by && i == 0) go_on_finer(ctx, layer, factor, CV_FP32);
       return true;
     }
     factor->own.last.found = 0; /* the failed solver may have spoilt the basis: no warm start from it */

@@ -22,14 +22,16 @@ int64_t cv_spread_block_floats(const cv_cyclic *piece, int64_t local) {
 }
 
 /* block (end, width) = X^T X */
-void cv_spread_pack(const cv_factor *factor, const cv_cyclic *piece, int64_t local, float *block) {
+void cv_spread_pack(const curvd_ctx *ctx, const cv_factor *factor, const cv_cyclic *piece, int64_t local,
+                    float *block) {
+  const cv_multiplier *by = factor->captured.is_rounded ? &ctx->statistics_by : NULL;
   int64_t width = cv_cyclic_run(piece, local), end = end_of(piece, local);
   const float *X = factor->captured.statistic;
   if (factor->captured.rows == 0) {
     memset(block, 0, (size_t)(end * width) * sizeof *block);
   } else {
-    cv_gemm(CV_T, CV_N, end, width, factor->captured.rows, 1, X, factor->ld, X + end - width, factor->ld, 0, block,
-            width);
+    cv_multiply(by, CV_T, CV_N, end, width, factor->captured.rows, 1, X, factor->ld, X + end - width, factor->ld, 0,
+                block, width);
   }
 }
 

@@ -232,7 +232,7 @@ static curvd_status reduce_block(curvd_ctx *ctx, cv_factor *factor, int owner, c
           exact = floats - rounded;
   bool is_worker = cv_comm_is_worker(&ctx->comm), is_mine = cv_comm_my_owner(&ctx->comm) == owner;
   if (is_worker) {
-    cv_spread_pack(factor, piece, local, ctx->block);
+    cv_spread_pack(ctx, factor, piece, local, ctx->block);
     cv_bf16_error_add(rounded, ctx->block, &factor->captured.rounding);
     cv_round_in_place(rounded, ctx->block);
   } else {

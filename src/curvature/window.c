@@ -64,7 +64,7 @@ static void make_history(curvd_ctx *ctx, const cv_factor *factor, cv_stream_rows
   memcpy(history->Omega, factor->own.stream.Omega, (size_t)stream_floats(factor) * sizeof(float));
   memcpy(history->Y, factor->own.stream.Y, (size_t)stream_floats(factor) * sizeof(float));
   rows.weight = -rows.weight;
-  cv_stream_add(k, factor->n, history->Omega, history->ld, &rows, 1, history->Y, history->ld, ctx->sketched);
+  cv_stream_add(NULL, k, factor->n, history->Omega, history->ld, &rows, 1, history->Y, history->ld, ctx->sketched);
   history->trace = fmax(0, factor->own.stream.trace + cv_stream_trace(&rows, factor->n));
   if (history->trace <= NOISE * factor->own.stream.trace)
     memset(history->Y, 0, (size_t)(factor->k_max * history->ld) * sizeof(float));

@@ -53,7 +53,7 @@ curvd_status cv_eig_rand_fits(int64_t k_max, int64_t most, cv_error *err) {
 
 cv_eig_scratch cv_eig_rand_scratch(int64_t mine, int64_t k_max) {
   cv_eig_scratch need = shared_scratch(k_max);
-  need.floats += (k_max + 2 * CV_EIG_PROBES) * cv_dense_ld(mine);
+  need.floats += (k_max + (int64_t)2 * CV_EIG_PROBES) * cv_dense_ld(mine);
   need.doubles += k_max;
   return need;
 }

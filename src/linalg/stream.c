@@ -47,16 +47,26 @@ static void add_ones(int64_t rows_s, int64_t n, const float *Omega, int64_t ldo,
   }
 }
 
-void cv_stream_add(int64_t rows_s, int64_t n, const float *Omega, int64_t ldo, const cv_stream_rows *X, float beta,
-                   float *S, int64_t lds, float *T) {
+/* C (rows_s, n) = alpha A op(B) + beta C, A (rows_s, k), of which the last rows belong to the probes. */
+static void multiply(const cv_multiplier *by, cv_trans trans_b, int64_t rows_s, int64_t n, int64_t k, float alpha,
+                     const float *A, int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc) {
+  bool is_fp32 = by == NULL || by->precision == CV_FP32;
+  int64_t rows = is_fp32 ? rows_s : rows_s - CV_EIG_PROBES;
+  cv_multiply(by, CV_N, trans_b, rows, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+  if (rows < rows_s)
+    cv_gemm(CV_N, trans_b, rows_s - rows, n, k, alpha, A + rows * lda, lda, B, ldb, beta, C + rows * ldc, ldc);
+}
+
+void cv_stream_add(const cv_multiplier *by, int64_t rows_s, int64_t n, const float *Omega, int64_t ldo,
+                   const cv_stream_rows *X, float beta, float *S, int64_t lds, float *T) {
   int64_t cols = n - X->has_one, at = 0;
   float weight = (float)X->weight;
   do { /* once without rows, too: then S <- beta S */
     int64_t rows = cv_smaller(X->rows - at, ADD_BLOCK), ldt = cv_larger(rows, 1);
     const float *block = X->X + at * X->ld;
-    cv_gemm(CV_N, CV_T, rows_s, rows, cols, 1, Omega, ldo, block, X->ld, 0, T, ldt);
+    multiply(by, CV_T, rows_s, rows, cols, 1, Omega, ldo, block, X->ld, 0, T, ldt);
     if (X->has_one) add_ones(rows_s, n, Omega, ldo, rows, weight, beta, S, lds, T, ldt);
-    cv_gemm(CV_N, CV_N, rows_s, cols, rows, weight, T, ldt, block, X->ld, beta, S, lds);
+    multiply(by, CV_N, rows_s, cols, rows, weight, T, ldt, block, X->ld, beta, S, lds);
     beta = 1;
     at += rows;
   } while (at < X->rows);
@@ -201,7 +211,8 @@ curvd_status cv_stream_repair(cv_stream *history, int64_t n_window, const cv_str
   CV_TRY(cv_stream_solve(history, problem, &rest, U_history, ld, D_history, &past, err));
   CV_TRY(cv_stream_reseed(history, past.found, U_history, ld, D_history, found, U, ldu, problem->key, &rest, err));
   for (int64_t i = 0; i < n_window; i++) {
-    cv_stream_add(rows_of(k), n, history->Omega, history->ld, &window[i], 1, history->Y, history->ld, rest.floats);
+    cv_stream_add(NULL, rows_of(k), n, history->Omega, history->ld, &window[i], 1, history->Y, history->ld,
+                  rest.floats);
     history->trace += cv_stream_trace(&window[i], n);
   }
   return cv_stream_solve(history, problem, &rest, U, ldu, D, result, err);

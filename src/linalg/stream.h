@@ -48,10 +48,14 @@ typedef struct cv_stream_rows {
 } cv_stream_rows;
 
 /* S (rows_s, n) = beta S + weight (Omega X^T) X; beta 0: S holds anything. rows_s: rows of Omega, k + CV_EIG_PROBES of
- * a stream. T: scratch of cv_stream_add_scratch(rows_s) floats. Sums over workers of S are S of the sum. */
+ * a stream. T: scratch of cv_stream_add_scratch(rows_s) floats. Sums over workers of S are S of the sum.
+ * by: NULL, fp32 or bf16x3, of the first k rows; the probes certify, so theirs are fp32. One term would not do: Omega
+ * X^T and X are rounded apart, so that Y = Omega M of no semidefinite M, by 1e-3; where the spectrum ends within the k
+ * rows, a solve divides that by an eigenvalue of rounding and fails. Three terms leave 4e-6, which its shift forgives.
+ */
 int64_t cv_stream_add_scratch(int64_t rows_s);
-void cv_stream_add(int64_t rows_s, int64_t n, const float *Omega, int64_t ldo, const cv_stream_rows *X, float beta,
-                   float *S, int64_t lds, float *T);
+void cv_stream_add(const cv_multiplier *by, int64_t rows_s, int64_t n, const float *Omega, int64_t ldo,
+                   const cv_stream_rows *X, float beta, float *S, int64_t lds, float *T);
 
 /* Trace of weight X^T X. */
 double cv_stream_trace(const cv_stream_rows *X, int64_t n);
@@ -77,8 +81,8 @@ curvd_status cv_stream_reseed(cv_stream *stream, int64_t found, const float *U, 
                               int64_t given, const float *seed, int64_t lds, cv_rng key, const cv_eig_work *work,
                               cv_error *err);
 
-/* A second product. M is history + window: the history is a stream without the window's rows, decayed to now (Y and
- * trace less those of the window: cv_stream_add and cv_stream_trace with negative weights); U (found) is what
+/* A second product, in fp32. M is history + window: the history is a stream without the window's rows, decayed to now
+ * (Y and trace less those of the window: cv_stream_add and cv_stream_trace with negative weights); U (found) is what
  * cv_stream_solve made of the sum. The history's estimate is expressed on the seed U and the window's rows are added to
  * it: history <- U (M^ of the history + window), and U, D, *result <- its solve. Then the stream can be reseeded.
  * NUMERIC: as cv_stream_solve, for the history or the sum; the history and U, D, *result then hold anything. */

@@ -60,7 +60,7 @@ typedef struct nn_kernels {
    * pieces. Only a number of counts is kept; one too many changes nothing. Allocates. */
   curvd_status (*conv_prepare)(void *state, int64_t rows, cv_memory *memory, cv_error *err);
   void (*conv_free)(cv_memory *memory, void **state); /* *state NULL is fine */
-  /* What makes a result, "brgconv:avx512_core_amx_bf16" for one, and whether from numbers rounded to bf16. */
+  /* What makes a result, "jit:avx512_core_amx_bf16" for one, and whether from numbers rounded to bf16. */
   const char *(*conv_kernel)(const void *state, nn_conv_result result, cv_precision *precision);
 
   /* 1 <= rows <= rows_max in all calls. y (rows, out, c_out) from x (rows, in, c_in). */

@@ -42,8 +42,8 @@ curvd_status onednn_check(dnnl_status_t status, const onednn_conv *c, const char
 /* oneDNN asks OpenMP for the number of threads; others who ask it must not notice. Returns the number before. */
 int onednn_use_threads(int threads);
 
-/* What the names of the kernels that run on this unit have in common; NULL: oneDNN has none for it. */
-const char *onednn_unit_part(const cv_unit *unit);
+/* Has oneDNN kernels for it? */
+bool onednn_has_unit(const cv_unit *unit);
 
 const char *onednn_name(const_dnnl_primitive_desc_t description);
 dnnl_status_t onednn_describe_images(const onednn_conv *c, int64_t rows, nn_conv_result d, dnnl_memory_desc_t *x,

@@ -169,26 +169,18 @@ static curvd_status make_rounded(onednn_conv *c, cv_memory *memory, cv_error *er
   return new_rounded(memory, c->packed_numbers, &c->rounded_weight, err);
 }
 
-/* Has oneDNN kernels for all results that run on the multiplier's unit? */
-static bool has_unit_kernels(const onednn_conv *c) {
-  dnnl_primitive_desc_t description[NN_CONV_RESULTS] = {NULL};
-  dnnl_status_t status = find_all(c, c->piece_max, description);
-  free_descriptions(description);
-  return status == dnnl_success;
+/* Not images of at most 4 pixels: bf16 goes through the weights for each of them, and takes 1.5 times as long as fp32
+ * (512 channels, 64 images of 2 x 2, AMX). And not what no network has: dW by "jit:avx512_core_amx_bf16" is wrong for
+ * some dilations, and where the padding is as large as the image (version 2.6). */
+static bool may_round(const nn_conv *s, const cv_unit *unit) {
+  bool is_usual = true;
+  for (int axis = 0; axis < 2; axis++) is_usual = is_usual && s->dilation[axis] == 1 && s->pad[axis] < s->in[axis];
+  return is_usual && s->out[0] * s->out[1] > 4 && onednn_has_unit(unit);
 }
 
-/* Images of at most 4 pixels: those kernels go through the weights for each of them, and take 1.5 times as long as fp32
- * (512 channels, 64 images of 2 x 2, AMX, version 2.6). */
-static bool may_round(const onednn_conv *c) {
-  return onednn_unit_part(c->by.unit) != NULL && c->shape.out[0] * c->shape.out[1] > 4;
-}
-
-static void choose_precision(onednn_conv *c) {
+static void choose_pieces(onednn_conv *c) {
   int64_t image = nn_conv_input(&c->shape) + nn_conv_output(&c->shape);
-  c->is_rounded = may_round(c);
-  if (c->is_rounded) c->piece_max = cv_larger(1, cv_smaller(c->rows_max, ROUNDED_NUMBERS / image));
-  if (c->is_rounded) c->is_rounded = has_unit_kernels(c);
-  if (!c->is_rounded) c->piece_max = c->rows_max;
+  c->piece_max = c->is_rounded ? cv_larger(1, cv_smaller(c->rows_max, ROUNDED_NUMBERS / image)) : c->rows_max;
 }
 
 static curvd_status make(onednn_conv *c, const nn_conv_settings *settings, cv_memory *memory, cv_error *err) {
@@ -197,7 +189,7 @@ static curvd_status make(onednn_conv *c, const nn_conv_settings *settings, cv_me
   CV_TRY(onednn_check(dnnl_primitive_attr_create(&c->attributes), c, "start", err));
   CV_TRY(
       onednn_check(dnnl_primitive_attr_set_scratchpad_mode(c->attributes, dnnl_scratchpad_mode_user), c, "start", err));
-  choose_precision(c);
+  choose_pieces(c);
   CV_TRY(add_pieces(c, c->rows_max, memory, err));
   CV_TRY(add_count(c, 1, memory, err));
   CV_TRY(fit_work(c, memory, err));
@@ -230,20 +222,31 @@ void onednn_free(cv_memory *memory, void **state) {
   cv_memory_free(memory, state);
 }
 
+static curvd_status attempt(const nn_conv *shape, const nn_conv_settings *settings, bool rounds, cv_memory *memory,
+                            onednn_conv *made, cv_error *err) {
+  *made = (onednn_conv){.shape = *shape,
+                        .threads = settings->threads > 1 ? settings->threads : 1,
+                        .rows_max = settings->rows_max,
+                        .has_taps = nn_taps_pay(shape),
+                        .by = settings->by,
+                        .is_rounded = rounds};
+  curvd_status status = make(made, settings, memory, err);
+  if (status != CURVD_OK) release(made, memory);
+  return status;
+}
+
+/* Rounded, unless oneDNN has no kernels of the unit for one of the results. */
 curvd_status onednn_create(const nn_conv *shape, const nn_conv_settings *given, cv_memory *memory, void **state,
                            cv_error *err) {
   nn_conv_settings settings = *given;
+  onednn_conv made;
+  curvd_status status = CURVD_ERR_ARGUMENT;
   *state = NULL;
   CV_TRY(nn_conv_check(shape, settings.rows_max, err));
   if (settings.by.precision != CV_BF16) settings.by = (cv_multiplier){CV_FP32};
-  onednn_conv made = {.shape = *shape,
-                      .threads = settings.threads > 1 ? settings.threads : 1,
-                      .rows_max = settings.rows_max,
-                      .has_taps = nn_taps_pay(shape),
-                      .by = settings.by};
-  curvd_status status = make(&made, &settings, memory, err);
-  if (status == CURVD_OK)
-    status = cv_memory_new(memory, CV_MEMORY_WORKSPACE, 1, sizeof made, "a convolution", state, err);
+  if (may_round(shape, settings.by.unit)) status = attempt(shape, &settings, true, memory, &made, NULL);
+  if (status != CURVD_OK) CV_TRY(attempt(shape, &settings, false, memory, &made, err));
+  status = cv_memory_new(memory, CV_MEMORY_WORKSPACE, 1, sizeof made, "a convolution", state, err);
   if (*state != NULL)
     memcpy(*state, &made, sizeof made);
   else
@@ -251,14 +254,18 @@ curvd_status onednn_create(const nn_conv *shape, const nn_conv_settings *given, 
   return status;
 }
 
+/* A rounded piece without a kernel is left out: smaller ones do its work. */
 curvd_status onednn_prepare(void *state, int64_t rows, cv_memory *memory, cv_error *err) {
   onednn_conv *c = state;
   if (c == NULL) return CURVD_OK;
   if (rows < 1 || rows > c->rows_max)
     return cv_fail(err, CURVD_ERR_ARGUMENT, "%" PRId64 " rows for a convolution made for 1 to %" PRId64, rows,
                    c->rows_max);
+  cv_error why = {.code = CURVD_OK};
   int before = c->n_counts;
-  curvd_status status = add_pieces(c, rows, memory, err);
+  curvd_status status = add_pieces(c, rows, memory, &why);
+  if (status == CURVD_ERR_ARGUMENT && c->is_rounded) status = CURVD_OK;
+  if (status != CURVD_OK) cv_fail(err, status, "%s", why.text);
   if (status == CURVD_OK) status = fit_work(c, memory, err);
   while (status != CURVD_OK && c->n_counts > before) free_count(&c->count[--c->n_counts]); /* the block is too small */
   return status;

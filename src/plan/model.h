@@ -110,6 +110,7 @@ typedef struct cv_plan_run {
   bool clips_by_dot;        /* the step asks each direction for its product with the gradient */
   int64_t square_bytes;     /* of 32 x 32 packed numbers that rows are multiplied by (lrps_rows.h); 0: they are fp32 */
   int64_t unit_room_bytes;  /* of every rank, for products of bf16 numbers; 0: there are none */
+  int64_t rounding_rows;    /* numbers for each column of the widest factor, on every rank, to measure rounding with */
   int64_t header_bytes;     /* of one refreshed layer of two factors: CV_WIRE_HEADER_BYTES */
   int64_t event_bytes;      /* of one parcel: sizeof of cv_downlink's events and of cv_seal */
 } cv_plan_run;

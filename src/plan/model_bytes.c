@@ -433,17 +433,25 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     if (p.owner >= 0 && p.is_spread) block = cv_larger(block, CV_PLAN_SPREAD_BLOCK * p.n);
     if (!holds(&p, owner) || p.run.is_inverse || is_of_units(&p)) continue;
     if (p.is_spread) most = cv_larger(most, p.n * 2 * CV_PLAN_SPREAD_BLOCK);
-    most = cv_larger(most, (is_full ? 3 * p.n : k + 2 * CV_PLAN_PROBES) * mine(&p, owner));
+    most = cv_larger(most, (is_full ? 3 * p.n : k + (int64_t)2 * CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
   bytes[CV_MEMORY_TRANSFER] +=
       FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run, l->run->is_bf16) ? 2 : 1);
 }
 
+/* To measure rounding with (rounding.h). */
+static int64_t rounding_bytes(const cv_plan_layout *l) {
+  int64_t widest = 0;
+  for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++)
+    widest = cv_larger(widest, place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS).n);
+  return FLOAT * l->run->rounding_rows * widest;
+}
+
 void cv_plan_memory_of(const cv_plan_layout *l, int32_t rank, int64_t bytes[CV_MEMORY_KINDS]) {
   int32_t owner = owner_of(l->run, rank);
   for (int i = 0; i < CV_MEMORY_KINDS; i++) bytes[i] = 0;
-  bytes[CV_MEMORY_WORKSPACE] = l->run->unit_room_bytes;
+  bytes[CV_MEMORY_WORKSPACE] = l->run->unit_room_bytes + rounding_bytes(l);
   if (is_worker(l->run, rank)) hold_worker(l, rank, bytes);
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);

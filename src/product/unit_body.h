@@ -28,15 +28,15 @@ static inline void portable_tile_rows(int64_t count, int64_t depth, const float 
 static inline void portable_transpose(uint16_t *tile) {
   uint16_t from[CV_TILE];
   memcpy(from, tile, sizeof from);
-  for (int i = 0; i < CV_PANEL; i++)
-    for (int p = 0; p < PAIRS; p++) memcpy(tile + (p * CV_PANEL + i) * 2, from + (i * PAIRS + p) * 2, 2 * sizeof *tile);
+  for (int64_t i = 0; i < CV_PANEL; i++)
+    for (int64_t p = 0; p < PAIRS; p++) memcpy(tile + (p * CV_PANEL + i) * 2, from + (i * PAIRS + p) * 2, 2 * sizeof *tile);
 }
 
 static inline void interleave(uint16_t *tile) {
   uint16_t from[CV_TILE]; /* (32, 16) */
   memcpy(from, tile, sizeof from);
-  for (int t = 0; t < CV_DEPTH; t++)
-    for (int j = 0; j < CV_PANEL; j++) tile[(t / 2 * CV_PANEL + j) * 2 + t % 2] = from[t * CV_PANEL + j];
+  for (int64_t t = 0; t < CV_DEPTH; t++)
+    for (int64_t j = 0; j < CV_PANEL; j++) tile[(t / 2 * CV_PANEL + j) * 2 + t % 2] = from[t * CV_PANEL + j];
 }
 
 static inline void portable_tile_pairs(int64_t depth, int64_t count, const float *X, int64_t ldx, uint16_t *hi,
@@ -68,35 +68,35 @@ static inline void portable_blend(int64_t m, int64_t n, float alpha, const float
 /* C (BODY_STRIP, 16) += rows of a tile times pairs of another. */
 static inline void add_strip(const uint16_t *rows, const uint16_t *pairs, float *restrict C, int64_t ldc) {
   float sum[BODY_STRIP][CV_PANEL];
-  for (int i = 0; i < BODY_STRIP; i++)
-    for (int j = 0; j < CV_PANEL; j++) sum[i][j] = C[i * ldc + j];
-  for (int p = 0; p < PAIRS; p++) {
+  for (int64_t i = 0; i < BODY_STRIP; i++)
+    for (int64_t j = 0; j < CV_PANEL; j++) sum[i][j] = C[i * ldc + j];
+  for (int64_t p = 0; p < PAIRS; p++) {
     float even[CV_PANEL], odd[CV_PANEL];
-    for (int j = 0; j < CV_PANEL; j++) {
+    for (int64_t j = 0; j < CV_PANEL; j++) {
       even[j] = cv_widen_bf16(pairs[(p * CV_PANEL + j) * 2]);
       odd[j] = cv_widen_bf16(pairs[(p * CV_PANEL + j) * 2 + 1]);
     }
-    for (int i = 0; i < BODY_STRIP; i++) {
+    for (int64_t i = 0; i < BODY_STRIP; i++) {
       float a = cv_widen_bf16(rows[i * CV_DEPTH + 2 * p]), b = cv_widen_bf16(rows[i * CV_DEPTH + 2 * p + 1]);
-      for (int j = 0; j < CV_PANEL; j++) sum[i][j] += a * even[j] + b * odd[j];
+      for (int64_t j = 0; j < CV_PANEL; j++) sum[i][j] += a * even[j] + b * odd[j];
     }
   }
-  for (int i = 0; i < BODY_STRIP; i++)
-    for (int j = 0; j < CV_PANEL; j++) C[i * ldc + j] = sum[i][j];
+  for (int64_t i = 0; i < BODY_STRIP; i++)
+    for (int64_t j = 0; j < CV_PANEL; j++) C[i * ldc + j] = sum[i][j];
 }
 
 static inline void add_tiles(const uint16_t *rows, int64_t rows_panel, const uint16_t *pairs, int64_t pairs_panel,
                              float *C, int64_t ldc) {
-  for (int i = 0; i < 2; i++)
-    for (int j = 0; j < 2; j++)
-      for (int s = 0; s < CV_PANEL; s += BODY_STRIP)
+  for (int64_t i = 0; i < 2; i++)
+    for (int64_t j = 0; j < 2; j++)
+      for (int64_t s = 0; s < CV_PANEL; s += BODY_STRIP)
         add_strip(rows + i * rows_panel + s * CV_DEPTH, pairs + j * pairs_panel,
                   C + (i * CV_PANEL + s) * ldc + j * CV_PANEL, ldc);
 }
 
 static inline void portable_multiply(int64_t n_tiles, const cv_tiles *rows, const cv_tiles *pairs, bool is_more,
                                      float *C, int64_t ldc) {
-  for (int i = 0; i < CV_SQUARE && !is_more; i++) memset(C + i * ldc, 0, CV_SQUARE * sizeof *C);
+  for (int64_t i = 0; i < CV_SQUARE && !is_more; i++) memset(C + i * ldc, 0, CV_SQUARE * sizeof *C);
   for (int64_t t = 0; t < n_tiles; t++) {
     int64_t at = t * CV_TILE;
     add_tiles(rows->hi + at, rows->panel, pairs->hi + at, pairs->panel, C, ldc);

@@ -75,24 +75,24 @@ static inline void vector_tile_pairs(int64_t depth, int64_t count, const float *
 /* 16 x 16 numbers of 32 bits: blocks of 2, 4, 8, 16 change sides in turn. */
 static inline void vector_transpose(uint16_t *tile) {
   __m512i x[CV_PANEL], y[CV_PANEL];
-  for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(tile + i * CV_DEPTH);
-  for (int i = 0; i < 16; i += 2) {
+  for (int64_t i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(tile + i * CV_DEPTH);
+  for (int64_t i = 0; i < 16; i += 2) {
     y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
     y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
   }
-  for (int i = 0; i < 16; i += 4) {
+  for (int64_t i = 0; i < 16; i += 4) {
     x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
     x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
     x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
     x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
   }
-  for (int i = 0; i < 4; i++) { /* x[4 g + i]: of rows 4 g .. 4 g + 3 columns i, 4 + i, 8 + i, 12 + i */
+  for (int64_t i = 0; i < 4; i++) { /* x[4 g + i]: of rows 4 g .. 4 g + 3 columns i, 4 + i, 8 + i, 12 + i */
     y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
     y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
     y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
     y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
   }
-  for (int i = 0; i < 4; i++) {
+  for (int64_t i = 0; i < 4; i++) {
     _mm512_storeu_si512(tile + i * CV_DEPTH, _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88));
     _mm512_storeu_si512(tile + (i + 8) * CV_DEPTH, _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd));
     _mm512_storeu_si512(tile + (i + 4) * CV_DEPTH, _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88));

@@ -338,7 +338,31 @@ static void check_precision(const char *method, const char *step, const char *re
   }
 }
 
+/* Of statistics: room for the unit, in three terms for sketches; in bf16 some rows to measure rounding with, padded. */
+static void check_statistics_precision(const char *store, int c) {
+  static const char *const precisions[] = {"fp32", "bf16", "bf16x3"};
+  char servers[16];
+  held h[COUNT(precisions)];
+  snprintf(servers, sizeof servers, "%d", c);
+  for (size_t i = 0; i < COUNT(precisions); i++) {
+    const curvd_option_value given[] = {
+        {"method", "nystrom-kfac"}, {"eig_rank", "22"},           {"store", store},
+        {"capture_rows", "40"},     {"curvature_ranks", servers}, {"statistics_precision", precisions[i]}};
+    h[i] = held_by(COUNT(given), given);
+    for (int k = 0; k < CURVD_MEMORIES; k++) {
+      double more = (double)(h[i].real[k] - h[0].real[k]), expected = (double)(h[i].expected[k] - h[0].expected[k]);
+      mpi_assert_msg(more >= expected && more <= expected + 4 * 40 * 63,
+                     "%s, %d of %d ranks serve: %s: %s: %.0f bytes more than fp32, %.0f expected", store, c, size,
+                     precisions[i], curvd_memory_name(k), more, expected);
+    }
+  }
+}
+
 START_TEST(memory_of_every_precision) {
+  for (int c = 0; c < size; c++) {
+    check_statistics_precision("full", c);
+    check_statistics_precision("stream", c);
+  }
   for (int c = 0; c < size; c++) {
     check_precision("nystrom-kfac", "normalised", "fp32", c);
     check_precision("nystrom-kfac", "kl-clip", "bf16x3", c);

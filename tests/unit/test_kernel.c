@@ -41,6 +41,8 @@ static const test_case cases[] = {
     {"whole blocks", 2, {32, 32, 1, {2, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
     {"few pixels, many channels", 2, {64, 65, 1, {2, 2}, {0}, {2, 1}, {1, 1}, {1, 0}, {1, 1}}},
     {"one pixel, many channels", 2, {65, 64, 1, {1, 1}, {0}, {1, 3}, {1, 1}, {0, 1}, {1, 1}}},
+    {"dilation of rows", 3, {37, 34, 1, {9, 5}, {0}, {4, 4}, {1, 1}, {2, 3}, {2, 1}}},
+    {"padding as wide as the image", 3, {60, 35, 1, {9, 2}, {0}, {2, 3}, {1, 3}, {0, 2}, {1, 1}}},
     {"groups of whole blocks", 2, {32, 64, 2, {2, 3}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
     {"many pixels", 3, {2, 3, 1, {17, 16}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}}},
 };
@@ -421,12 +423,14 @@ static void check_kernels(const nn_kernels *k, const cv_multiplier *by, nn_conv 
   k->conv_free(&memory, &state);
 }
 
-/* oneDNN falls back to slow kernels without a word; the name of the one that runs says whether it is the unit's. */
+/* oneDNN falls back to slow kernels without a word; the name of the one that runs says whether it is the unit's, and
+ * none of those that reach beyond their memory (kernel_onednn_find.c). */
 START_TEST(test_kernel_names) {
   const nn_conv usual = {16, 32, 1, {14, 14}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
                 colours = {3, 64, 1, {32, 32}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
                 odd = {17, 35, 1, {9, 8}, {0}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
                 small = {64, 64, 1, {4, 4}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+                point = {32, 128, 1, {6, 6}, {0}, {1, 1}, {1, 1}, {0, 0}, {1, 1}},
                 tiny = {64, 64, 1, {2, 2}, {0}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
   for (int i = 0; i < N_VARIANTS; i++) {
     const nn_kernels *k;
@@ -434,12 +438,13 @@ START_TEST(test_kernel_names) {
     if (!variant_of(i, &k, &by)) continue;
     bool is_onednn = strcmp(k->name, "onednn") == 0;
     const char *unit = is_onednn && by.unit ? by.unit->name : "";
-    const char *part = strcmp(unit, "amx") == 0           ? "avx512_core_amx_bf16"
-                       : strcmp(unit, "avx512-bf16") == 0 ? "avx512_core_bf16"
+    const char *part = strcmp(unit, "amx") == 0           ? "jit:avx512_core_amx_bf16"
+                       : strcmp(unit, "avx512-bf16") == 0 ? "jit_bf16:avx512_core_bf16"
                                                           : NULL;
     check_kernels(k, &by, usual, 8, part, false);
     check_kernels(k, &by, colours, 8, part, false);
     check_kernels(k, &by, odd, 8, part, false);
+    if (strcmp(unit, "amx") == 0) check_kernels(k, &by, point, 8, part, false);
     check_kernels(k, &by, small, 8, part, is_onednn);
     check_kernels(k, &by, tiny, 8, NULL, is_onednn); /* where fp32 is faster */
   }
