@@ -103,6 +103,7 @@ module curvd
     real(c_double) :: damping
     integer(c_int64_t) :: refused
     type(c_ptr) :: carrier, store, precision
+    real(c_double) :: wire_error_statistics, wire_error_basis
   end type
 
   type, bind(C) :: curvd_layer_metrics

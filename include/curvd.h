@@ -376,6 +376,9 @@ typedef struct curvd_factor_metrics {
   const char *carrier;   /* how its statistics travel: triangle, sketch, columns, blocks, units; "" without an owner */
   const char *store;     /* what its owner keeps: full, stream, online, units */
   const char *precision; /* of the products of its last refresh: fp32, bf16, bf16x3 */
+  /* What rounding on the wire (wire_precision) has done, relative, in the Frobenius norm; 0: nothing was rounded. */
+  double wire_error_statistics; /* to this worker's last statistic; 0 on a curvature rank */
+  double wire_error_basis;      /* to the eigenvectors that its last refresh sent */
 } curvd_factor_metrics;
 
 typedef struct curvd_layer_metrics {

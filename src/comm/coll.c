@@ -1,5 +1,8 @@
 #include "comm/coll.h"
 
+#include "base/order.h"
+#include "product/bf16.h"
+
 #include <sched.h>
 #include <time.h>
 
@@ -61,22 +64,29 @@ static int32_t other_end(const cv_comm *comm, int owner) {
 
 static void expect_one(cv_transfer *transfer) {
   transfer->n = 1;
-  transfer->count = 0;
+  transfer->is_of_parts = false;
+  transfer->rounded = 0;
   transfer->wait = 0;
 }
 
 typedef curvd_status (*begin_piece)(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
                                     cv_error *err);
 
-static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count, int64_t size, begin_piece piece,
-                          cv_transfer *transfer, cv_error *err) {
+/* Nothing is under way yet, but may soon be: x has so many numbers of two sizes. */
+static curvd_status clear(cv_transfer *transfer, int64_t bytes, int64_t more_bytes, cv_error *err) {
+  int64_t pieces = cv_divide_up(bytes, PIECE_BYTES) + cv_divide_up(more_bytes, PIECE_BYTES);
   transfer->n = 0;
-  transfer->count = 0;
+  transfer->is_of_parts = false;
+  transfer->rounded = 0;
   transfer->wait = 0;
-  if (count * size > CV_TRANSFER_MAX_BYTES) {
-    return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld",
-                   (long long)(count * size), (long long)CV_TRANSFER_MAX_BYTES);
-  }
+  if (pieces <= CV_TRANSFER_PIECES) return CURVD_OK;
+  return cv_fail(err, CURVD_ERR_SIZE, "a transfer of %lld bytes is above the limit of %lld",
+                 (long long)(bytes + more_bytes), (long long)CV_TRANSFER_MAX_BYTES);
+}
+
+/* Adds x (count) to what is under way. */
+static curvd_status begin_pieces(const cv_comm *comm, int owner, void *x, int64_t count, int64_t size,
+                                 begin_piece piece, cv_transfer *transfer, cv_error *err) {
   int64_t most = PIECE_BYTES / size;
   for (int64_t done = 0; done < count; done += most) {
     int64_t now = count - done < most ? count - done : most;
@@ -86,22 +96,48 @@ static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t count
   return CURVD_OK;
 }
 
+static curvd_status begin(const cv_comm *comm, int owner, void *x, int64_t bytes, begin_piece piece,
+                          cv_transfer *transfer, cv_error *err) {
+  CV_TRY(clear(transfer, bytes, 0, err));
+  return begin_pieces(comm, owner, x, bytes, 1, piece, transfer, err);
+}
+
 /* The owner is last in a group with a curvature rank; among workers it stands at its own place. */
 static int root_of(const cv_comm *comm, int owner) {
   return comm->n_curvature > 0 ? comm->n_workers : owner;
 }
 
-static curvd_status part_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
-  int code = MPI_Isend(x, count, MPI_FLOAT, root_of(comm, owner), TAG_SUM, comm->up[owner], request);
+static curvd_status send_piece(const cv_comm *comm, int owner, const void *x, int count, MPI_Datatype type,
+                               MPI_Request *request, cv_error *err) {
+  int code = MPI_Isend(x, count, type, root_of(comm, owner), TAG_SUM, comm->up[owner], request);
   return cv_comm_check(code, "MPI_Isend of statistics", err);
+}
+
+static curvd_status part_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request, cv_error *err) {
+  return send_piece(comm, owner, x, count, MPI_FLOAT, request, err);
+}
+
+static curvd_status rounded_out(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
+                                cv_error *err) {
+  return send_piece(comm, owner, x, count, MPI_UINT16_T, request, err);
+}
+
+static curvd_status sum_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Datatype type, MPI_Op op,
+                              MPI_Request *request, cv_error *err) {
+  bool is_root = cv_comm_my_owner(comm) == owner;
+  int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, type, op, root_of(comm, owner),
+                         comm->up[owner], request);
+  return cv_comm_check(code, "MPI_Ireduce of statistics", err);
 }
 
 static curvd_status reduce_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
                                  cv_error *err) {
-  bool is_root = cv_comm_my_owner(comm) == owner;
-  int code = MPI_Ireduce(is_root ? MPI_IN_PLACE : x, is_root ? x : NULL, count, MPI_FLOAT, MPI_SUM,
-                         root_of(comm, owner), comm->up[owner], request);
-  return cv_comm_check(code, "MPI_Ireduce of statistics", err);
+  return sum_piece(comm, owner, x, count, MPI_FLOAT, MPI_SUM, request, err);
+}
+
+static curvd_status reduce_rounded(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
+                                   cv_error *err) {
+  return sum_piece(comm, owner, x, count, MPI_UINT16_T, comm->add_bf16, request, err);
 }
 
 static curvd_status broadcast_piece(const cv_comm *comm, int owner, void *x, int count, MPI_Request *request,
@@ -127,56 +163,93 @@ bool cv_coll_sums_parts(const cv_comm *comm) {
   return comm->n_curvature > 0 && comm->n_workers <= CV_SUM_PARTS_MAX;
 }
 
+/* A sum by halves, up a tree, or along a chain of up to four ranks (Open MPI 4.1), of a group of p. */
+int cv_coll_roundings(const cv_comm *comm) {
+  int ranks = comm->n_workers + (comm->n_curvature > 0), roundings = 1;
+  if (cv_coll_sums_parts(comm) || ranks == 1) return 0;
+  for (int p = 1; p < ranks; p *= 2) roundings++;
+  return roundings;
+}
+
+static curvd_status take_piece(const cv_comm *comm, int worker, int owner, void *x, int count, MPI_Datatype type,
+                               MPI_Request *request, cv_error *err) {
+  int code = MPI_Irecv(x, count, type, worker, TAG_SUM, comm->up[owner], request);
+  return cv_comm_check(code, "MPI_Irecv of statistics", err);
+}
+
+static int64_t sum_bytes(int64_t count, int64_t rounded) {
+  return count * (int64_t)sizeof(float) + rounded * (int64_t)sizeof(uint16_t);
+}
+
+/* Behind the floats of a part; without any there may be no inbox. */
+static uint16_t *rounded_in(const cv_transfer *t) {
+  return t->rounded > 0 ? (uint16_t *)(void *)(t->inbox + t->count) : NULL;
+}
+
+/* The floats of the first worker go where the sum is made; what is rounded is widened first. */
 static curvd_status begin_part(cv_transfer *t, cv_error *err) {
   float *to = t->worker == 0 ? t->x : t->inbox;
+  uint16_t *rounded = rounded_in(t);
   int64_t most = PIECE_BYTES / (int64_t)sizeof *to;
-  announce(t->comm, "receive statistics", t->worker, t->count * (int64_t)sizeof *to, t);
+  announce(t->comm, "receive statistics", t->worker, sum_bytes(t->count, t->rounded), t);
   t->n = 0;
-  for (int64_t done = 0; done < t->count; done += most) {
-    int now = (int)(t->count - done < most ? t->count - done : most);
-    int code = MPI_Irecv(to + done, now, MPI_FLOAT, t->worker, TAG_SUM, t->comm->up[t->owner], &t->request[t->n]);
-    CV_TRY(cv_comm_check(code, "MPI_Irecv of statistics", err));
-    t->n++;
+  for (int64_t done = 0; done < t->count; done += most, t->n++) {
+    int now = (int)cv_smaller(t->count - done, most);
+    CV_TRY(take_piece(t->comm, t->worker, t->owner, to + done, now, MPI_FLOAT, &t->request[t->n], err));
+  }
+  most = PIECE_BYTES / (int64_t)sizeof *rounded;
+  for (int64_t done = 0; done < t->rounded; done += most, t->n++) {
+    int now = (int)cv_smaller(t->rounded - done, most);
+    CV_TRY(take_piece(t->comm, t->worker, t->owner, rounded + done, now, MPI_UINT16_T, &t->request[t->n], err));
   }
   return CURVD_OK;
 }
 
 /* A part is here; asks for the next one. */
 static curvd_status add_part(cv_transfer *t, bool *is_last, cv_error *err) {
+  const uint16_t *rounded = rounded_in(t);
   for (int64_t i = 0; t->worker > 0 && i < t->count; i++) t->x[i] += t->inbox[i];
+  for (int64_t i = 0; i < t->rounded; i++) t->x[t->count + i] += cv_widen_bf16(rounded[i]);
   *is_last = ++t->worker == t->comm->n_workers;
   if (!*is_last) return begin_part(t, err);
-  t->count = 0;
+  t->is_of_parts = false;
+  t->rounded = 0;
   return CURVD_OK;
 }
 
-static curvd_status take_parts(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
+static curvd_status take_parts(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count, int64_t rounded,
                                cv_transfer *transfer, cv_error *err) {
+  transfer->is_of_parts = true;
   transfer->comm = comm;
   transfer->owner = owner;
   transfer->worker = 0;
   transfer->x = x;
   transfer->inbox = inbox;
   transfer->count = count;
-  transfer->wait = 0;
+  transfer->rounded = rounded;
   return begin_part(transfer, err);
 }
 
 curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
-                                  cv_transfer *transfer, cv_error *err) {
-  if (comm->n_ranks == 1) count = 0;
-  bool sums_parts = cv_coll_sums_parts(comm), is_worker = cv_comm_is_worker(comm);
-  if (sums_parts && !is_worker) return take_parts(comm, owner, x, inbox, count, transfer, err);
-  CV_TRY(begin(comm, owner, x, count, sizeof *x, sums_parts ? part_out : reduce_piece, transfer, err));
-  announce(comm, sums_parts ? "send statistics" : "sum statistics", other_end(comm, owner), count * (int64_t)sizeof *x,
-           transfer);
+                                  int64_t rounded, cv_transfer *transfer, cv_error *err) {
+  if (comm->n_ranks == 1) count = rounded = 0;
+  bool sums_parts = cv_coll_sums_parts(comm), is_owner = cv_comm_my_owner(comm) == owner;
+  int64_t bytes = sum_bytes(count, rounded);
+  CV_TRY(clear(transfer, sum_bytes(count, 0), sum_bytes(0, rounded), err));
+  if (sums_parts && is_owner) return take_parts(comm, owner, x, inbox, count, rounded, transfer, err);
+  CV_TRY(begin_pieces(comm, owner, x, count, sizeof *x, sums_parts ? part_out : reduce_piece, transfer, err));
+  CV_TRY(begin_pieces(comm, owner, x + count, rounded, sizeof(uint16_t), sums_parts ? rounded_out : reduce_rounded,
+                      transfer, err));
+  announce(comm, sums_parts ? "send statistics" : "sum statistics", other_end(comm, owner), bytes, transfer);
+  transfer->x = x + count;
+  transfer->rounded = is_owner ? rounded : 0;
   return CURVD_OK;
 }
 
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, const char *what, void *x, int64_t bytes,
                                      cv_transfer *transfer, cv_error *err) {
   if (comm->n_ranks == 1) bytes = 0;
-  CV_TRY(begin(comm, owner, x, bytes, 1, broadcast_piece, transfer, err));
+  CV_TRY(begin(comm, owner, x, bytes, broadcast_piece, transfer, err));
   announce(comm, what, other_end(comm, owner), bytes, transfer);
   return CURVD_OK;
 }
@@ -232,7 +305,10 @@ curvd_status cv_coll_test(cv_transfer *transfer, bool *is_done, cv_error *err) {
   transfer->n = 0;
   cv_trace_end(transfer->trace, transfer->operation);
   *is_done = true;
-  return transfer->count > 0 ? add_part(transfer, is_done, err) : CURVD_OK;
+  if (transfer->is_of_parts) return add_part(transfer, is_done, err);
+  cv_widen_in_place(transfer->rounded, transfer->x); /* of a sum that is here */
+  transfer->rounded = 0;
+  return CURVD_OK;
 }
 
 curvd_status cv_coll_end(cv_transfer *transfer, cv_wait how, cv_error *err) {
@@ -303,14 +379,14 @@ static curvd_status move_in(const cv_comm *comm, int owner, void *x, int count, 
 curvd_status cv_coll_send_to_owner(const cv_comm *comm, int owner, const void *x, int64_t bytes, cv_error *err) {
   cv_transfer transfer;
   void *from = (void *)(uintptr_t)x; /* MPI writes nothing there */
-  CV_TRY(begin(comm, owner, from, bytes, 1, move_out, &transfer, err));
+  CV_TRY(begin(comm, owner, from, bytes, move_out, &transfer, err));
   announce(comm, "send a factor", cv_comm_owner_rank(comm, owner), bytes, &transfer);
   return cv_coll_end(&transfer, CV_WAIT_ACTIVE, err);
 }
 
 curvd_status cv_coll_receive_from_owner(const cv_comm *comm, int owner, void *x, int64_t bytes, cv_error *err) {
   cv_transfer transfer;
-  CV_TRY(begin(comm, owner, x, bytes, 1, move_in, &transfer, err));
+  CV_TRY(begin(comm, owner, x, bytes, move_in, &transfer, err));
   announce(comm, "receive a factor", cv_comm_owner_rank(comm, owner), bytes, &transfer);
   return cv_coll_end(&transfer, CV_WAIT_GENTLY, err);
 }

@@ -18,10 +18,12 @@ typedef struct cv_transfer {
   int32_t peer;
   int64_t bytes;
   uint64_t operation, wait;
-  /* at the owner of a sum that comes as one message from each worker (cv_coll_begin_reduce); count 0: elsewhere */
+  /* at the owner of a sum that comes as one message from each worker (cv_coll_begin_reduce); is_of_parts 0: elsewhere
+   */
+  bool is_of_parts;
   const cv_comm *comm;
   int owner, worker; /* worker: whose is under way */
-  int64_t count;
+  int64_t count, rounded;
   float *x, *inbox;
 } cv_transfer;
 
@@ -37,11 +39,15 @@ curvd_status cv_coll_sum(const cv_comm *comm, float *x, int64_t count, cv_error 
  * it is a worker: a curvature rank's x must be zero on entry). The order of the sum is the same for every curvature
  * rank and every count. A few workers send theirs to a curvature rank as they are: it adds them up in their order, as
  * it looks (cv_coll_sums_parts: then it needs an inbox (count), else NULL). Open MPI's reduction moves on only while
- * all of them look, between two ranks by 8 KiB a look: with two workers a refresh came a third later. */
+ * all of them look, between two ranks by 8 KiB a look: with two workers a refresh came a third later.
+ * Behind the floats x may hold `rounded` numbers in bf16; the owner's x (count + rounded) ends as floats, the sums. A
+ * curvature rank that adds them up does so in fp32; MPI's reduction rounds each of its sums, of which one follows the
+ * other cv_coll_roundings times at most. */
 enum { CV_SUM_PARTS_MAX = 3 }; /* workers: what a curvature rank receives grows with them */
 bool cv_coll_sums_parts(const cv_comm *comm);
+int cv_coll_roundings(const cv_comm *comm);
 curvd_status cv_coll_begin_reduce(const cv_comm *comm, int owner, float *x, float *inbox, int64_t count,
-                                  cv_transfer *transfer, cv_error *err);
+                                  int64_t rounded, cv_transfer *transfer, cv_error *err);
 
 /* [collective over the group of owner] bytes of the owner's x come to every worker. what: for the record. */
 curvd_status cv_coll_begin_broadcast(const cv_comm *comm, int owner, const char *what, void *x, int64_t bytes,

@@ -1,5 +1,7 @@
 #include "comm/comm.h"
 
+#include "product/bf16.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,18 +14,26 @@ curvd_status cv_comm_check(int code, const char *what, cv_error *err) {
   return cv_fail(err, CURVD_ERR_MPI, "%s failed: %s", what, text);
 }
 
+/* An MPI_User_function. */
+static void add_bf16(void *in, void *inout, int *count, MPI_Datatype *type) {
+  const uint16_t *x = in;
+  uint16_t *sum = inout;
+  (void)type;
+  for (int i = 0; i < *count; i++) sum[i] = cv_round_bf16(cv_widen_bf16(sum[i]) + cv_widen_bf16(x[i]));
+}
+
 curvd_status cv_comm_create(MPI_Comm user, cv_comm *comm, cv_error *err) {
   int is_up = 0, is_down = 0;
   MPI_Initialized(&is_up);
   if (is_up) MPI_Finalized(&is_down);
-  *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL, .owners = MPI_COMM_NULL};
+  *comm = (cv_comm){.world = MPI_COMM_NULL, .workers = MPI_COMM_NULL, .owners = MPI_COMM_NULL, .add_bf16 = MPI_OP_NULL};
   if (!is_up || is_down)
     return cv_fail(err, CURVD_ERR_STATE, "MPI is not running: call MPI_Init_thread before curvd_create");
   CV_TRY(cv_comm_check(MPI_Comm_dup(user, &comm->world), "MPI_Comm_dup", err));
   MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN);
   MPI_Comm_rank(comm->world, &comm->rank);
   MPI_Comm_size(comm->world, &comm->n_ranks);
-  return CURVD_OK;
+  return cv_comm_check(MPI_Op_create(add_bf16, 1, &comm->add_bf16), "MPI_Op_create of a sum of bf16 numbers", err);
 }
 
 static curvd_status links_new(cv_comm *comm, cv_memory *memory, cv_error *err) {
@@ -107,6 +117,7 @@ void cv_comm_free(cv_comm *comm, cv_memory *memory) {
   if (comm->n_curvature > 0) free_comm(&comm->owners);
   free_comm(&comm->workers);
   free_comm(&comm->world);
+  if (comm->add_bf16 != MPI_OP_NULL) MPI_Op_free(&comm->add_bf16);
 }
 
 bool cv_comm_is_worker(const cv_comm *comm) {

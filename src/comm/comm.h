@@ -21,6 +21,7 @@ typedef struct cv_comm {
   MPI_Comm owners;  /* all owners, by number: the curvature ranks, or the workers; MPI_COMM_NULL elsewhere */
   MPI_Comm *up;     /* [n_owners]: workers and that owner; MPI_COMM_NULL where this rank is not in it, or without use */
   MPI_Comm *down;   /* the same ranks again */
+  MPI_Op add_bf16;  /* of MPI_UINT16_T: sums in fp32, rounded */
   MPI_Request *commands; /* [n_curvature] worker 0: the last command to each curvature rank */
   int64_t *words;        /* [n_curvature] and its word */
   int rank, n_ranks;

@@ -69,8 +69,13 @@ static double triangle_trace_of(const cv_factor *factor, const float *wire) {
   return sum;
 }
 
-const cv_carrier cv_carrier_triangle = {"triangle",     false,           false,         triangle_room,    triangle_add,
-                                        triangle_trace, triangle_summed, triangle_pack, triangle_trace_of};
+const cv_carrier cv_carrier_triangle = {.name = "triangle",
+                                        .room = triangle_room,
+                                        .add = triangle_add,
+                                        .trace = triangle_trace,
+                                        .summed = triangle_summed,
+                                        .pack = triangle_pack,
+                                        .trace_of = triangle_trace_of};
 
 /* ---- rows: statistic (rows_room, ld) ---- */
 
@@ -79,12 +84,21 @@ static int64_t rows_room(const curvd_ctx *ctx, const cv_factor *factor) {
   return factor->rows_room * factor->ld;
 }
 
+/* Rows that travel rounded are rounded here, so that the trace that goes with them is theirs. */
+static void round_rows(cv_factor *factor, int64_t rows, float *X) {
+  for (int64_t i = 0; i < rows; i++) {
+    cv_bf16_error_add(factor->n, X + i * factor->ld, &factor->captured.rounding);
+    cv_round_through_bf16(factor->n, X + i * factor->ld);
+  }
+}
+
 static void rows_add(curvd_ctx *ctx, cv_factor *factor, const cv_rows *x) {
   int64_t d = x->has_one ? factor->n - 1 : factor->n;
   float *to = factor->captured.statistic + factor->captured.rows * factor->ld, root = sqrtf(x->scale);
   (void)ctx;
   cv_mix(x->rows, d, root, x->X, x->ld, 0, to, factor->ld);
   for (int64_t i = 0; x->has_one && i < x->rows; i++) to[i * factor->ld + d] = root;
+  if (factor->sends_bf16 && factor->carrier->sends_rows) round_rows(factor, x->rows, to);
 }
 
 /* Their product is made here, block by block: all of them by the same rule. */
@@ -107,10 +121,21 @@ static void rows_pack(const cv_factor *factor, float *wire) {
   (void)factor, (void)wire;
 }
 
-const cv_carrier cv_carrier_columns = {"columns",  true,        true,      rows_room, rows_add,
-                                       rows_trace, rows_summed, rows_pack, NULL};
-const cv_carrier cv_carrier_blocks = {"blocks",   true,        false,     rows_room, blocks_add,
-                                      rows_trace, rows_summed, rows_pack, NULL};
+const cv_carrier cv_carrier_columns = {.name = "columns",
+                                       .keeps_rows = true,
+                                       .sends_rows = true,
+                                       .room = rows_room,
+                                       .add = rows_add,
+                                       .trace = rows_trace,
+                                       .summed = rows_summed,
+                                       .pack = rows_pack};
+const cv_carrier cv_carrier_blocks = {.name = "blocks",
+                                      .keeps_rows = true,
+                                      .room = rows_room,
+                                      .add = blocks_add,
+                                      .trace = rows_trace,
+                                      .summed = rows_summed,
+                                      .pack = rows_pack};
 
 /* ---- choice ---- */
 

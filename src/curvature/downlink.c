@@ -58,8 +58,8 @@ static void write_header(curvd_ctx *ctx, cv_layer *layer, int owner, char *heade
 }
 
 static void write_payload(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {
-  (void)ctx, (void)header;
-  layer->method->publish(layer, owner, payload);
+  (void)header;
+  layer->method->publish(ctx, layer, owner, payload);
 }
 
 static void measure(curvd_ctx *ctx, cv_layer *layer, int owner, char *header, char *payload) {

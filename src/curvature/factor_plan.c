@@ -71,6 +71,8 @@ cv_factor_plan cv_factor_plan_of(const cv_settings *s, const cv_plan_run *all, c
   if (!plan.is_full) plan.store = is_stream ? CV_PLAN_STREAM : cv_is_online(s) ? CV_PLAN_ONLINE : CV_PLAN_FULL;
   plan.is_spread = may_spread && plan.store == CV_PLAN_FULL && !is_local;
   plan.carrier = carrier_of(s, run, captured, n, &plan);
+  plan.sends_bf16 = cv_plan_sends_bf16(run, n, plan.carrier, route_of(s, run));
+  plan.publishes_bf16 = cv_plan_publishes_bf16(run, plan.carrier);
   return plan;
 }
 
@@ -130,6 +132,7 @@ cv_plan_run cv_plan_run_of(const cv_settings *s, int32_t n_workers) {
   run.clips_by_dot = cv_clip_needs_dot(s);
   run.square_bytes = cv_packed_room((cv_precision)s->apply_precision, 1, 1) * (int64_t)sizeof(uint16_t);
   run.unit_room_bytes = cv_precision_room(s) * (int64_t)sizeof(uint16_t);
+  run.is_bf16 = s->wire_precision == CV_BF16;
   run.rounding_rows = cv_rounding_rows(s);
   return run;
 }

@@ -11,6 +11,7 @@ typedef struct cv_factor_plan {
   bool is_full, is_spread;
   cv_plan_carrier carrier; /* triangle of a spread factor: block by block */
   cv_plan_store store;
+  bool sends_bf16, publishes_bf16; /* wire_precision, where it is for this factor */
 } cv_factor_plan;
 
 /* run: its ranks, row_bytes and what it says of rows count. With carrier auto, factors whose running average is kept

@@ -20,10 +20,29 @@ int64_t cv_factor_wire_floats(const cv_factor *factor) {
   return factor->carrier->summed(factor) + WIRE_EXTRA;
 }
 
+int64_t cv_factor_rounded(const cv_factor *factor) {
+  return factor->sends_bf16 ? factor->carrier->summed(factor) : 0;
+}
+
 void cv_factor_forget(cv_factor *factor) {
   factor->captured.rows = factor->captured.examples = 0;
   factor->captured.trace_off = 0;
+  factor->captured.rounding = (cv_bf16_error){0};
   factor->captured.is_bad = false;
+}
+
+/* Can it be sent? No number of a triangle is larger than its trace. */
+static bool is_sendable(const cv_factor *factor, float trace) {
+  return isfinite(factor->sends_bf16 ? cv_widen_bf16(cv_round_bf16(trace)) : trace);
+}
+
+/* Rounds what is packed; returns the trace that goes with it: of the rounded numbers, where it can be seen in them. */
+static float round_sum(cv_factor *factor, float *wire, float trace) {
+  int64_t rounded = cv_factor_rounded(factor);
+  cv_bf16_error_add(rounded, wire, &factor->captured.rounding);
+  cv_round_through_bf16(rounded, wire);
+  if (rounded == 0 || !factor->carrier->trace_of) return trace;
+  return (float)(factor->carrier->trace_of(factor, wire) + factor->captured.trace_off);
 }
 
 /* A bad rank takes part with nothing. Rows stay until they have left, too. */
@@ -32,10 +51,14 @@ void cv_factor_pack(cv_factor *factor, int worker, float *wire) {
   int64_t summed = carrier->summed(factor);
   float *extra = wire + summed, trace = 0;
   if (factor->captured.rows > 0) trace = (float)(carrier->trace(factor) + factor->captured.trace_off);
-  if (!isfinite(trace)) factor->captured.is_bad = true;
+  if (!is_sendable(factor, trace)) factor->captured.is_bad = true;
   if (factor->captured.is_bad) factor->captured.rows = factor->captured.examples = 0, trace = 0;
   if (factor->captured.rows == 0) memset(wire, 0, (size_t)summed * sizeof *wire);
-  if (factor->captured.rows > 0) carrier->pack(factor, wire);
+  if (factor->captured.rows > 0) {
+    carrier->pack(factor, wire);
+    trace = round_sum(factor, wire, trace);
+    factor->captured.wire_error = cv_bf16_error_of(&factor->captured.rounding);
+  }
   extra[WIRE_TRACE] = trace;
   extra[WIRE_ROWS] = (float)factor->captured.examples;
   extra[WIRE_BAD] = factor->captured.is_bad;
@@ -86,9 +109,11 @@ static bool is_drawn(const cv_factor *factor) {
 }
 
 /* Workers send the trace beside the statistic: both sums are of fp32 numbers >= 0, so they agree but for rounding, the
- * number of workers times 6e-8. */
+ * number of workers times 6e-8. Of numbers that each worker has rounded the trace is theirs; then sums are rounded on
+ * their way, each to CV_BF16_ROUNDING of itself. */
 static bool is_as_sent(const curvd_ctx *ctx, const cv_factor *factor, const float *wire, double trace) {
-  const double slack = 1e-6 * (4 + ctx->comm.n_workers);
+  int roundings = factor->roundings > 1 ? factor->roundings - 1 : 0;
+  const double slack = 1e-6 * (4 + ctx->comm.n_workers) + CV_BF16_ROUNDING * roundings;
   if (cv_settings_of(ctx)->integrity == CV_INTEGRITY_OFF || !factor->carrier->trace_of || is_drawn(factor)) return true;
   return fabs(factor->carrier->trace_of(factor, wire) - trace) <= slack * fabs(trace);
 }
@@ -166,6 +191,14 @@ int64_t cv_factors_floats(const cv_layer *layer, int owner) {
     if (cv_holds_factor(layer, &layer->factor[f], owner)) floats += cv_factor_wire_floats(&layer->factor[f]);
   }
   return floats;
+}
+
+int64_t cv_factors_rounded(const cv_layer *layer, int owner) {
+  int64_t rounded = 0;
+  for (int f = 0; f < layer->n_factors; f++) {
+    if (cv_holds_factor(layer, &layer->factor[f], owner)) rounded += cv_factor_rounded(&layer->factor[f]);
+  }
+  return rounded;
 }
 
 float *cv_factors_pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire) {

@@ -13,6 +13,10 @@
  * is 1e-4 sqrt(r) r at most. */
 static const double TURN_MAX = 2e-4;
 
+/* And the squares of (U + E)^T c, |E| <= CV_BF16_ROUNDING |U| entry by entry: 2 |U^T c| |E^T c| more, |U^T c| about
+ * sqrt(r), and |E^T c| at most that times CV_BF16_ROUNDING where E looks like U; twice as much is allowed. */
+static const double ROUNDED_MAX = 4 * CV_BF16_ROUNDING;
+
 static bool guards(const curvd_ctx *ctx, cv_integrity least) {
   return (cv_integrity)cv_settings_of(ctx)->integrity >= least;
 }
@@ -101,7 +105,7 @@ static bool is_spectrum(const cv_factor_state *state, const float *D) {
 }
 
 /* Block by block of columns: 2 r n flops and no memory. */
-static bool is_orthonormal(const curvd_ctx *ctx, const cv_lrps *side) {
+static bool is_orthonormal(const curvd_ctx *ctx, const cv_lrps *side, bool is_rounded) {
   enum { BLOCK = 64 };
   const cv_rng key = {(uint64_t)cv_settings_of(ctx)->seed, CV_RNG_PROBE, 0, (uint32_t)ctx->step};
   double squares = 0, r = (double)side->r;
@@ -114,15 +118,19 @@ static bool is_orthonormal(const curvd_ctx *ctx, const cv_lrps *side) {
     }
     for (int64_t j = 0; j < width; j++) squares += (double)y[j] * (double)y[j];
   }
-  return fabs(squares - r) <= TURN_MAX * sqrt(r) * r; /* NaN is not */
+  double allowed = TURN_MAX * sqrt(r) * r + (is_rounded ? ROUNDED_MAX * r : 0);
+  return fabs(squares - r) <= allowed; /* NaN is not */
 }
 
 void cv_guard_check_pairs(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *factor) {
   const cv_applied *applied = &factor->applied;
   if (!guards(ctx, CV_INTEGRITY_TRANSFERS) || applied->state.kind != CV_KIND_EIGEN || applied->state.r == 0) return;
+  /* now, or by the run whose state this one goes on with */
+  bool is_rounded = factor->publishes_bf16 || applied->state.wire_error > 0;
   const char *what = NULL;
   if (!is_spectrum(&applied->state, applied->side.D)) what = "eigenvalues that are none of it";
-  if (!what && applied->side.U && !is_orthonormal(ctx, &applied->side)) what = "eigenvectors that are not orthonormal";
+  if (!what && applied->side.U && !is_orthonormal(ctx, &applied->side, is_rounded))
+    what = "eigenvectors that are not orthonormal";
   if (what) cv_guard_tell(ctx, "layer %s, %s: %s have come", layer->name, cv_factor_name(layer, factor), what);
 }
 

@@ -21,6 +21,7 @@
 #include "linalg/pair.h"
 #include "linalg/patches.h"
 #include "linalg/stream.h"
+#include "product/bf16.h"
 #include "product/multiply.h"
 
 enum {
@@ -47,6 +48,7 @@ typedef struct cv_factor_state {
   double trace, lambda_max, lambda_min, tau;
   double kept_sum; /* of the eigenvalues that follow, from the first on */
   double missing_trace, error_bound, error_norm, residual, orthogonality, drift, seconds; /* cv_eig_result */
+  double wire_error;    /* of the eigenvectors that follow, by rounding: relative, in the Frobenius norm */
   double work_s;        /* wall seconds that owners have spent on the factor's layer, on its factor A */
   double extra_damping; /* rho^updates of average "zero", else 0 */
 } cv_factor_state;
@@ -71,14 +73,16 @@ struct cv_store;   /* store.h */
 /* Worker: what the carrier makes of this step's rows. */
 typedef struct cv_captured {
   float *statistic;
-  int64_t rows;     /* in it; 0: statistic holds anything */
-  int64_t examples; /* that they stand for: more when they were sampled */
-  bool is_bad;      /* what was captured is not finite: it goes nowhere */
-  bool is_rounded;  /* rows that are kept: their product is to be made by statistics_by */
-  double trace;     /* of a sketch */
-  double trace_off; /* what the trace of sampled rows misses */
-  float *seed;      /* (k_max + probes, ld) test matrix of a sketch ... */
-  float *seed_next; /* ... and what has landed in this step: in force from the next one on */
+  int64_t rows;           /* in it; 0: statistic holds anything */
+  int64_t examples;       /* that they stand for: more when they were sampled */
+  bool is_bad;            /* what was captured is not finite: it goes nowhere */
+  bool is_rounded;        /* rows that are kept: their product is to be made by statistics_by */
+  double trace;           /* of a sketch */
+  double trace_off;       /* what the trace of sampled rows misses */
+  cv_bf16_error rounding; /* of the numbers that are sent ... */
+  double wire_error;      /* ... and, relative, of those that were sent last */
+  float *seed;            /* (k_max + probes, ld) test matrix of a sketch ... */
+  float *seed_next;       /* ... and what has landed in this step: in force from the next one on */
   bool has_seed_next;
 } cv_captured;
 
@@ -131,8 +135,10 @@ typedef struct cv_factor {
   int64_t k_max; /* most pairs that a refresh finds: n when it is decomposed exactly */
   bool is_full, is_spread;
   cv_rows_rule rule;
-  int64_t rows_room;  /* most rows of a worker, where they are kept */
-  bool seeds_workers; /* its basis is the test matrix of the workers' sketches */
+  int64_t rows_room;               /* most rows of a worker, where they are kept */
+  bool seeds_workers;              /* its basis is the test matrix of the workers' sketches */
+  bool sends_bf16, publishes_bf16; /* its statistics, and its eigenvectors, travel rounded */
+  int roundings;                   /* of a sum of its statistics, one after the other, at most; 0: it is not rounded */
   bool is_rounding_told;
   const struct cv_carrier *carrier;
   const struct cv_store *store;
@@ -198,14 +204,17 @@ typedef struct cv_shards {
 
 /* Statistics on their way to one owner: a ring of slots, taken in turn. A curvature rank has one. */
 typedef struct cv_uplink {
-  int64_t n_floats; /* of one step's statistics */
+  int64_t n_floats;  /* of one step's statistics */
+  int64_t n_rounded; /* of them that travel as bf16, behind the others; 0: all travel as they are */
   int64_t n_slots, next;
-  float *slots;          /* (n_slots, n_floats) */
+  int64_t slot_floats;   /* room of a slot: what is sent, or at the owner the sums */
+  float *slots;          /* (n_slots, slot_floats) */
+  float *wide;           /* room for what any of the links rounds, before and after; on the link with most of it */
   cv_transfer *transfer; /* [n_slots] */
   /* rows of the factors that are carried as columns: of each their number, then the rows */
   int64_t row_bytes; /* most of one worker */
   char *rows;        /* (n_slots, row_bytes) */
-  char *inbox;       /* owner: rows, or all n_floats, of another worker */
+  char *inbox;       /* owner: rows, or all of one step's statistics, of another worker */
   cv_transfer *rows_way;
 } cv_uplink;
 
@@ -369,6 +378,7 @@ curvd_status cv_shard_gather(curvd_ctx *ctx);
 /* factors.c: what the records call a factor; its statistics on the wire, and running averages. */
 const char *cv_factor_name(const cv_layer *layer, const cv_factor *factor);
 int64_t cv_factor_wire_floats(const cv_factor *factor);
+int64_t cv_factor_rounded(const cv_factor *factor); /* of them, the first ones, that travel as bf16 */
 void cv_factor_pack(cv_factor *factor, int worker, float *wire);
 void cv_factor_forget(cv_factor *factor); /* what was captured has gone */
 void cv_factor_absorb(curvd_ctx *ctx, const cv_layer *layer, cv_factor *factor, const float *wire);
@@ -377,6 +387,7 @@ void cv_factor_absorb_rows(curvd_ctx *ctx, const cv_layer *layer, cv_factor *fac
 /* factors.c: the same of all factors of a layer that an owner holds: the members of cv_method of every method that
  * keeps factors. */
 int64_t cv_factors_floats(const cv_layer *layer, int owner);
+int64_t cv_factors_rounded(const cv_layer *layer, int owner);
 float *cv_factors_pack(curvd_ctx *ctx, cv_layer *layer, int owner, float *wire);
 const float *cv_factors_absorb(curvd_ctx *ctx, cv_layer *layer, const float *wire);
 

@@ -4,6 +4,7 @@
 #include "base/order.h"
 #include "curvature/guard.h"
 #include "curvature/method.h"
+#include "curvature/uplink_bf16.h"
 #include "plan/model.h"
 
 _Static_assert((int)CV_PLAN_PARTS_MAX == (int)CV_SUM_PARTS_MAX, "the model sums as coll.h does");
@@ -38,8 +39,10 @@ static curvd_status bytes_new(curvd_ctx *ctx, int64_t n, char **block) {
 
 /* What comes of another worker, on an owner. */
 static int64_t inbox_bytes(const curvd_ctx *ctx, const cv_uplink *up) {
-  bool has_parts = cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1 && !cv_is_with_gradients(ctx);
-  return cv_larger(ctx->comm.n_ranks > 1 ? up->row_bytes : 0, has_parts ? up->n_floats * (int64_t)sizeof(float) : 0);
+  bool has_others = ctx->comm.n_workers > 1 || up->n_rounded > 0, /* rounded numbers are widened out of it */
+      has_parts = cv_coll_sums_parts(&ctx->comm) && has_others && !cv_is_with_gradients(ctx);
+  int64_t parts = has_parts ? cv_rounded_floats(up) * (int64_t)sizeof(float) : 0;
+  return cv_larger(ctx->comm.n_ranks > 1 ? up->row_bytes : 0, parts);
 }
 
 /* A worker's own messages. */
@@ -64,7 +67,8 @@ static curvd_status allocate_up(curvd_ctx *ctx, cv_uplink *up, bool is_owner) {
   bool is_ahead = cv_comm_is_worker(&ctx->comm) && ctx->comm.n_curvature > 0; /* of its owner */
   void *ways = NULL;
   up->n_slots = is_ahead ? cv_smaller(ring(s, &s->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1;
-  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots * up->n_floats, "a transfer buffer", &up->slots,
+  up->slot_floats = is_owner ? up->n_floats : cv_rounded_floats(up);
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots * up->slot_floats, "a transfer buffer", &up->slots,
                        &ctx->error));
   CV_TRY(cv_memory_new(&ctx->memory, CV_MEMORY_TRANSFER, up->n_slots, sizeof *up->transfer, "transfers", &ways,
                        &ctx->error));
@@ -96,6 +100,7 @@ static curvd_status allocate_route(curvd_ctx *ctx, int owner) {
     cv_layer *layer = &ctx->layer[i];
     if (!cv_holds(layer, owner)) continue;
     up.n_floats += layer->method->statistics_floats(layer, owner);
+    up.n_rounded += cv_factors_rounded(layer, owner);
     if (layer->method->rows_most) up.row_bytes += layer->method->rows_most(ctx, layer, owner);
     down.header_bytes += layer->method->header_bytes;
     down.payload_bytes += layer->method->payload_most(ctx, layer, owner);
@@ -124,13 +129,14 @@ curvd_status cv_links_connect(curvd_ctx *ctx) {
 
 curvd_status cv_links_allocate(curvd_ctx *ctx) {
   for (int o = 0; o < ctx->comm.n_owners; o++) CV_TRY(allocate_route(ctx, o));
-  return CURVD_OK;
+  return cv_rounded_allocate(ctx);
 }
 
 void cv_routes_free(curvd_ctx *ctx, cv_route **routes) {
   for (int o = 0; *routes && o < ctx->comm.n_owners; o++) {
     cv_route *route = &(*routes)[o];
     cv_floats_free(&ctx->memory, &route->up.slots);
+    cv_floats_free(&ctx->memory, &route->up.wide);
     void *blocks[] = {route->up.transfer, route->up.rows,      route->up.inbox,     route->up.rows_way,
                       route->down.parcel, route->down.headers, route->down.payloads};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) cv_memory_free(&ctx->memory, &blocks[i]);

@@ -42,7 +42,7 @@ typedef struct cv_method {
   int64_t (*payload_most)(const curvd_ctx *ctx, const cv_layer *layer, int owner);
   void (*publish_header)(const cv_layer *layer, int owner, char *header);
   int64_t (*payload_bytes)(const curvd_ctx *ctx, const cv_layer *layer, int owner, const char *header);
-  void (*publish)(const cv_layer *layer, int owner, char *payload);
+  void (*publish)(const curvd_ctx *ctx, const cv_layer *layer, int owner, char *payload);
   void (*receive)(curvd_ctx *ctx, cv_layer *layer, int owner, const char *header, const char *payload);
 
   /* Worker, from layer->X: first the sums of the unscaled direction (out (m, n), rows ldo apart, may be written

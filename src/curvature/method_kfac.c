@@ -8,6 +8,7 @@
 #include "curvature/carrier.h"
 #include "curvature/method.h"
 #include "curvature/store.h"
+#include "curvature/uplink_bf16.h"
 #include "curvature/wire.h"
 #include "linalg/dense.h"
 #include "plan/planner.h"
@@ -25,14 +26,25 @@ static void size_factor(const cv_settings *s, const cv_plan_run *run, const cv_p
   factor->is_full = plan.is_full;
   factor->k_max = plan.k_max;
   factor->own.fresh.statistics_step = factor->applied.state.statistics_step = -1;
+  factor->sends_bf16 = plan.sends_bf16;
+  factor->publishes_bf16 = plan.publishes_bf16;
   cv_carrier_choose(&plan, factor);
+}
+
+/* Each worker rounds its own numbers, rows before they make a sum. */
+static int roundings_of(const curvd_ctx *ctx, const cv_factor *factor) {
+  bool is_sum = factor->sends_bf16 && !factor->carrier->sends_rows;
+  return is_sum ? 1 + cv_coll_roundings(&ctx->comm) : 0;
 }
 
 static void size(const curvd_ctx *ctx, cv_layer *layer) {
   cv_plan_run run = cv_planned_run(ctx);
   cv_plan_layer shape = cv_planned_layer(layer);
   layer->n_factors = CV_FACTORS;
-  for (int f = 0; f < CV_FACTORS; f++) size_factor(cv_settings_of(ctx), &run, &shape, f, &layer->factor[f]);
+  for (int f = 0; f < CV_FACTORS; f++) {
+    size_factor(cv_settings_of(ctx), &run, &shape, f, &layer->factor[f]);
+    layer->factor[f].roundings = roundings_of(ctx, &layer->factor[f]);
+  }
 }
 
 /* A spread factor costs every owner the same. */
@@ -181,9 +193,14 @@ static curvd_status capture(curvd_ctx *ctx, cv_layer *layer, int64_t rows, const
   return CURVD_OK;
 }
 
-/* A message: of each factor that is carried as columns, the number of rows, then the rows, n numbers each. */
+/* A message: of each factor that is carried as columns, the number of rows, then the rows, n numbers each. Rounded rows
+ * have been rounded already (carrier.c). */
 static bool sends_rows(const cv_layer *layer, int f, int owner) {
   return cv_holds_factor(layer, &layer->factor[f], owner) && layer->factor[f].carrier->sends_rows;
+}
+
+static int64_t row_bytes(const cv_factor *factor) {
+  return factor->n * (int64_t)(factor->sends_bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
 static int64_t rows_most(const curvd_ctx *ctx, const cv_layer *layer, int owner) {
@@ -191,9 +208,17 @@ static int64_t rows_most(const curvd_ctx *ctx, const cv_layer *layer, int owner)
   (void)ctx;
   for (int f = 0; f < CV_FACTORS; f++) {
     int64_t rows = layer->factor[f].rows_room;
-    if (sends_rows(layer, f, owner)) bytes += (int64_t)sizeof rows + rows * layer->factor[f].n * (int64_t)sizeof(float);
+    if (sends_rows(layer, f, owner)) bytes += (int64_t)sizeof rows + rows * row_bytes(&layer->factor[f]);
   }
   return bytes;
+}
+
+static void pack_row(const cv_factor *factor, const float *row, char *to) {
+  if (factor->sends_bf16) {
+    cv_round_to_bf16(factor->n, row, (uint16_t *)(void *)to);
+  } else {
+    memcpy(to, row, (size_t)row_bytes(factor));
+  }
 }
 
 static char *pack_rows(cv_layer *layer, int owner, char *message) {
@@ -202,12 +227,19 @@ static char *pack_rows(cv_layer *layer, int owner, char *message) {
     if (!sends_rows(layer, f, owner)) continue;
     memcpy(message, &factor->captured.rows, sizeof factor->captured.rows);
     message += sizeof factor->captured.rows;
-    size_t row = (size_t)factor->n * sizeof(float);
-    for (int64_t i = 0; i < factor->captured.rows; i++, message += row)
-      memcpy(message, factor->captured.statistic + i * factor->ld, row);
+    for (int64_t i = 0; i < factor->captured.rows; i++, message += row_bytes(factor))
+      pack_row(factor, factor->captured.statistic + i * factor->ld, message);
     if (!factor->is_spread) cv_factor_forget(factor);
   }
   return message;
+}
+
+/* Rows of a message, as floats. */
+static const float *unpack_rows(const curvd_ctx *ctx, const cv_factor *factor, int64_t rows, const char *from) {
+  float *wide = cv_rounded_room(ctx);
+  if (!factor->sends_bf16) return (const float *)(const void *)from;
+  cv_widen_from_bf16(rows * factor->n, (const uint16_t *)(const void *)from, wide);
+  return wide;
 }
 
 static const char *absorb_rows(curvd_ctx *ctx, cv_layer *layer, const char *message) {
@@ -217,8 +249,8 @@ static const char *absorb_rows(curvd_ctx *ctx, cv_layer *layer, const char *mess
     if (!sends_rows(layer, f, cv_comm_my_owner(&ctx->comm))) continue;
     memcpy(&rows, message, sizeof rows);
     message += sizeof rows;
-    cv_factor_absorb_rows(ctx, layer, factor, rows, (const float *)(const void *)message);
-    message += rows * factor->n * (int64_t)sizeof(float);
+    cv_factor_absorb_rows(ctx, layer, factor, rows, unpack_rows(ctx, factor, rows, message));
+    message += rows * row_bytes(factor);
   }
   return message;
 }

@@ -10,6 +10,7 @@
 
 #include "base/order.h"
 #include "curvature/link.h"
+#include "curvature/uplink_bf16.h"
 #include "linalg/dense.h"
 
 #include <math.h>
@@ -38,7 +39,7 @@ typedef struct cv_trial {
 /* ---- transfers ---- */
 
 static int64_t bytes_of(const cv_route *route) {
-  return route->up.n_floats * (int64_t)sizeof(float) + route->up.row_bytes + route->down.payload_bytes;
+  return cv_rounded_floats(&route->up) * (int64_t)sizeof(float) + route->up.row_bytes + route->down.payload_bytes;
 }
 
 /* Workers know every owner's. */
@@ -54,7 +55,7 @@ static void set_sizes(const curvd_ctx *ctx, cv_trial *trial, int64_t most_bytes)
   const cv_route *route = &ctx->route[trial->owner];
   bool is_up = ctx->comm.n_curvature > 0, is_summed = is_up && !cv_is_with_gradients(ctx);
   trial->most_bytes = most_bytes;
-  trial->up_floats = is_summed ? cv_smaller(route->up.n_floats, most_bytes / (int64_t)sizeof(float)) : 0;
+  trial->up_floats = is_summed ? cv_smaller(cv_rounded_floats(&route->up), most_bytes / (int64_t)sizeof(float)) : 0;
   trial->row_bytes = is_up ? cv_smaller(route->up.row_bytes, most_bytes) : 0;
   trial->down_bytes = cv_smaller(route->down.payload_bytes, most_bytes);
 }
@@ -73,8 +74,8 @@ static curvd_status begin(curvd_ctx *ctx, cv_trial *trial) {
   for (int i = 0; i < WAYS; i++) trial->way[i].n = 0;
   CV_TRY(cv_coll_tell(&ctx->comm, word_of_transfer(ctx, trial), err));
   if (trial->up_floats > 0)
-    CV_TRY(
-        cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, NULL, trial->up_floats, &trial->way[0], err));
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, NULL, trial->up_floats, 0, &trial->way[0],
+                                err));
   if (trial->row_bytes > 0)
     CV_TRY(cv_coll_begin_send(&ctx->comm, trial->owner, route->up.rows, trial->row_bytes, &trial->way[1], err));
   return cv_coll_begin_broadcast(&ctx->comm, trial->owner, "try the overlap", route->down.payloads, trial->down_bytes,
@@ -98,7 +99,7 @@ static curvd_status serve(curvd_ctx *ctx, cv_trial *trial) {
   cv_error *err = &ctx->error;
   if (trial->up_floats > 0) {
     float *inbox = (float *)(void *)route->up.inbox;
-    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, inbox, trial->up_floats, way, err));
+    CV_TRY(cv_coll_begin_reduce(&ctx->comm, trial->owner, route->up.slots, inbox, trial->up_floats, 0, way, err));
     CV_TRY(cv_coll_end(way, CV_WAIT_GENTLY, err));
   }
   for (int w = 0; w < ctx->comm.n_workers && trial->row_bytes > 0; w++) {

@@ -9,6 +9,7 @@
 #include "curvature/rebalance.h"
 #include "curvature/rounding.h"
 #include "curvature/store.h"
+#include "curvature/uplink_bf16.h"
 #include "linalg/dense.h"
 #include "plan/planner.h"
 
@@ -208,7 +209,8 @@ static curvd_status allocate_solver(curvd_ctx *ctx) {
     }
   }
   CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block, &ctx->error));
-  if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && ctx->comm.n_workers > 1)
+  bool rounds = cv_settings_of(ctx)->wire_precision == CV_BF16; /* one worker's numbers are widened, too */
+  if (!cv_comm_is_worker(&ctx->comm) && cv_coll_sums_parts(&ctx->comm) && (ctx->comm.n_workers > 1 || rounds))
     CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, block, "a block of statistics", &ctx->block_inbox,
                          &ctx->error));
   CV_TRY(cv_capture_allocate(ctx));
@@ -229,7 +231,9 @@ curvd_status cv_plan_make(curvd_ctx *ctx) {
   CV_TRY(cv_shard_allocate(ctx));
   CV_TRY(allocate_layers(ctx));
   if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_apply(ctx));
-  return allocate_solver(ctx);
+  CV_TRY(allocate_solver(ctx));
+  cv_rounded_tell(ctx);
+  return CURVD_OK;
 }
 
 void cv_plan_free(curvd_ctx *ctx) {

@@ -65,7 +65,9 @@ static curvd_factor_metrics factor_metrics(const curvd_ctx *ctx, const cv_layer 
                                 .damping = factor->applied.damping,
                                 .refused = s->refused,
                                 .carrier = factor->carrier ? factor->carrier->name : "",
-                                .store = factor->store ? factor->store->name : ""};
+                                .store = factor->store ? factor->store->name : "",
+                                .wire_error_statistics = factor->captured.wire_error,
+                                .wire_error_basis = s->wire_error};
 }
 
 curvd_status curvd_layer_metrics_read(const curvd_ctx *ctx, int32_t index, curvd_layer_metrics *out) {

@@ -174,7 +174,11 @@ const cv_option cv_settings_table[] = {
      "products of gradients, or of rows, with eigenvectors; of factored layers the one that makes the gradient, too",
      AT(apply_precision)},
     {"wire_precision", CV_OPTION_CHOICE, "precision", "", 0, 0, "fp32|bf16", "fp32",
-     "numbers of statistics and of eigenvectors on their way between ranks", AT(wire_precision)},
+     "statistics and eigenvectors on their way between ranks: bf16 takes half the bytes, but sketches, the seeds that "
+     "workers sketch with, inverses, sums that ride on the gradients' (route), and triangles too small for a "
+     "randomized "
+     "solver stay fp32",
+     AT(wire_precision)},
     {"matrix_unit", CV_OPTION_CHOICE, "precision", "", 0, 0, CV_UNIT_NAMES, "auto",
      "what multiplies bf16 numbers; auto: the fastest that this machine has. Those without bf16 of their own are there "
      "to compare with: fp32 is faster",

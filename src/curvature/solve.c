@@ -7,6 +7,7 @@
 #include "curvature/store.h"
 
 #include <float.h>
+#include <math.h>
 
 /* Orthogonality beyond which a basis is useless, residual beyond which pairs are not those of the factor, and the
  * excess of eigenvalues over the trace that rounding may cause. */
@@ -45,12 +46,19 @@ static double residual_max(const cv_factor *factor) {
   return factor->store == &cv_store_stream ? DBL_MAX : RESIDUAL_MAX;
 }
 
+/* Rounding makes a sum M + E, of which negative eigenvalues count as 0. What is missing then is at most the sum of E's
+ * singular values: sqrt(n) |E| in the Frobenius norm, and |E| <= CV_BF16_ROUNDING |M| of each rounding, |M| <= trace.
+ */
+static double trace_excess_max(const cv_factor *factor) {
+  return TRACE_EXCESS_MAX + CV_BF16_ROUNDING * factor->roundings * sqrt((double)factor->n);
+}
+
 /* Comparisons are written so that NaN is not sound. */
 curvd_status cv_solve_check(const cv_factor *factor, const cv_eig_result *r, cv_error *why) {
   double sum = 0, trace = r->trace; /* the same on every owner */
   for (int64_t i = 0; i < r->found; i++) sum += factor->own.eigenvalues[i];
   bool is_sound = r->orthogonality <= ORTHOGONALITY_MAX && r->residual <= residual_max(factor) &&
-                  r->error_norm <= 2 * trace && sum <= trace * (1 + TRACE_EXCESS_MAX);
+                  r->error_norm <= 2 * trace && sum <= trace * (1 + trace_excess_max(factor));
   if (is_sound) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
                  "orthogonality %.1e, residual %.1e, error %.1e, sum of eigenvalues %.6e, trace %.6e", r->orthogonality,
@@ -81,18 +89,54 @@ static curvd_status solve_in_new_room(curvd_ctx *ctx, const cv_eig_ops *ops, con
   return status;
 }
 
+/* ---- sums that were rounded on their way ---- */
+
+/* A rounded sum M + E has eigenvalues below 0, down to -|E|, which no solver takes from a sum of squares. |E| <=
+ * CV_BF16_ROUNDING trace of each rounding; so much more on the diagonal makes it semidefinite. A randomized solver
+ * needs less than its own rounding allows (cv_plan_sends_bf16), and would see little but the diagonal. */
+static double lift_of(const cv_eig_ops *ops, const cv_factor *factor) {
+  return ops->is_exact ? CV_BF16_ROUNDING * factor->roundings * factor->own.fresh.trace : 0;
+}
+
+/* This rank's part of the diagonal. */
+static void lift(const curvd_ctx *ctx, cv_factor *factor, float by) {
+  cv_cyclic piece = cv_spread_piece(ctx, factor, cv_comm_my_owner(&ctx->comm));
+  for (int64_t i = 0; i < factor->own.cols && by != 0; i++)
+    factor->own.average[cv_cyclic_global(&piece, i) * factor->own.ld + i] += by;
+}
+
+/* Pairs of M + E + by I as those of M + E, of which nothing is below 0. */
+static void lower(cv_factor *factor, double by) {
+  cv_eig_result *r = &factor->own.last;
+  double kept = 0;
+  if (by == 0) return;
+  for (int64_t i = 0; i < r->found; i++) {
+    factor->own.eigenvalues[i] = fmaxf(factor->own.eigenvalues[i] - (float)by, 0);
+    kept += i < r->kept ? (double)factor->own.eigenvalues[i] : 0;
+  }
+  r->trace -= (double)factor->n * by;
+  r->tau = fmax(r->tau - by, 0);
+  r->missing_trace = r->kept < factor->n && r->trace > 0 ? fmax(r->trace - kept, 0) / r->trace : 0;
+}
+
+/* ---- rungs ---- */
+
 static bool try_solver(curvd_ctx *ctx, const cv_eig_ops *ops, const cv_eig_problem *p, cv_factor *factor,
                        cv_error *why) {
   cv_eig_result *result = &factor->own.last;
+  double by = (double)(float)lift_of(ops, factor);
   *why = (cv_error){0};
   *result = (cv_eig_result){0};
   bool is_first = ops == cv_solver_of(ctx, factor);
   if (is_first && cv_inject_solver(ctx, factor))
     return cv_fail(why, CURVD_ERR_NUMERIC, "an injected failure") == CURVD_OK;
+  lift(ctx, factor, (float)by);
   curvd_status status =
       is_first ? ops->solve(p, &ctx->eig_work, factor->own.basis, factor->own.ld, factor->own.eigenvalues, result, why)
                : solve_in_new_room(ctx, ops, p, factor, result, why);
+  lift(ctx, factor, -(float)by);
   if (status == CURVD_OK) status = cv_solve_check(factor, result, why);
+  if (status == CURVD_OK) lower(factor, by);
   return status == CURVD_OK;
 }
 

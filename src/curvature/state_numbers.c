@@ -27,6 +27,7 @@ static const number of_state[] = {
     {offsetof(cv_factor_state, error_bound), REAL}, {offsetof(cv_factor_state, error_norm), REAL},
     {offsetof(cv_factor_state, residual), REAL},    {offsetof(cv_factor_state, orthogonality), REAL},
     {offsetof(cv_factor_state, drift), REAL},       {offsetof(cv_factor_state, extra_damping), REAL},
+    {offsetof(cv_factor_state, wire_error), REAL},
 };
 
 /* Apart: two runs that are the same have other ones. */

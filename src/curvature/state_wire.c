@@ -26,17 +26,33 @@ int64_t cv_state_room(const curvd_ctx *ctx) {
   return room == INT64_MAX ? 0 : room;
 }
 
+/* In fp32 whatever they travel in, so that a state saved with one wire_precision can be loaded with the other. */
+static curvd_status walk_vectors(const cv_walk *walk, const cv_factor *factor, int owner, const cv_factor_state *state,
+                                 char *payload) {
+  curvd_ctx *ctx = walk->ctx;
+  cv_cyclic piece = cv_spread_piece(ctx, factor, owner);
+  int64_t rows = state->rows, columns = cv_cyclic_count(&piece);
+  char *at = cv_wire_vectors(state, payload);
+  float *U = NULL;
+  CV_TRY(cv_floats_new(&ctx->memory, CV_MEMORY_TRANSFER, rows * columns, "eigenvectors on their way", &U, &ctx->error));
+  if (!walk->is_load) cv_wire_vectors_get(factor, rows, columns, at, U);
+  curvd_status status = cv_walk_columns(walk, "U", U, rows, columns, &piece);
+  if (walk->is_load && status == CURVD_OK) cv_wire_vectors_put(factor, rows, columns, U, at);
+  cv_floats_free(&ctx->memory, &U);
+  return status;
+}
+
 /* What came of one factor from one owner: its eigenvalues, and behind them eigenvectors; or all of it as one list. */
 static curvd_status walk_payload(const cv_walk *walk, const cv_layer *layer, const cv_factor *factor, int owner,
-                                 const cv_factor_state *state, float *payload) {
-  cv_cyclic piece = cv_spread_piece(walk->ctx, factor, owner);
+                                 const cv_factor_state *state, char *payload) {
   bool has_numbers = walk->is_load || owner == layer->owner;
+  float *floats = (float *)(void *)payload;
   int64_t n = factor->n;
-  if (state->kind == CV_KIND_INVERSE) return cv_walk_floats(walk, "inverse", payload, n * (n + 1) / 2);
-  if (state->kind == CV_KIND_UNITS) return cv_walk_floats(walk, "units", payload, cv_unit_floats(factor));
+  if (state->kind == CV_KIND_INVERSE) return cv_walk_floats(walk, "inverse", floats, n * (n + 1) / 2);
+  if (state->kind == CV_KIND_UNITS) return cv_walk_floats(walk, "units", floats, cv_unit_floats(factor));
   if (state->kind != CV_KIND_EIGEN) return CURVD_OK;
-  if (has_numbers) CV_TRY(cv_walk_floats(walk, "D", payload, state->r));
-  return cv_walk_columns(walk, "U", payload + state->r, state->rows, cv_cyclic_count(&piece), &piece);
+  if (has_numbers) CV_TRY(cv_walk_floats(walk, "D", floats, state->r));
+  return walk_vectors(walk, factor, owner, state, payload);
 }
 
 /* Factor f of a layer in an owner's parcel. */
@@ -50,8 +66,7 @@ static curvd_status walk_factor(cv_walk *walk, const cv_layer *layer, int f, int
   if (!walk->is_load) memcpy(&state, header + f * (int64_t)sizeof state, sizeof state);
   if (walk->is_load || owner == layer->owner) CV_TRY(cv_walk_factor_state(walk, "state", factor, &state));
   if (walk->is_load) memcpy(header + f * (int64_t)sizeof state, &state, sizeof state);
-  curvd_status status =
-      state.is_new ? walk_payload(walk, layer, factor, owner, &state, (float *)(void *)payload) : CURVD_OK;
+  curvd_status status = state.is_new ? walk_payload(walk, layer, factor, owner, &state, payload) : CURVD_OK;
   walk->part = NULL;
   return status;
 }

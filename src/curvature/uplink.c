@@ -4,11 +4,12 @@
 #include "curvature/link.h"
 #include "curvature/method.h"
 #include "curvature/rebalance.h"
+#include "curvature/uplink_bf16.h"
 
 #include <string.h>
 
 static float *slot_of(const cv_uplink *up) {
-  return up->slots + up->next * up->n_floats;
+  return up->slots + up->next * up->slot_floats;
 }
 
 static void pack(curvd_ctx *ctx, int owner, float *wire) {
@@ -110,14 +111,25 @@ static curvd_status send_rows(curvd_ctx *ctx, int owner) {
 }
 
 static curvd_status begin_sending(curvd_ctx *ctx, int owner, cv_uplink *up) {
-  if (!is_mine(ctx, owner)) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += up->n_floats * (int64_t)sizeof(float);
-  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), NULL, up->n_floats, &up->transfer[up->next], &ctx->error);
+  int64_t exact = cv_rounded_exact(up), rounded = up->n_rounded;
+  if (!is_mine(ctx, owner))
+    ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += exact * (int64_t)sizeof(float) + rounded * (int64_t)sizeof(uint16_t);
+  return cv_coll_begin_reduce(&ctx->comm, owner, slot_of(up), NULL, exact, rounded, &up->transfer[up->next],
+                              &ctx->error);
+}
+
+static void pack_rounded(curvd_ctx *ctx, int owner, float *slot) {
+  float *wide = cv_rounded_room(ctx);
+  pack(ctx, owner, wide);
+  cv_rounded_send(ctx, owner, wide, slot);
 }
 
 static curvd_status fill_and_send(curvd_ctx *ctx, int owner) {
   cv_uplink *up = &ctx->route[owner].up;
   if (ctx->bucket_statistics > 0) {
     CV_TRY(hand_over(ctx, owner));
+  } else if (up->n_rounded > 0) {
+    pack_rounded(ctx, owner, slot_of(up));
   } else {
     pack(ctx, owner, slot_of(up));
   }
@@ -161,7 +173,8 @@ static curvd_status begin_taking(curvd_ctx *ctx, int me, cv_uplink *up) {
     return cv_coll_begin_receive(&ctx->comm, me, courier(ctx, me), slot_of(up), up->n_floats * (int64_t)sizeof(float),
                                  up->transfer, &ctx->error);
   memset(slot_of(up), 0, (size_t)up->n_floats * sizeof(float));
-  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), inbox_of(up), up->n_floats, up->transfer, &ctx->error);
+  return cv_coll_begin_reduce(&ctx->comm, me, slot_of(up), inbox_of(up), cv_rounded_exact(up), up->n_rounded,
+                              up->transfer, &ctx->error);
 }
 
 curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
@@ -175,6 +188,9 @@ curvd_status cv_up_take(curvd_ctx *ctx, const float **wire) {
    * of Open MPI's fragments of 32 KiB would be most of its time. */
   bool is_awaited = is_worker || cv_staleness_bound(cv_settings_of(ctx)) == 0;
   CV_TRY(cv_up_wait(ctx, &up->transfer[up->next], is_awaited ? CV_WAIT_ACTIVE : CV_WAIT_GENTLY));
+  if (up->n_rounded == 0) return CURVD_OK;
+  *wire = cv_rounded_room(ctx);
+  cv_rounded_take(ctx, me, slot_of(up), cv_rounded_room(ctx));
   return CURVD_OK;
 }
 
@@ -212,16 +228,21 @@ curvd_status cv_up_take_rows(curvd_ctx *ctx) {
 
 /* One block of a spread factor to its owner. */
 static curvd_status reduce_block(curvd_ctx *ctx, cv_factor *factor, int owner, const cv_cyclic *piece, int64_t local) {
-  int64_t floats = cv_spread_block_floats(piece, local);
+  int64_t floats = cv_spread_block_floats(piece, local), rounded = factor->sends_bf16 ? floats : 0,
+          exact = floats - rounded;
   bool is_worker = cv_comm_is_worker(&ctx->comm), is_mine = cv_comm_my_owner(&ctx->comm) == owner;
   if (is_worker) {
     cv_spread_pack(ctx, factor, piece, local, ctx->block);
+    cv_bf16_error_add(rounded, ctx->block, &factor->captured.rounding);
+    cv_round_in_place(rounded, ctx->block);
   } else {
     memset(ctx->block, 0, (size_t)floats * sizeof *ctx->block);
   }
   cv_transfer transfer;
-  CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, ctx->block, ctx->block_inbox, floats, &transfer, &ctx->error));
-  if (is_worker && !is_mine) ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] += floats * (int64_t)sizeof *ctx->block;
+  CV_TRY(cv_coll_begin_reduce(&ctx->comm, owner, ctx->block, ctx->block_inbox, exact, rounded, &transfer, &ctx->error));
+  if (is_worker && !is_mine)
+    ctx->sent_bytes[CURVD_TRAFFIC_STATISTICS] +=
+        exact * (int64_t)sizeof *ctx->block + rounded * (int64_t)sizeof(uint16_t);
   CV_TRY(cv_up_wait(ctx, &transfer, CV_WAIT_ACTIVE));
   if (is_mine) cv_spread_absorb(factor, piece, local, ctx->block);
   return CURVD_OK;
@@ -235,6 +256,7 @@ static curvd_status reduce_factor(curvd_ctx *ctx, cv_factor *factor) {
     for (int64_t local = 0; local < count; local += cv_cyclic_run(&piece, local))
       CV_TRY(reduce_block(ctx, factor, o, &piece, local));
   }
+  if (factor->captured.rows > 0) factor->captured.wire_error = cv_bf16_error_of(&factor->captured.rounding);
   cv_factor_forget(factor);
   return CURVD_OK;
 }

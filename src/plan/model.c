@@ -12,7 +12,10 @@ enum { EXTRA_FLOATS = 4, BRAND_ROWS = 64 };
  * in the sizes of what ranks read from each other. */
 enum { SHORT_BYTES = 65536, CHAIN_BYTES = 8192, LINEAR_RANKS = 4 };
 
-static const double FLOAT = sizeof(float);
+static const double FLOAT = sizeof(float), HALF = sizeof(uint16_t);
+/* Relative error of a number in bf16, root mean square; and what a randomized solver may shift a core by before it
+ * gives up, over the size of its product with M (eig_finish.c: 1000 times fp32's rounding). */
+static const double BF16_ERROR = 1.7e-3, SHIFT_MAX = 1e-4;
 /* Time of a refresh's thin products (10 n k k, half of them sums in fp64) over that of square ones with as many flops:
  * bench/eig, n 1000 and 2048, rank 64. */
 static const double THIN = 1.7;
@@ -138,6 +141,51 @@ int64_t cv_plan_refresh_floats(const cv_plan_run *run, int64_t n, cv_plan_carrie
   return (carrier == CV_PLAN_SKETCH ? cv_plan_basis(run, n, carrier) : pairs) * columns + pairs;
 }
 
+/* ---- rounded numbers ---- */
+
+static bool rounds(const cv_plan_run *run) {
+  return run->is_bf16 && run->n_workers + run->n_curvature > 1;
+}
+
+/* By workers, and on the way: as cv_coll_roundings. */
+static double roundings(const cv_plan_run *run) {
+  bool is_of_parts = run->n_curvature > 0 && run->n_workers <= CV_PLAN_PARTS_MAX;
+  return is_of_parts ? 1 : 2 + ceil(log2(run->n_workers + (run->n_curvature > 0)));
+}
+
+/* Of a rounded triangle M the core Q M Q^T (k, k) of a Nystrom estimate has an eigenvalue down to
+ * -2 sqrt(k) e |M| / n, for its numbers are off by e |M| / n, e = BF16_ERROR sqrt(roundings). */
+static bool keeps_definite(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
+  double k = (double)cv_plan_basis(run, n, carrier), rounded = BF16_ERROR * sqrt(roundings(run));
+  return cv_plan_is_full(run, n, carrier) || 2 * sqrt(k) * rounded <= SHIFT_MAX * (double)n;
+}
+
+bool cv_plan_sends_bf16(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
+  if (!rounds(run)) return false;
+  bool is_sum = carrier == CV_PLAN_TRIANGLE && (route == CV_PLAN_TO_OWNER || run->n_workers == 1);
+  return carrier == CV_PLAN_COLUMNS || (is_sum && keeps_definite(run, n, carrier));
+}
+
+bool cv_plan_publishes_bf16(const cv_plan_run *run, cv_plan_carrier carrier) {
+  return rounds(run) && !run->is_inverse && carrier != CV_PLAN_SKETCH && !is_of_units(carrier);
+}
+
+/* Up to the next place for a float. */
+int64_t cv_plan_pairs_bytes(const cv_plan_run *run, cv_plan_carrier carrier, int64_t pairs, int64_t rows,
+                            int64_t columns) {
+  enum { SIZE = sizeof(float) };
+  bool is_half = cv_plan_publishes_bf16(run, carrier);
+  return SIZE * (pairs + (is_half ? cv_divide_up(rows * columns, 2) : rows * columns));
+}
+
+int64_t cv_plan_refresh_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns) {
+  int64_t pairs = cv_plan_pairs(run, n, carrier);
+  if (is_of_units(carrier) || run->is_inverse)
+    return (int64_t)sizeof(float) * cv_plan_refresh_floats(run, n, carrier, columns);
+  int64_t rows = carrier == CV_PLAN_SKETCH ? cv_plan_basis(run, n, carrier) : pairs;
+  return cv_plan_pairs_bytes(run, carrier, pairs, rows, columns);
+}
+
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier) {
   bool is_of_rows =
            carrier == CV_PLAN_COLUMNS && run->spreads_rows && cv_plan_store_of(run, n, carrier) == CV_PLAN_FULL,
@@ -251,13 +299,26 @@ static cv_plan_up up_of(cv_plan_carrier carrier, cv_plan_route route, double bod
   return (cv_plan_up){.reduced = fused, .columns = columns};
 }
 
+static double body_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                         double floats) {
+  return (cv_plan_sends_bf16(run, n, carrier, route) ? HALF : FLOAT) * floats;
+}
+
 cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
                             int32_t owner) {
-  return up_of(carrier, route, FLOAT * (double)body_floats(run, n, carrier, owner), FLOAT * EXTRA_FLOATS);
+  double floats = (double)body_floats(run, n, carrier, owner);
+  return up_of(carrier, route, body_bytes(run, n, carrier, route, floats), FLOAT * EXTRA_FLOATS);
 }
 
 cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route) {
-  return up_of(carrier, route, FLOAT * all_floats(run, n, carrier), FLOAT * EXTRA_FLOATS * owners_of(run, n, carrier));
+  double body = body_bytes(run, n, carrier, route, all_floats(run, n, carrier));
+  return up_of(carrier, route, body, FLOAT * EXTRA_FLOATS * owners_of(run, n, carrier));
+}
+
+int64_t cv_plan_rounded(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                        int32_t owner) {
+  bool is_any = carrier != CV_PLAN_COLUMNS && cv_plan_sends_bf16(run, n, carrier, route);
+  return is_any ? body_floats(run, n, carrier, owner) : 0;
 }
 
 double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up) {
@@ -329,7 +390,7 @@ static cv_plan_cost statistics(const cv_plan_machine *machine, const cv_plan_run
   cv_plan_cost cost = is_spread && carrier == CV_PLAN_TRIANGLE
                           ? product(machine, 2 * (double)run->statistics_rows * floats)
                           : copy(machine, floats);
-  cost.bytes = FLOAT * (floats + owners * EXTRA_FLOATS);
+  cost.bytes = body_bytes(run, n, carrier, CV_PLAN_TO_OWNER, floats) + FLOAT * owners * EXTRA_FLOATS;
   return cost;
 }
 
@@ -429,7 +490,8 @@ void cv_plan_factor_costs(const cv_plan_machine *machine, const cv_plan_run *run
   cost[CV_PLAN_AVERAGE] = average(machine, run, n, carrier);
   cost[CV_PLAN_REFRESH] = refresh(machine, run, n, carrier);
   cost[CV_PLAN_RECEIVE] = copy(machine, floats);
-  cost[CV_PLAN_RECEIVE].bytes = FLOAT * floats;
+  cost[CV_PLAN_RECEIVE].bytes =
+      (double)cv_plan_refresh_bytes(run, n, carrier, n) + FLOAT * (owners - 1) * (double)cv_plan_pairs(run, n, carrier);
   cost[CV_PLAN_PUBLISH] = times(1 / owners, cost[CV_PLAN_RECEIVE]);
 }
 

@@ -101,6 +101,7 @@ typedef struct cv_plan_run {
   bool makes_patches;          /* of a factor: its rows are patches */
   double row_bytes;            /* of a worker's messages, were all factors carried as columns */
   cv_plan_store columns_store, local_store; /* of factors that are not full */
+  bool is_bf16;                             /* wire_precision bf16 */
   bool spreads_rows;      /* columns of factors of grid_min_n and above go to all owners, as whole averages */
   double train_s;         /* measured seconds of forward and backward in one step; 0: from flops, 6 rows m n a layer */
   double capture_train_s; /* further ones in a step with statistics: a second backward pass */
@@ -172,6 +173,19 @@ bool cv_plan_is_full(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier)
 cv_plan_store cv_plan_store_of(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 bool cv_plan_is_spread(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier);
 
+/* Do statistics, and eigenvectors, travel as bf16? Rows do, and triangles on their way straight to their owner, but for
+ * 4 numbers of each; not what rides on the gradients' sum, nor anything on one rank. Nor sketches: an estimate divides
+ * by their core, which rounding makes indefinite. Nor triangles so small that a randomized solver meets the same: n <
+ * 34 sqrt(k roundings), k the basis, roundings 1 of parts that a curvature rank adds up and 2 + log2(ranks) of other
+ * sums. Eigenvectors do unless workers sketch with them; inverses do not, nor blocks of units. */
+bool cv_plan_sends_bf16(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route);
+bool cv_plan_publishes_bf16(const cv_plan_run *run, cv_plan_carrier carrier);
+
+/* Of one refresh, from an owner that has so many columns of it: pairs of which it sends rows. */
+int64_t cv_plan_refresh_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int64_t columns);
+int64_t cv_plan_pairs_bytes(const cv_plan_run *run, cv_plan_carrier carrier, int64_t pairs, int64_t rows,
+                            int64_t columns);
+
 /* Floats of one statistic on the way to one owner: a sum over the workers, or, of columns, from each worker (plus the 4
  * reduced ones, counted here). owner: its number, which matters for a spread factor only. */
 int64_t cv_plan_statistic_floats(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, int32_t owner);
@@ -202,6 +216,8 @@ typedef struct cv_plan_up {
 } cv_plan_up;
 cv_plan_up cv_plan_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
                             int32_t owner);
+int64_t cv_plan_rounded(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier, cv_plan_route route,
+                        int32_t owner); /* numbers in it that are rounded, and summed */
 cv_plan_up cv_plan_all_up_bytes(const cv_plan_run *run, int64_t n, cv_plan_carrier carrier,
                                 cv_plan_route route); /* to all owners of the factor */
 double cv_plan_up_s(const cv_plan_machine *machine, const cv_plan_run *run, const cv_plan_up *up);

@@ -4,6 +4,7 @@
 
 enum {
   FLOAT = sizeof(float),
+  HALF = sizeof(uint16_t),
   COMMAND = sizeof(int64_t),
   COUNT = sizeof(int64_t),
   THIN_ROWS = 128,
@@ -111,9 +112,10 @@ static int64_t statistic_bytes(const place *p, int32_t rank) {
 }
 
 /* Largest refresh of a factor, by owners that have so many columns of it together. */
-static int64_t most_floats(const place *p, int64_t columns, int64_t owners) {
-  if (is_of_units(p)) return cv_plan_refresh_floats(&p->run, p->n, p->carrier, columns);
-  return cv_plan_basis(&p->run, p->n, p->carrier) * (columns + owners);
+static int64_t most_bytes(const place *p, int64_t columns, int64_t owners) {
+  int64_t k = cv_plan_basis(&p->run, p->n, p->carrier);
+  if (is_of_units(p)) return cv_plan_refresh_bytes(&p->run, p->n, p->carrier, columns);
+  return cv_plan_pairs_bytes(&p->run, p->carrier, owners * k, k, columns);
 }
 
 /* Of one refresh, by one owner; nothing when it holds no factor. */
@@ -124,9 +126,9 @@ static int64_t parcel_bytes(const cv_plan_layout *l, int32_t owner, bool is_most
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       if (!holds(&p, owner)) continue;
-      int64_t columns = mine(&p, owner), most = most_floats(&p, columns, 1);
+      int64_t columns = mine(&p, owner);
       is_held = true;
-      bytes += FLOAT * (is_most ? most : cv_plan_refresh_floats(&p.run, p.n, p.carrier, columns));
+      bytes += is_most ? most_bytes(&p, columns, 1) : cv_plan_refresh_bytes(&p.run, p.n, p.carrier, columns);
     }
     bytes += is_held ? cv_plan_header_bytes(l->run, &l->layer[i]) : 0;
   }
@@ -161,7 +163,7 @@ static int64_t all_parcel_bytes(const cv_plan_layout *l) {
     for (int f = 0; f < CV_PLAN_FACTORS; f++) {
       place p = place_of(l, i, f);
       int32_t owners = owners_of(&p);
-      if (owners > 0) bytes += FLOAT * most_floats(&p, p.n, owners);
+      if (owners > 0) bytes += most_bytes(&p, p.n, owners);
       most = owners > most ? owners : most;
     }
     bytes += most * cv_plan_header_bytes(l->run, &l->layer[i]);
@@ -338,43 +340,85 @@ static void hold_worker(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   if (l->run->n_workers > 1) bytes[CV_MEMORY_TRANSFER] += FLOAT * (all + 1 + summed);
 }
 
+static bool rides(const place *p) {
+  return p->run.n_workers > 1 && p->choice->route == CV_PLAN_WITH_GRADIENTS;
+}
+
+static cv_plan_route route_of(const place *p) {
+  return rides(p) ? CV_PLAN_WITH_GRADIENTS : CV_PLAN_TO_OWNER;
+}
+
 /* A slot of what is reduced to one owner; rows have messages of their own, with their number in front. */
 static int64_t slot_bytes(const place *p) {
   if (p->is_spread) return 0;
   if (p->carrier == CV_PLAN_LOCAL_UNITS) return FLOAT * unit_floats(p);
   if (p->carrier == CV_PLAN_LOCAL && !is_of_rows(p)) return FLOAT * (p->n * (p->n + 1) / 2);
-  return (int64_t)cv_plan_up_bytes(&p->run, p->n, p->carrier, CV_PLAN_TO_OWNER, p->owner).reduced;
+  cv_plan_up up = cv_plan_up_bytes(&p->run, p->n, p->carrier, route_of(p), p->owner);
+  return (int64_t)(up.reduced + up.summed);
+}
+
+/* The same at the owner, where sums are floats, and so many of them were rounded. */
+static int64_t rounded_in_slot(const place *p) {
+  return p->is_spread ? 0 : cv_plan_rounded(&p->run, p->n, p->carrier, route_of(p), p->owner);
+}
+
+static int64_t sums_bytes(const place *p) {
+  return slot_bytes(p) + (FLOAT - HALF) * rounded_in_slot(p);
 }
 
 static int64_t row_bytes(const place *p) {
-  return is_of_rows(p) ? COUNT + FLOAT * p->run.capture_rows * p->n : 0;
+  int64_t number = cv_plan_sends_bf16(&p->run, p->n, p->carrier, route_of(p)) ? HALF : FLOAT;
+  return is_of_rows(p) ? COUNT + number * p->run.capture_rows * p->n : 0;
 }
 
-/* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more. */
-static bool sums_parts(const cv_plan_run *run) {
-  return run->n_curvature > 0 && run->n_workers > 1 && run->n_workers <= CV_PLAN_PARTS_MAX;
+/* Room for numbers before and after they are rounded: the sums of one owner that this rank is linked with, or the rows
+ * of one factor that it owns. */
+static int64_t wide_bytes(const cv_plan_layout *l, int32_t rank) {
+  int32_t owners = cv_plan_owner_count(l->run), me = owner_of(l->run, rank);
+  int64_t most = 0;
+  for (int32_t o = 0; o < owners; o++) {
+    int64_t sums = 0, rounded = 0;
+    if (!is_worker(l->run, rank) && o != me) continue;
+    for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
+      place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
+      if (!holds(&p, o)) continue;
+      sums += sums_bytes(&p);
+      rounded += rounded_in_slot(&p);
+      bool is_of_bf16_rows = is_of_rows(&p) && cv_plan_sends_bf16(&p.run, p.n, p.carrier, route_of(&p));
+      if (o == me && is_of_bf16_rows) most = cv_larger(most, FLOAT * p.run.capture_rows * p.n);
+    }
+    if (rounded > 0) most = cv_larger(most, sums);
+  }
+  return most;
+}
+
+/* Does a curvature rank add up what each of a few workers sends (cv_coll_sums_parts)? Then it has room for one more;
+ * of one worker only where its numbers have to be widened. */
+static bool sums_parts(const cv_plan_run *run, bool is_rounded) {
+  return run->n_curvature > 0 && (run->n_workers > 1 || is_rounded) && run->n_workers <= CV_PLAN_PARTS_MAX;
 }
 
 /* Rings of both ways to all owners; an owner has one slot, and an inbox for one worker's. */
 static void hold_links(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
   const cv_plan_run *run = l->run;
-  bool trains = is_worker(run, rank);
+  bool trains = is_worker(run, rank), is_rounded = false;
   int64_t up_slots = run->n_curvature > 0 ? cv_smaller(ring(run, run->factor_update_steps), CV_PLAN_UP_SLOTS_MAX) : 1,
           down_slots = trains ? ring(run, run->inv_update_steps) : 1, inbox_rows = 0, inbox_sum = 0;
   for (int32_t i = 0; i < CV_PLAN_FACTORS * l->n_layers; i++) {
     place p = place_of(l, i / CV_PLAN_FACTORS, i % CV_PLAN_FACTORS);
     if (trains) bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * up_slots * (slot_bytes(&p) + row_bytes(&p));
-    bool rides = run->n_workers > 1 && p.choice->route == CV_PLAN_WITH_GRADIENTS;
-    if (trains && rides && p.owner >= 0) /* behind the gradients, before it is handed over */
+    if (trains && rides(&p) && p.owner >= 0) /* behind the gradients, before it is handed over */
       bytes[CV_MEMORY_TRANSFER] += owners_of(&p) * slot_bytes(&p);
     if (!holds(&p, owner_of(run, rank))) continue;
-    if (!trains) bytes[CV_MEMORY_TRANSFER] += slot_bytes(&p);
+    bytes[CV_MEMORY_TRANSFER] += trains ? sums_bytes(&p) - slot_bytes(&p) : sums_bytes(&p);
     inbox_rows += row_bytes(&p);
-    if (sums_parts(run) && !rides) inbox_sum += slot_bytes(&p);
+    inbox_sum += rides(&p) ? 0 : slot_bytes(&p);
+    is_rounded = is_rounded || rounded_in_slot(&p) > 0;
   }
+  if (!sums_parts(run, is_rounded)) inbox_sum = 0;
   if (run->n_workers + run->n_curvature > 1) bytes[CV_MEMORY_TRANSFER] += cv_larger(inbox_rows, inbox_sum);
   int64_t parcels = trains ? all_parcel_bytes(l) : parcel_bytes(l, owner_of(run, rank), true);
-  bytes[CV_MEMORY_TRANSFER] += down_slots * parcels;
+  bytes[CV_MEMORY_TRANSFER] += down_slots * parcels + wide_bytes(l, rank);
 }
 
 /* The largest solver: LAPACK's 3 n n of an exact one, the products of a randomized one; a spread factor is mirrored in
@@ -392,7 +436,8 @@ static void hold_solver(const cv_plan_layout *l, int32_t rank, int64_t *bytes) {
     most = cv_larger(most, (is_full ? 3 * p.n : k + (int64_t)2 * CV_PLAN_PROBES) * mine(&p, owner));
   }
   bytes[CV_MEMORY_WORKSPACE] += FLOAT * most;
-  bytes[CV_MEMORY_TRANSFER] += FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run) ? 2 : 1);
+  bytes[CV_MEMORY_TRANSFER] +=
+      FLOAT * block * (!is_worker(l->run, rank) && sums_parts(l->run, l->run->is_bf16) ? 2 : 1);
 }
 
 /* To measure rounding with (rounding.h). */

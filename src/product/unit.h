@@ -16,6 +16,7 @@
 #define CV_PRODUCT_UNIT_H
 
 #include "base/status.h"
+#include "product/bf16.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -48,14 +49,6 @@ typedef struct cv_unit {
   /* out (m, n) = alpha C + beta out, m and n up to 32, rows of C 32 apart; beta 0 does not read out. */
   void (*blend)(int64_t m, int64_t n, float alpha, const float *C, float beta, float *out, int64_t ldo);
 } cv_unit;
-
-static inline float cv_widen_bf16(uint16_t x) {
-  union {
-    uint32_t bits;
-    float value;
-  } wide = {(uint32_t)x << 16};
-  return wide.value;
-}
 
 /* From the best on; NULL ends the list. */
 extern const cv_unit *const cv_units[];

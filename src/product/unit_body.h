@@ -9,23 +9,10 @@
 
 enum { BODY_STRIP = 4, PAIRS = CV_DEPTH / 2 };
 
-typedef union cv_bits {
-  float value;
-  uint32_t bits;
-} cv_bits;
-
-/* To the nearest, ties to even; NaN stays NaN; below the least normal number 0. */
-static inline uint16_t round_bf16(float x) {
-  uint32_t bits = ((cv_bits){.value = x}).bits, size = bits & 0x7fffffff;
-  uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  rounded = size < 0x00800000 ? bits >> 31 << 15 : rounded;
-  return (uint16_t)(size > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
-}
-
 /* hi[0 .. count) and lo of x */
 static inline void split(int64_t count, const float *restrict x, uint16_t *restrict hi, uint16_t *restrict lo) {
-  for (int64_t t = 0; t < count; t++) hi[t] = round_bf16(x[t]);
-  for (int64_t t = 0; lo && t < count; t++) lo[t] = round_bf16(x[t] - cv_widen_bf16(hi[t]));
+  for (int64_t t = 0; t < count; t++) hi[t] = cv_round_bf16(x[t]);
+  for (int64_t t = 0; lo && t < count; t++) lo[t] = cv_round_bf16(x[t] - cv_widen_bf16(hi[t]));
 }
 
 static inline void portable_tile_rows(int64_t count, int64_t depth, const float *X, int64_t ldx, uint16_t *hi,

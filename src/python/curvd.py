@@ -96,7 +96,8 @@ class FactorMetrics(ctypes.Structure):
                 ("error_bound", c_double), ("error_norm", c_double), ("residual", c_double),
                 ("orthogonality", c_double), ("drift", c_double), ("products", c_int64), ("refresh_s", c_double),
                 ("ranks", c_int), ("damping", c_double), ("refused", c_int64), ("carrier", c_char_p),
-                ("store", c_char_p), ("precision", c_char_p)]
+                ("store", c_char_p), ("precision", c_char_p), ("wire_error_statistics", c_double),
+                ("wire_error_basis", c_double)]
 
 
 class LayerMetrics(ctypes.Structure):

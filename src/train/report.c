@@ -76,6 +76,8 @@ static void set_factor(json_t *record, const char *key, const curvd_factor_metri
   run_record_real(object, "residual", factor->residual);
   run_record_real(object, "orthogonality", factor->orthogonality);
   run_record_real(object, "drift", factor->drift);
+  run_record_real(object, "wire_error_statistics", factor->wire_error_statistics);
+  run_record_real(object, "wire_error_basis", factor->wire_error_basis);
   run_record_real(object, "refresh_s", factor->refresh_s);
   json_object_set_new(object, "carrier", json_string(factor->carrier));
   json_object_set_new(object, "store", json_string(factor->store));

@@ -253,22 +253,27 @@ typedef enum kind { TRIANGLE, SKETCH, COLUMNS, NOTHING } kind;
 enum { BATCH = 56, RANK = 4, SKETCH_ROWS = 6 /* auto oversampling: half of the rank */, PROBES = 10, EXTRA = 4 };
 
 /* A sketch has six rows, so n = 3 is no stream. */
-static int64_t bytes_up(kind k, int64_t n, int64_t rows) {
-  int64_t sketch = n > SKETCH_ROWS ? (SKETCH_ROWS + PROBES) * n : n * (n + 1) / 2;
+static int64_t bytes_up(kind k, bool is_bf16, int64_t n, int64_t rows) {
+  int64_t number = is_bf16 && size > 1 ? 2 : 4;
   if (k == NOTHING) return 0;
-  if (k == COLUMNS) return 8 + 4 * (rows * n + EXTRA);
-  return 4 * ((k == SKETCH ? sketch : n * (n + 1) / 2) + EXTRA);
+  if (k == COLUMNS) return 8 + number * rows * n + 4 * EXTRA;
+  if (k == SKETCH && n > SKETCH_ROWS) return 4 * ((SKETCH_ROWS + PROBES) * n + EXTRA);
+  return number * (n * (n + 1) / 2) + 4 * EXTRA;
 }
 
 /* Without the header. Sketching workers get a whole seed. */
-static int64_t bytes_down(bool is_stream, kind k, int64_t n) {
-  if (!is_stream || n <= SKETCH_ROWS) return 4 * (n * n + n);
-  return 4 * ((k == SKETCH ? SKETCH_ROWS : RANK) * n + RANK);
+static int64_t bytes_down(bool is_stream, kind k, bool is_bf16, int64_t n) {
+  int64_t rows = RANK, pairs = RANK;
+  bool is_seed = k == SKETCH && n > SKETCH_ROWS;
+  if (!is_stream || n <= SKETCH_ROWS) rows = pairs = n;
+  if (is_seed) rows = SKETCH_ROWS;
+  return 4 * pairs + (is_bf16 && !is_seed ? (2 * rows * n + 3) / 4 * 4 : 4 * rows * n);
 }
 
 /* One step with statistics and a refresh; every byte of it. */
 static void check_bytes(const char *options, kind k, bool is_stream, int n_curvature) {
   carrier_run run = {.base = run_of(options, n_curvature)};
+  bool is_bf16 = strstr(options, "bf16");
   run.base.rows = BATCH;
   curvd_ctx *ctx = carrier_open(&run);
   curvd_status status = CURVD_OK;
@@ -285,8 +290,8 @@ static void check_bytes(const char *options, kind k, bool is_stream, int n_curva
     bool is_mine = m.owner == rank;
     for (int f = 0; f < CV_FACTORS; f++) {
       int64_t n = m.factor[f].n;
-      if (is_worker && !is_mine) up += bytes_up(k, n, rows);
-      if (is_mine && size > 1) down += bytes_down(is_stream, k, n);
+      if (is_worker && !is_mine) up += bytes_up(k, is_bf16, n, rows);
+      if (is_mine && size > 1) down += bytes_down(is_stream, k, is_bf16, n);
     }
     if (is_mine && size > 1) down += CV_WIRE_HEADER_BYTES;
   }
@@ -309,6 +314,10 @@ START_TEST(bytes_are_those_that_are_documented) {
     check_bytes("method=kfac carrier=columns" EACH_STEP, COLUMNS, false, c);
     check_bytes(STREAM " carrier=sketch" EACH_STEP, SKETCH, true, c);
     check_bytes(STREAM " carrier=columns" EACH_STEP, COLUMNS, true, c);
+    check_bytes("method=kfac carrier=triangle wire_precision=bf16" EACH_STEP, TRIANGLE, false, c);
+    check_bytes("method=kfac carrier=columns wire_precision=bf16" EACH_STEP, COLUMNS, false, c);
+    check_bytes(STREAM " carrier=sketch wire_precision=bf16" EACH_STEP, SKETCH, true, c);
+    check_bytes(STREAM " carrier=columns wire_precision=bf16" EACH_STEP, COLUMNS, true, c);
   }
   check_bytes("method=kfac carrier=local" EACH_STEP, NOTHING, false, 0);
   check_bytes(STREAM " carrier=local" EACH_STEP, NOTHING, true, 0);

@@ -126,6 +126,8 @@ static const char *const kinds[] = {
     "method=nystrom-kfac eig_rank=4 oversampling=2 carrier=columns store=stream window_rows=32 full_share=1 "
     "staleness=3",
     "method=nystrom-kfac eig_rank=4 oversampling=2 full_share=1 apply_precision=bf16 staleness=2",
+    "method=kfac wire_precision=bf16 staleness=2",
+    "method=kfac wire_precision=bf16 carrier=columns staleness=1",
     "method=b-kfac eig_rank=6 staleness=5",
     "method=b-r-c-kfac eig_rank=6 online_renew=4 online_correct=2 staleness=1",
     "method=nystrom-kfac eig_rank=4 average=mg warm_start=false power_iters=2 staleness=1"};

@@ -97,7 +97,11 @@ static const char *const stores[] = {"method=none",
                                      "method=nystrom-kfac carrier=sketch full_share=1",
                                      "method=nystrom-kfac carrier=columns store=stream capture_rows=10 full_share=1",
                                      "method=b-kfac capture_rows=10 full_share=1",
-                                     "method=b-r-c-kfac capture_rows=10 online_renew=3 online_correct=2 full_share=1"};
+                                     "method=b-r-c-kfac capture_rows=10 online_renew=3 online_correct=2 full_share=1",
+                                     "method=kfac wire_precision=bf16 staleness=2",
+                                     "method=kfac wire_precision=bf16 carrier=columns capture_rows=10 staleness=1",
+                                     "method=nystrom-kfac wire_precision=bf16 full_share=1 staleness=2",
+                                     "method=nystrom-kfac wire_precision=bf16 carrier=sketch full_share=1"};
 
 START_TEST(every_store_goes_on_with_the_same_bits) {
   for (size_t i = 0; i < COUNT(stores); i++) {

@@ -52,6 +52,51 @@ START_TEST(floats_of_every_carrier) {
 }
 END_TEST
 
+/* 25 rows of a basis: 34 * 5 sqrt(roundings), 170 at a curvature rank that adds up two or three workers; 4 roundings of
+ * 4 owning workers make it 340. */
+START_TEST(what_travels_rounded) {
+  cv_plan_run run = run_of();
+  const cv_plan_route straight = CV_PLAN_TO_OWNER, riding = CV_PLAN_WITH_GRADIENTS;
+  run.n_workers = 3, run.n_curvature = 1;
+  ck_assert(!cv_plan_sends_bf16(&run, 1000, CV_PLAN_TRIANGLE, straight));
+  ck_assert(!cv_plan_publishes_bf16(&run, CV_PLAN_TRIANGLE));
+  run.is_bf16 = true;
+  ck_assert(cv_plan_sends_bf16(&run, 170, CV_PLAN_TRIANGLE, straight));
+  ck_assert(!cv_plan_sends_bf16(&run, 169, CV_PLAN_TRIANGLE, straight));
+  ck_assert(cv_plan_sends_bf16(&run, 30, CV_PLAN_TRIANGLE, straight)); /* full */
+  ck_assert(!cv_plan_sends_bf16(&run, 1000, CV_PLAN_TRIANGLE, riding));
+  ck_assert(cv_plan_sends_bf16(&run, 40, CV_PLAN_COLUMNS, riding));
+  ck_assert(!cv_plan_sends_bf16(&run, 5000, CV_PLAN_SKETCH, straight));
+  ck_assert(!cv_plan_sends_bf16(&run, 1000, CV_PLAN_LOCAL, straight));
+  ck_assert(!cv_plan_sends_bf16(&run, 1000, CV_PLAN_UNITS, straight));
+  ck_assert(cv_plan_publishes_bf16(&run, CV_PLAN_COLUMNS) && cv_plan_publishes_bf16(&run, CV_PLAN_LOCAL));
+  ck_assert(!cv_plan_publishes_bf16(&run, CV_PLAN_SKETCH) && !cv_plan_publishes_bf16(&run, CV_PLAN_UNITS));
+  run.n_workers = 4, run.n_curvature = 0;
+  ck_assert(cv_plan_sends_bf16(&run, 340, CV_PLAN_TRIANGLE, straight));
+  ck_assert(!cv_plan_sends_bf16(&run, 339, CV_PLAN_TRIANGLE, straight));
+  run.n_workers = 1;
+  ck_assert(!cv_plan_sends_bf16(&run, 1000, CV_PLAN_COLUMNS, straight));
+  ck_assert(!cv_plan_publishes_bf16(&run, CV_PLAN_TRIANGLE));
+  run.n_workers = 2, run.is_inverse = true;
+  ck_assert(!cv_plan_publishes_bf16(&run, CV_PLAN_TRIANGLE));
+}
+END_TEST
+
+START_TEST(bytes_of_rounded_numbers) {
+  cv_plan_run run = run_of();
+  run.n_workers = 2, run.n_curvature = 1, run.is_bf16 = true;
+  cv_plan_up up = cv_plan_up_bytes(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER, 0);
+  ck_assert(up.reduced == 2 * (200 * 201 / 2) + 16 && up.columns == 0 && up.summed == 0);
+  up = cv_plan_up_bytes(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0);
+  ck_assert(up.reduced == 16 && up.columns == 2 * 40 * 200);
+  ck_assert_int_eq(cv_plan_rounded(&run, 200, CV_PLAN_TRIANGLE, CV_PLAN_TO_OWNER, 0), 200 * 201 / 2);
+  ck_assert_int_eq(cv_plan_rounded(&run, 200, CV_PLAN_COLUMNS, CV_PLAN_TO_OWNER, 0), 0);
+  ck_assert_int_eq(cv_plan_refresh_bytes(&run, 200, CV_PLAN_TRIANGLE, 200), 4 * 20 + 2 * 20 * 200);
+  ck_assert_int_eq(cv_plan_refresh_bytes(&run, 200, CV_PLAN_SKETCH, 200), 4 * 20 + 4 * 30 * 200);
+  ck_assert_int_eq(cv_plan_pairs_bytes(&run, CV_PLAN_TRIANGLE, 3, 3, 5), 4 * 3 + 32); /* up to a float */
+}
+END_TEST
+
 START_TEST(pairs_of_every_carrier) {
   cv_plan_run run = run_of();
   static const int64_t basis[] = {25, 30, 30, 25}, pairs[] = {20, 20, 20, 20};
@@ -626,6 +671,8 @@ END_TEST
 
 int main(void) {
   const TTest *const tests[] = {floats_of_every_carrier,
+                                what_travels_rounded,
+                                bytes_of_rounded_numbers,
                                 pairs_of_every_carrier,
                                 what_can_be_carried,
                                 spread_factors_come_in_blocks,
