@@ -87,7 +87,7 @@ static int64_t rows_room(const curvd_ctx *ctx, const cv_factor *factor) {
 /* Rows that travel rounded are rounded here, so that the trace that goes with them is theirs. */
 static void round_rows(cv_factor *factor, int64_t rows, float *X) {
   for (int64_t i = 0; i < rows; i++) {
-    cv_bf16_error_add(factor->n, X + i * factor->ld, &factor->captured.rounding);
+    cv_bf16_error_add(factor->n, X + i * factor->ld, &factor->captured.wire_squares);
     cv_round_through_bf16(factor->n, X + i * factor->ld);
   }
 }

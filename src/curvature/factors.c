@@ -27,7 +27,7 @@ int64_t cv_factor_rounded(const cv_factor *factor) {
 void cv_factor_forget(cv_factor *factor) {
   factor->captured.rows = factor->captured.examples = 0;
   factor->captured.trace_off = 0;
-  factor->captured.rounding = (cv_bf16_error){0};
+  factor->captured.wire_squares = (cv_bf16_error){0};
   factor->captured.is_bad = false;
 }
 
@@ -39,7 +39,7 @@ static bool is_sendable(const cv_factor *factor, float trace) {
 /* Rounds what is packed; returns the trace that goes with it: of the rounded numbers, where it can be seen in them. */
 static float round_sum(cv_factor *factor, float *wire, float trace) {
   int64_t rounded = cv_factor_rounded(factor);
-  cv_bf16_error_add(rounded, wire, &factor->captured.rounding);
+  cv_bf16_error_add(rounded, wire, &factor->captured.wire_squares);
   cv_round_through_bf16(rounded, wire);
   if (rounded == 0 || !factor->carrier->trace_of) return trace;
   return (float)(factor->carrier->trace_of(factor, wire) + factor->captured.trace_off);
@@ -57,7 +57,7 @@ void cv_factor_pack(cv_factor *factor, int worker, float *wire) {
   if (factor->captured.rows > 0) {
     carrier->pack(factor, wire);
     trace = round_sum(factor, wire, trace);
-    factor->captured.wire_error = cv_bf16_error_of(&factor->captured.rounding);
+    factor->captured.wire_error = cv_bf16_error_of(&factor->captured.wire_squares);
   }
   extra[WIRE_TRACE] = trace;
   extra[WIRE_ROWS] = (float)factor->captured.examples;
@@ -112,7 +112,7 @@ static bool is_drawn(const cv_factor *factor) {
  * number of workers times 6e-8. Of numbers that each worker has rounded the trace is theirs; then sums are rounded on
  * their way, each to CV_BF16_ROUNDING of itself. */
 static bool is_as_sent(const curvd_ctx *ctx, const cv_factor *factor, const float *wire, double trace) {
-  int roundings = factor->roundings > 1 ? factor->roundings - 1 : 0;
+  int roundings = factor->wire_roundings > 1 ? factor->wire_roundings - 1 : 0;
   const double slack = 1e-6 * (4 + ctx->comm.n_workers) + CV_BF16_ROUNDING * roundings;
   if (cv_settings_of(ctx)->integrity == CV_INTEGRITY_OFF || !factor->carrier->trace_of || is_drawn(factor)) return true;
   return fabs(factor->carrier->trace_of(factor, wire) - trace) <= slack * fabs(trace);

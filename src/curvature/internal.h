@@ -73,16 +73,16 @@ struct cv_store;   /* store.h */
 /* Worker: what the carrier makes of this step's rows. */
 typedef struct cv_captured {
   float *statistic;
-  int64_t rows;           /* in it; 0: statistic holds anything */
-  int64_t examples;       /* that they stand for: more when they were sampled */
-  bool is_bad;            /* what was captured is not finite: it goes nowhere */
-  bool is_rounded;        /* rows that are kept: their product is to be made by statistics_by */
-  double trace;           /* of a sketch */
-  double trace_off;       /* what the trace of sampled rows misses */
-  cv_bf16_error rounding; /* of the numbers that are sent ... */
-  double wire_error;      /* ... and, relative, of those that were sent last */
-  float *seed;            /* (k_max + probes, ld) test matrix of a sketch ... */
-  float *seed_next;       /* ... and what has landed in this step: in force from the next one on */
+  int64_t rows;               /* in it; 0: statistic holds anything */
+  int64_t examples;           /* that they stand for: more when they were sampled */
+  bool is_bad;                /* what was captured is not finite: it goes nowhere */
+  bool is_rounded;            /* rows that are kept: their product is to be made by statistics_by */
+  double trace;               /* of a sketch */
+  double trace_off;           /* what the trace of sampled rows misses */
+  cv_bf16_error wire_squares; /* of the numbers that are sent ... */
+  double wire_error;          /* ... and, relative, of those that were sent last */
+  float *seed;                /* (k_max + probes, ld) test matrix of a sketch ... */
+  float *seed_next;           /* ... and what has landed in this step: in force from the next one on */
   bool has_seed_next;
 } cv_captured;
 
@@ -138,7 +138,7 @@ typedef struct cv_factor {
   int64_t rows_room;               /* most rows of a worker, where they are kept */
   bool seeds_workers;              /* its basis is the test matrix of the workers' sketches */
   bool sends_bf16, publishes_bf16; /* its statistics, and its eigenvectors, travel rounded */
-  int roundings;                   /* of a sum of its statistics, one after the other, at most; 0: it is not rounded */
+  int wire_roundings;              /* of a sum of its statistics, one after the other, at most; 0: it is not rounded */
   bool is_rounding_told;
   const struct cv_carrier *carrier;
   const struct cv_store *store;

@@ -43,7 +43,7 @@ static void size(const curvd_ctx *ctx, cv_layer *layer) {
   layer->n_factors = CV_FACTORS;
   for (int f = 0; f < CV_FACTORS; f++) {
     size_factor(cv_settings_of(ctx), &run, &shape, f, &layer->factor[f]);
-    layer->factor[f].roundings = roundings_of(ctx, &layer->factor[f]);
+    layer->factor[f].wire_roundings = roundings_of(ctx, &layer->factor[f]);
   }
 }
 

@@ -9,7 +9,6 @@
 #include "curvature/rebalance.h"
 #include "curvature/rounding.h"
 #include "curvature/store.h"
-#include "curvature/uplink_bf16.h"
 #include "linalg/dense.h"
 #include "plan/planner.h"
 
@@ -231,9 +230,7 @@ curvd_status cv_plan_make(curvd_ctx *ctx) {
   CV_TRY(cv_shard_allocate(ctx));
   CV_TRY(allocate_layers(ctx));
   if (cv_comm_is_worker(&ctx->comm)) CV_TRY(allocate_apply(ctx));
-  CV_TRY(allocate_solver(ctx));
-  cv_rounded_tell(ctx);
-  return CURVD_OK;
+  return allocate_solver(ctx);
 }
 
 void cv_plan_free(curvd_ctx *ctx) {

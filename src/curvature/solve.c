@@ -50,7 +50,7 @@ static double residual_max(const cv_factor *factor) {
  * singular values: sqrt(n) |E| in the Frobenius norm, and |E| <= CV_BF16_ROUNDING |M| of each rounding, |M| <= trace.
  */
 static double trace_excess_max(const cv_factor *factor) {
-  return TRACE_EXCESS_MAX + CV_BF16_ROUNDING * factor->roundings * sqrt((double)factor->n);
+  return TRACE_EXCESS_MAX + CV_BF16_ROUNDING * factor->wire_roundings * sqrt((double)factor->n);
 }
 
 /* Comparisons are written so that NaN is not sound. */
@@ -95,7 +95,7 @@ static curvd_status solve_in_new_room(curvd_ctx *ctx, const cv_eig_ops *ops, con
  * CV_BF16_ROUNDING trace of each rounding; so much more on the diagonal makes it semidefinite. A randomized solver
  * needs less than its own rounding allows (cv_plan_sends_bf16), and would see little but the diagonal. */
 static double lift_of(const cv_eig_ops *ops, const cv_factor *factor) {
-  return ops->is_exact ? CV_BF16_ROUNDING * factor->roundings * factor->own.fresh.trace : 0;
+  return ops->is_exact ? CV_BF16_ROUNDING * factor->wire_roundings * factor->own.fresh.trace : 0;
 }
 
 /* This rank's part of the diagonal. */

@@ -16,6 +16,7 @@
 #include "curvature/method.h"
 #include "curvature/rebalance.h"
 #include "curvature/state.h"
+#include "curvature/uplink_bf16.h"
 
 static const int64_t FINISH = -1; /* in place of a step's number */
 
@@ -200,6 +201,7 @@ curvd_status cv_step_precondition(curvd_ctx *ctx, cv_layer *layer, int64_t rows,
 }
 
 curvd_status cv_step_run(curvd_ctx *ctx, double lr, const curvd_gradient *gradients) {
+  if (ctx->step == 0) cv_rounded_tell(ctx);
   cv_inject_applied(ctx);
   curvd_status status = run_stages(ctx, lr, gradients);
   if (status != CURVD_OK) cv_follow_forget(ctx);

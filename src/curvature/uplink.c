@@ -233,7 +233,7 @@ static curvd_status reduce_block(curvd_ctx *ctx, cv_factor *factor, int owner, c
   bool is_worker = cv_comm_is_worker(&ctx->comm), is_mine = cv_comm_my_owner(&ctx->comm) == owner;
   if (is_worker) {
     cv_spread_pack(ctx, factor, piece, local, ctx->block);
-    cv_bf16_error_add(rounded, ctx->block, &factor->captured.rounding);
+    cv_bf16_error_add(rounded, ctx->block, &factor->captured.wire_squares);
     cv_round_in_place(rounded, ctx->block);
   } else {
     memset(ctx->block, 0, (size_t)floats * sizeof *ctx->block);
@@ -256,7 +256,7 @@ static curvd_status reduce_factor(curvd_ctx *ctx, cv_factor *factor) {
     for (int64_t local = 0; local < count; local += cv_cyclic_run(&piece, local))
       CV_TRY(reduce_block(ctx, factor, o, &piece, local));
   }
-  if (factor->captured.rows > 0) factor->captured.wire_error = cv_bf16_error_of(&factor->captured.rounding);
+  if (factor->captured.rows > 0) factor->captured.wire_error = cv_bf16_error_of(&factor->captured.wire_squares);
   cv_factor_forget(factor);
   return CURVD_OK;
 }

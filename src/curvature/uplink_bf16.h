@@ -15,7 +15,7 @@ int64_t cv_rounded_floats(const cv_uplink *up);
 curvd_status cv_rounded_allocate(curvd_ctx *ctx);
 float *cv_rounded_room(const curvd_ctx *ctx);
 
-/* Rank 0, once: how many factors travel rounded, where that was asked for. */
+/* Rank 0: how many factors travel rounded, where that was asked for. */
 void cv_rounded_tell(curvd_ctx *ctx);
 
 /* Worker: wide (n_floats), as it was packed, into a slot. Owner: a slot of sums (n_floats) into wide, as it was packed.

@@ -440,12 +440,16 @@ END_TEST
 
 /* ---- faults, and allocations ---- */
 
-static const char *const all_kinds[] = {
-    "method=kfac carrier=triangle" EACH_STEP, "method=kfac carrier=columns" EACH_STEP,
-    STREAM " carrier=sketch" EACH_STEP,       STREAM " carrier=columns" EACH_STEP,
-    "method=kfac carrier=local" EACH_STEP,    STREAM " carrier=local capture_rows=12" EACH_STEP};
+static const char *const all_kinds[] = {"method=kfac carrier=triangle" EACH_STEP,
+                                        "method=kfac carrier=columns" EACH_STEP,
+                                        STREAM " carrier=sketch" EACH_STEP,
+                                        STREAM " carrier=columns" EACH_STEP,
+                                        "method=kfac carrier=triangle wire_precision=bf16" EACH_STEP,
+                                        "method=kfac carrier=columns wire_precision=bf16" EACH_STEP,
+                                        "method=kfac carrier=local" EACH_STEP,
+                                        STREAM " carrier=local capture_rows=12" EACH_STEP};
 
-enum { FIRST_LOCAL = 4 };
+enum { FIRST_LOCAL = 6 };
 
 static int owner_of(const curvd_ctx *ctx, int l) {
   curvd_layer_metrics m = {.owner = -1};

@@ -195,6 +195,48 @@ START_TEST(every_carrier_and_store) {
 }
 END_TEST
 
+/* ---- numbers that are rounded alike ---- */
+
+/* All of them up, by 2e-3: eigenvalues grow with them, which solvers are only let do if the trace does, too. */
+static void check_alike(const char *carrier, int c) {
+  const float up = 1.0059f;
+  char text[256];
+  dense a = dense_zero(ROWS, run_layer[0].d_in), g = dense_zero(ROWS, run_layer[0].d_out);
+  snprintf(text, sizeof text, "%s capture_rows=%d carrier=%s wire_precision=bf16", run_kfac, (int)ROWS, carrier);
+  for (int64_t i = 0; i < ROWS; i++) {
+    for (int64_t j = 0; j < a.n; j++) a.x[i][j] = up;
+    for (int64_t j = 0; j < g.n; j++) g.x[i][j] = up;
+  }
+  service_run run = run_of(text, c);
+  curvd_ctx *ctx = run_open(&run);
+  curvd_status status = CURVD_OK;
+  if (run_is_worker(ctx)) {
+    int w = curvd_worker_index(ctx), n = curvd_worker_count(ctx);
+    status = service_capture_part(ctx, 0, a, g, run_cut(ROWS, n, w), run_cut(ROWS, n, w + 1));
+    run_gradients(ctx, &run, 0, bf16[0]);
+    if (status == CURVD_OK) status = service_try(ctx, 0.1, SERVICE_APART, RUN_LAYERS, run_layer, bf16[0]);
+  }
+  curvd_metrics m = service_metrics(ctx);
+  curvd_factor_metrics A = service_factor(ctx, 0, 0);
+  bool is_worker = curvd_role_get(ctx) == CURVD_ROLE_WORKER;
+  run_close(&ctx);
+  mpi_assert(status == CURVD_OK);
+  mpi_assert_msg(!is_worker ||
+                     (m.events[CURVD_EVENT_KEPT_PREVIOUS] == 0 && m.events[CURVD_EVENT_RETRIED] == 0 &&
+                      m.events[CURVD_EVENT_EXACT_FALLBACK] == 0 && m.events[CURVD_EVENT_REFUSED_STATISTICS] == 0),
+                 "%s: a refresh was refused", text);
+  mpi_assert_msg(!is_worker || (A.eig_rank == A.n && A.lambda_max <= A.trace * 1.001), "%s: %g of trace %g", text,
+                 A.lambda_max, A.trace);
+}
+
+START_TEST(numbers_that_are_rounded_alike) {
+  for (int c = 0; c < size; c++) {
+    check_alike("triangle", c);
+    check_alike("columns", c);
+  }
+}
+END_TEST
+
 /* ---- spread factors ---- */
 
 static spread_directions whole, other, of_first;
@@ -272,8 +314,8 @@ START_TEST(a_state_goes_on_in_the_other_precision) {
 END_TEST
 
 static Suite *make_suite(void) {
-  const TTest *const tests[] = {sums_are_off_by_their_roundings, every_carrier_and_store, spread_factors,
-                                a_state_goes_on_in_the_other_precision};
+  const TTest *const tests[] = {sums_are_off_by_their_roundings, every_carrier_and_store,
+                                numbers_that_are_rounded_alike, spread_factors, a_state_goes_on_in_the_other_precision};
   size = run_size(MPI_COMM_WORLD);
   rank = run_rank(MPI_COMM_WORLD);
   return service_suite("wire", tests, COUNT(tests));
