@@ -246,17 +246,5 @@ CASES = [alone, for_people, three_ranks, bound_to_one_core, more_threads_than_co
          refused_copies, matrix_units, refused_amx, wrong_words, broken_promises, one_of_many_speaks, kept_promises, two_hosts]
 
 
-def main():
-    arguments = program.parser_of(__doc__, 1).parse_args()
-    scratch = tempfile.mkdtemp(prefix="curvd-doctor-")
-
-    def try_case(case):
-        folder = os.path.join(scratch, case.__name__)
-        os.mkdir(folder)
-        return case(Bench(arguments, folder))
-
-    return program.run_cases([(c.__name__.replace("_", " "), lambda c=c: try_case(c)) for c in CASES], arguments, scratch)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run_in_folders(__doc__, "curvd-doctor-", CASES, Bench))

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 
 import program
 from program import check
@@ -176,17 +175,5 @@ CASES = [learns_as_well, units_agree, workers_agree, convolutions, says_what_it_
          without_permission]
 
 
-def main():
-    arguments = program.parser_of(__doc__, 1).parse_args()
-    scratch = tempfile.mkdtemp(prefix="curvd-precision-")
-
-    def try_case(case):
-        folder = os.path.join(scratch, case.__name__)
-        os.mkdir(folder)
-        return case(Bench(arguments, folder))
-
-    return program.run_cases([(c.__name__.replace("_", " "), lambda c=c: try_case(c)) for c in CASES], arguments, scratch)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run_in_folders(__doc__, "curvd-precision-", CASES, Bench))

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +75,19 @@ def run_cases(cases, arguments, scratch, again=""):
     else:
         print(f"folders and logs are in {scratch}")
     return 1 if n_failed else 0
+
+
+def run_in_folders(doc, prefix, cases, bench_of, jobs=1):
+    """The whole of a program of cases that are functions of bench_of(arguments, folder), a folder for each."""
+    arguments = parser_of(doc, jobs).parse_args()
+    scratch = tempfile.mkdtemp(prefix=prefix)
+
+    def try_case(case):
+        folder = os.path.join(scratch, case.__name__)
+        os.mkdir(folder)
+        return case(bench_of(arguments, folder))
+
+    return run_cases([(c.__name__.replace("_", " "), lambda c=c: try_case(c)) for c in cases], arguments, scratch)
 
 
 # ---- processes ----

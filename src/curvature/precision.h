@@ -12,4 +12,8 @@ int64_t cv_precision_room(const cv_settings *settings);
 curvd_status cv_precision_make(curvd_ctx *ctx);
 void cv_precision_free(curvd_ctx *ctx);
 
+/* What rounding of a factor's numbers changes in its pairs may be this share of what they miss; both are Frobenius
+ * norms. They add up as squares do: the error grows by at most half a per cent. */
+#define CV_ROUNDING_MAX 0.1
+
 #endif

@@ -1,14 +1,12 @@
 #include "curvature/rounding.h"
 
 #include "base/order.h"
+#include "curvature/precision.h"
 #include "curvature/store.h"
 #include "linalg/dense.h"
 
 #include <math.h>
 #include <string.h>
-
-/* As of a refresh (solve.c): rounding may be this share of what the pairs miss. */
-static const double ROUNDING_MAX = 0.1;
 
 /* Vectors to measure with, rows at a time, and most rows of a statistic that are looked at: of more, independent
  * rounding would be a smaller share. */
@@ -106,7 +104,7 @@ const cv_multiplier *cv_rounding_by(curvd_ctx *ctx, cv_factor *factor, double mi
   if (by->precision == CV_BF16X3) return by;
   if (x->rows == 0) return NULL;
   double rounding = measured(ctx, factor->n, x);
-  if (rounding <= ROUNDING_MAX * missed) return by;
+  if (rounding <= CV_ROUNDING_MAX * missed) return by;
   if (isfinite(rounding) && missed > 0) tell(ctx, factor, rounding, missed);
   return NULL;
 }

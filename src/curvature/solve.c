@@ -1,9 +1,10 @@
-/* One decomposition, with the ladder that it climbs when a solver fails: the chosen solver with rounded numbers where
- * that is wanted, the chosen solver, the exact one, on one rank
- * the exact one in fp64, the previous preconditioner. Never an error: each rung is counted and told. Of a spread factor
- * every owner climbs the same rungs: solvers tell all ranks the same, and memory is agreed on. */
+/* One decomposition, with the ladder that it climbs when a solver fails: the chosen solver with rounded numbers, where
+ * that is wanted, coarse ones first; the chosen solver; the exact one, on one rank the exact one in fp64; the previous
+ * preconditioner. Never an error: each rung is counted and told. Of a spread factor every owner climbs the same rungs:
+ * solvers tell all ranks the same, and memory is agreed on. */
 #include "base/order.h"
 #include "curvature/inject.h"
+#include "curvature/precision.h"
 #include "curvature/store.h"
 
 #include <float.h>
@@ -149,10 +150,6 @@ void cv_solve_tell(curvd_ctx *ctx, const cv_layer *layer, const cv_factor *facto
 
 /* ---- precision ---- */
 
-/* What rounding of a factor's numbers changes in its pairs may be this share of what they miss; both are Frobenius
- * norms. They add up as squares do: the error grows by at most half a per cent. */
-static const double ROUNDING_MAX = 0.1;
-
 /* NULL: fp32. An exact solver has no products. */
 const cv_multiplier *cv_refresh_by(const curvd_ctx *ctx, const cv_factor *factor) {
   bool has_products = !cv_solver_of(ctx, factor)->is_exact;
@@ -168,7 +165,7 @@ static const cv_multiplier *finer_than(const curvd_ctx *ctx, const cv_multiplier
 }
 
 static curvd_status check_rounding(const cv_multiplier *by, const cv_eig_result *r, cv_error *why) {
-  if (r->rounding <= ROUNDING_MAX * r->error_norm) return CURVD_OK;
+  if (r->rounding <= CV_ROUNDING_MAX * r->error_norm) return CURVD_OK;
   return cv_fail(why, CURVD_ERR_NUMERIC,
                  "%s changes it by %.1e, more than a tenth of the %.1e that its %lld pairs miss: it needs a finer one",
                  cv_precision_name(by->precision), r->rounding, r->error_norm, (long long)r->kept);
