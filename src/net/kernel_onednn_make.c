@@ -169,13 +169,17 @@ static curvd_status make_rounded(onednn_conv *c, cv_memory *memory, cv_error *er
   return new_rounded(memory, c->packed_numbers, &c->rounded_weight, err);
 }
 
+/* dW by "jit:avx512_core_amx_bf16" is wrong for some dilations, and for some kernels, strides or paddings as large as
+ * the image (version 2.6), which networks hardly have. */
+static bool is_usual(const nn_conv *s, int axis) {
+  return s->dilation[axis] == 1 && s->pad[axis] < s->kernel[axis] && s->kernel[axis] <= s->in[axis] &&
+         s->stride[axis] <= s->in[axis];
+}
+
 /* Not images of at most 4 pixels: bf16 goes through the weights for each of them, and takes 1.5 times as long as fp32
- * (512 channels, 64 images of 2 x 2, AMX). And not what no network has: dW by "jit:avx512_core_amx_bf16" is wrong for
- * some dilations, and where the padding is as large as the image (version 2.6). */
+ * (512 channels, 64 images of 2 x 2, AMX). */
 static bool may_round(const nn_conv *s, const cv_unit *unit) {
-  bool is_usual = true;
-  for (int axis = 0; axis < 2; axis++) is_usual = is_usual && s->dilation[axis] == 1 && s->pad[axis] < s->in[axis];
-  return is_usual && s->out[0] * s->out[1] > 4 && onednn_has_unit(unit);
+  return onednn_has_unit(unit) && is_usual(s, 0) && is_usual(s, 1) && s->out[0] * s->out[1] > 4;
 }
 
 static void choose_pieces(onednn_conv *c) {

@@ -147,7 +147,8 @@ _PROTOTYPES = {  # name: (result, arguments)
     "event_name": (c_char_p, [c_int]), "log_to": (c_int, [_ctx, _LogHook, c_void_p, c_int]),
     "option_count": (c_int, []), "option_get": (c_int, [c_int, POINTER(OptionInfo)]),
     "option_check": (c_int, [c_char_p, c_char_p, c_void_p, c_size_t]), "last_error": (c_char_p, [_ctx]),
-    "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]), "version": (c_char_p, []),
+    "matrix_unit": (c_char_p, [_ctx]), "status_name": (c_char_p, [c_int]), "status_text": (c_char_p, [c_int]),
+    "version": (c_char_p, []),
     "build_info": (c_char_p, []),
 }
 
@@ -357,6 +358,7 @@ class Context:
     worker_count = property(lambda self: _lib.curvd_worker_count(self._ctx))
     worker_index = property(lambda self: _lib.curvd_worker_index(self._ctx))
     layer_count = property(lambda self: _lib.curvd_layer_count(self._ctx))
+    matrix_unit = property(lambda self: _lib.curvd_matrix_unit(self._ctx).decode())
 
     # ---- training ----
 
