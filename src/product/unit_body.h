@@ -29,7 +29,8 @@ static inline void portable_transpose(uint16_t *tile) {
   uint16_t from[CV_TILE];
   memcpy(from, tile, sizeof from);
   for (int64_t i = 0; i < CV_PANEL; i++)
-    for (int64_t p = 0; p < PAIRS; p++) memcpy(tile + (p * CV_PANEL + i) * 2, from + (i * PAIRS + p) * 2, 2 * sizeof *tile);
+    for (int64_t p = 0; p < PAIRS; p++)
+      memcpy(tile + (p * CV_PANEL + i) * 2, from + (i * PAIRS + p) * 2, 2 * sizeof *tile);
 }
 
 static inline void interleave(uint16_t *tile) {
