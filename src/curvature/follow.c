@@ -9,7 +9,8 @@
 
 enum { CHECK_EVERY = 8 };
 
-/* By which P and R may miss the projections of X: bf16 rounds both operands of each product by 2^-9. */
+/* By which P and R may miss the projections of X: bf16 rounds both operands of each product by 2^-9, root mean
+ * square. */
 static double check_tolerance(const curvd_ctx *ctx) {
   return ctx->apply_by.precision == CV_BF16 ? 1e-2 : 1e-3;
 }

@@ -139,10 +139,6 @@ static void widen_symmetric(int64_t k, const float *C, double *H) {
   }
 }
 
-static bool is_rounded(const rand_solve *r) {
-  return r->p->by != NULL && r->p->by->precision != CV_FP32;
-}
-
 static float *rounded_probes(const rand_solve *r) {
   return r->Y + (r->p->k_max + CV_EIG_PROBES) * r->ldy;
 }
@@ -152,7 +148,7 @@ static float *rounded_probes(const rand_solve *r) {
 static curvd_status product_with_probes(const rand_solve *r, cv_error *err) {
   const cv_multiplier *by = r->p->by;
   int64_t k = r->k, all = k + CV_EIG_PROBES, first = r->p->method == CV_EIG_SRE ? k : 0, mine = r->s->mine;
-  if (!is_rounded(r)) return product(r, NULL, 0, all, err);
+  if (cv_is_fp32(by)) return product(r, NULL, 0, all, err);
   cv_round_rows(by, all - first, mine, r->U + first * r->ldu, r->ldu);
   CV_TRY(product(r, by, 0, all, err));
   cv_copy_rows(CV_EIG_PROBES, mine, r->Y + k * r->ldy, r->ldy, rounded_probes(r), r->ldy);
@@ -227,7 +223,7 @@ static curvd_status solve(rand_solve *r, float *D, cv_error *err) {
 
 static curvd_status certify(const rand_solve *r, const float *D, bool is_old, cv_error *err) {
   cv_probed probed = {.W = r->U + r->k * r->ldu, .ldw = r->ldu, .MW = r->Y + r->k * r->ldy, .ldm = r->ldy};
-  if (is_rounded(r) && !is_old) probed.rounded = rounded_probes(r);
+  if (!cv_is_fp32(r->p->by) && !is_old) probed.rounded = rounded_probes(r);
   return cv_certify(r->s, r->U, r->ldu, D, &probed, is_old, &r->work, r->result, err);
 }
 

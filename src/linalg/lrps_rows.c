@@ -22,10 +22,6 @@ int64_t cv_lrps_rows_packed(cv_precision precision, int64_t n, int64_t r) {
   return cv_packed_room(precision, n, r) + cv_packed_room(precision, r, n);
 }
 
-static bool packs(const cv_multiplier *by) {
-  return by != NULL && by->precision != CV_FP32;
-}
-
 static curvd_status check_range(const cv_lrps *side, double damping, double exponent, cv_error *err) {
   if (side->n < 1 || side->r < 0 || side->r > side->n)
     return cv_fail(err, CURVD_ERR_ARGUMENT, "%lld eigenpairs of a factor of n = %lld", (long long)side->r,
@@ -114,7 +110,7 @@ curvd_status cv_lrps_rows_make(const cv_lrps *side, bool is_identity, double dam
       make_full(side, damping, exponent, store, packed, &made);
     } else {
       make_low(side, damping, exponent, store, &made);
-      if (packs(by)) pack_low(store, packed, &made);
+      if (!cv_is_fp32(by)) pack_low(store, packed, &made);
     }
   }
   *rows = made;
@@ -157,7 +153,7 @@ static void apply(const cv_lrps_rows *rows, float factor, int64_t count, const f
   int64_t n = rows->n;
   if (!is_full(n, rows->r)) {
     lay(count, n, factor, X, ldx, has_one, Y, ldy);
-    (packs(rows->by) ? reflect_packed : reflect)(rows, count, Y, ldy, work);
+    (cv_is_fp32(rows->by) ? reflect : reflect_packed)(rows, count, Y, ldy, work);
     return;
   }
   const float *in = X;

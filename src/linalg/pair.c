@@ -6,16 +6,13 @@
 #include <string.h>
 
 /* Below this share of h^2 |X|^2 the subtraction in the tail's energy has eaten too many digits of the products.
- * Energies are off by twice what a product is: fp32 by 1e-6 in all. bf16 rounds both operands by 2^-9; two terms are
- * off by 2^-17 each, and their last product, 2^-18, is left out. The share is that over what the sums are promised to.
+ * Energies are off by twice what a product is: fp32 by 1e-6 in all. bf16 rounds both operands by 2^-9, root mean
+ * square; two terms are off by 2^-17 each, and their last product, 2^-18, is left out. The share is that over what the
+ * sums are promised to.
  */
 static double certain_share(const cv_multiplier *by) {
   static const double share[] = {[CV_FP32] = 1e-3, [CV_BF16] = 2 * 0x1p-8 / 1e-2, [CV_BF16X3] = 2 * 0x5p-18 / 1e-3};
   return share[by ? by->precision : CV_FP32];
-}
-
-static bool is_fp32(const cv_pair *pair) {
-  return pair->by == NULL || pair->by->precision == CV_FP32;
 }
 
 static bool is_full(const cv_lrps *side) {
@@ -56,7 +53,7 @@ static cv_pair_sums project_full(const cv_pair *pair, const float *X, int64_t ld
   cv_multiply(pair->by, CV_N, CV_N, m, n, m, 1, G->U, G->ld, X, ldx, 0, T, ld);
   cv_multiply(pair->by, CV_N, CV_T, m, n, n, 1, T, ld, A->U, A->ld, 0, S, ld);
   cv_pair_sums sums = multiply(m, n, S, ld, pair->H);
-  sums.is_certain = is_fp32(pair) || is_dot_certain(pair, &sums, largest(m * n, pair->H), squares_x);
+  sums.is_certain = cv_is_fp32(pair->by) || is_dot_certain(pair, &sums, largest(m * n, pair->H), squares_x);
   cv_multiply(pair->by, CV_T, CV_N, m, n, m, 1, G->U, G->ld, S, ld, 0, T, ld);
   cv_multiply(pair->by, CV_N, CV_N, m, n, n, 1, T, ld, A->U, A->ld, 0, out, ldo);
   return sums;

@@ -50,8 +50,7 @@ static void add_ones(int64_t rows_s, int64_t n, const float *Omega, int64_t ldo,
 /* C (rows_s, n) = alpha A op(B) + beta C, A (rows_s, k), of which the last rows belong to the probes. */
 static void multiply(const cv_multiplier *by, cv_trans trans_b, int64_t rows_s, int64_t n, int64_t k, float alpha,
                      const float *A, int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc) {
-  bool is_fp32 = by == NULL || by->precision == CV_FP32;
-  int64_t rows = is_fp32 ? rows_s : rows_s - CV_EIG_PROBES;
+  int64_t rows = cv_is_fp32(by) ? rows_s : rows_s - CV_EIG_PROBES;
   cv_multiply(by, CV_N, trans_b, rows, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
   if (rows < rows_s)
     cv_gemm(CV_N, trans_b, rows_s - rows, n, k, alpha, A + rows * lda, lda, B, ldb, beta, C + rows * ldc, ldc);

@@ -1,5 +1,7 @@
 #include "product/bf16.h"
 
+#include "base/order.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -13,17 +15,13 @@ void cv_widen_from_bf16(int64_t count, const uint16_t *restrict x, float *restri
   for (int64_t i = 0; i < count; i++) out[i] = cv_widen_bf16(x[i]);
 }
 
-static int64_t at_most(int64_t count) {
-  return count < BLOCK ? count : BLOCK;
-}
-
 /* From the front: what is written lies in what has been read. */
 void cv_round_in_place(int64_t count, void *x) {
   char *at = x;
   float wide[BLOCK];
   uint16_t narrow[BLOCK];
   for (int64_t done = 0, now; done < count; done += now) {
-    now = at_most(count - done);
+    now = cv_smaller(count - done, BLOCK);
     memcpy(wide, at + done * (int64_t)sizeof *wide, (size_t)now * sizeof *wide);
     cv_round_to_bf16(now, wide, narrow);
     memcpy(at + done * (int64_t)sizeof *narrow, narrow, (size_t)now * sizeof *narrow);
@@ -36,7 +34,7 @@ void cv_widen_in_place(int64_t count, void *x) {
   float wide[BLOCK];
   uint16_t narrow[BLOCK];
   for (int64_t left = count, now; left > 0;) {
-    now = at_most(left);
+    now = cv_smaller(left, BLOCK);
     left -= now;
     memcpy(narrow, at + left * (int64_t)sizeof *narrow, (size_t)now * sizeof *narrow);
     cv_widen_from_bf16(now, narrow, wide);

@@ -43,16 +43,12 @@ static int terms_of(cv_precision precision) {
   return precision == CV_BF16X3 ? 2 : 1;
 }
 
-static bool is_fp32(const cv_multiplier *by) {
-  return by == NULL || by->precision == CV_FP32;
-}
-
 int64_t cv_multiplier_room(cv_precision precision) {
   return precision == CV_FP32 ? 0 : (LEFT_ROOM + RIGHT_ROOM) * (int64_t)terms_of(precision);
 }
 
 static int64_t round_up(int64_t n, int64_t step) {
-  return (n + step - 1) / step * step;
+  return cv_divide_up(n, step) * step;
 }
 
 /* Places for `panels` panels of depth k from store on. */
@@ -80,7 +76,7 @@ static void pack_tile(const cv_unit *unit, const operand *x, int64_t count, int6
 
 /* Tiles of `count` rows (left) or columns (right) of depth k, in the order in which they lie in memory. */
 static void pack(const cv_unit *unit, const operand *x, int64_t count, int64_t k, const cv_tiles *to) {
-  int64_t panels = round_up(count, CV_SQUARE) / CV_PANEL, depths = round_up(k, CV_DEPTH) / CV_DEPTH;
+  int64_t panels = round_up(count, CV_SQUARE) / CV_PANEL, depths = cv_divide_up(k, CV_DEPTH);
   if (lies_along(x)) {
     for (int64_t p = 0; p < panels; p++)
       for (int64_t t = 0; t < depths; t++) pack_tile(unit, x, count, k, p, t, to);
@@ -136,7 +132,7 @@ static bool is_plain(int64_t m, int64_t n, int64_t i, int64_t j, float beta, con
 static void multiply_block(const cv_unit *unit, int64_t m, int64_t n, int64_t k, int64_t i, int64_t j,
                            const cv_tiles *left, const cv_tiles *right, float beta, const target *to) {
   _Alignas(64) float square[CV_SQUARE * CV_SQUARE];
-  int64_t depths = round_up(k, CV_DEPTH) / CV_DEPTH;
+  int64_t depths = cv_divide_up(k, CV_DEPTH);
   for (int64_t column = 0; column < n; column += CV_SQUARE) {
     cv_tiles pairs = tiles_from(right, column, 0);
     for (int64_t row = 0; row < m; row += CV_SQUARE) {
@@ -215,7 +211,7 @@ static void multiply(const product *p) {
 void cv_multiply(const cv_multiplier *by, cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k,
                  float alpha, const float *A, int64_t lda, const float *B, int64_t ldb, float beta, float *C,
                  int64_t ldc) {
-  if (is_fp32(by)) {
+  if (cv_is_fp32(by)) {
     cv_gemm(trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
     return;
   }
@@ -225,7 +221,7 @@ void cv_multiply(const cv_multiplier *by, cv_trans trans_a, cv_trans trans_b, in
 
 void cv_multiply_gram(const cv_multiplier *by, int64_t n, int64_t rows, float alpha, const float *X, int64_t ldx,
                       float beta, float *C, int64_t ldc) {
-  if (is_fp32(by)) {
+  if (cv_is_fp32(by)) {
     cv_gram_columns(n, rows, alpha, X, ldx, beta, C, ldc);
     return;
   }
@@ -241,7 +237,7 @@ int64_t cv_packed_room(cv_precision precision, int64_t k, int64_t n) {
 cv_packed cv_pack(const cv_multiplier *by, cv_trans trans_b, int64_t k, int64_t n, const float *B, int64_t ldb,
                   uint16_t *store) {
   cv_packed made = {.trans = trans_b, .k = k, .n = n, .ldb = ldb, .B = B};
-  if (is_fp32(by)) return made;
+  if (cv_is_fp32(by)) return made;
   operand right = {false, trans_b, B, ldb};
   made.tiles = tiles_at(by->precision, store, round_up(n, CV_SQUARE) / CV_PANEL, k);
   made.B = NULL;
@@ -251,7 +247,7 @@ cv_packed cv_pack(const cv_multiplier *by, cv_trans trans_b, int64_t k, int64_t 
 
 void cv_multiply_packed(const cv_multiplier *by, cv_trans trans_a, int64_t m, float alpha, const float *A, int64_t lda,
                         const cv_packed *B, float beta, float *C, int64_t ldc) {
-  if (is_fp32(by)) {
+  if (cv_is_fp32(by)) {
     cv_gemm(trans_a, B->trans, m, B->n, B->k, alpha, A, lda, B->B, B->ldb, beta, C, ldc);
     return;
   }

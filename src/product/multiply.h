@@ -32,6 +32,10 @@ typedef struct cv_multiplier {
 
 int64_t cv_multiplier_room(cv_precision precision);
 
+static inline bool cv_is_fp32(const cv_multiplier *by) {
+  return !by || by->precision == CV_FP32;
+}
+
 /* C (m, n) = alpha op(A) op(B) + beta C, as cv_gemm; op(A) is (m, k), op(B) is (k, n). by NULL: fp32. */
 void cv_multiply(const cv_multiplier *by, cv_trans trans_a, cv_trans trans_b, int64_t m, int64_t n, int64_t k,
                  float alpha, const float *A, int64_t lda, const float *B, int64_t ldb, float beta, float *C,
