@@ -143,13 +143,13 @@ static float *rounded_probes(const rand_solve *r) {
   return r->Y + (r->p->k_max + CV_EIG_PROBES) * r->ldy;
 }
 
-/* Y = Q M. A basis is as good when it is rounded before, and then the product is exactly that of a rounded M, as
- * symmetric as M is; but for sre, whose U is made of Q, which must stay orthonormal. Probes see both. */
+/* Y = Q M; probes see M itself, and M rounded, for which they must be numbers of bf16: the two tell what rounding M
+ * did. That of the basis is a little of its span. */
 static curvd_status product_with_probes(const rand_solve *r, cv_error *err) {
   const cv_multiplier *by = r->p->by;
-  int64_t k = r->k, all = k + CV_EIG_PROBES, first = r->p->method == CV_EIG_SRE ? k : 0, mine = r->s->mine;
+  int64_t k = r->k, all = k + CV_EIG_PROBES, mine = r->s->mine;
   if (cv_is_fp32(by)) return product(r, NULL, 0, all, err);
-  cv_round_rows(by, all - first, mine, r->U + first * r->ldu, r->ldu);
+  cv_round_rows(by, CV_EIG_PROBES, mine, r->U + k * r->ldu, r->ldu);
   CV_TRY(product(r, by, 0, all, err));
   cv_copy_rows(CV_EIG_PROBES, mine, r->Y + k * r->ldy, r->ldy, rounded_probes(r), r->ldy);
   return product(r, NULL, k, CV_EIG_PROBES, err);
