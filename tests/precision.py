@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 
 import program
@@ -134,6 +135,18 @@ def says_what_it_does(bench):
     check(found == ["bf16", "fp32", "fp32", "bf16x3", "fp32", best], f"the record has {found}")
 
 
+def coarse_refreshes(bench):
+    """Few examples make factors of few modes, for which one term is too coarse: the curvature rank says so itself."""
+    folder, log = bench.run("coarse", 2, steps=12, curvature_ranks=1, refresh_precision="bf16", eig_rank=40, oversampling=8,
+                            full_share=1, **{**TEACHER, "network": "50-200-200-10", "batch": 20})
+    told = re.search(r"^rank 1: layer \S+, [AG], step 0, solver randomized: bf16 changes it by .* it needs a finer one$", log,
+                     re.M)
+    check(told, f"rank 1 told nothing of its refreshes: {log[:600]}")
+    name = "refreshes done again with finer products: refresh_precision was too coarse"
+    n = program.records_of(folder)[-1]["events"][name]
+    check(n > 0 and f"{name}: {n}\n" in log, f"{n} refreshes done again, and the log ends with {log[-600:]}")
+
+
 def wrong_words(bench):
     for words, said in ((["--train-precision", "bf61"], "fp32|bf16|bf16x3"), (["--matrix-unit", "neon"], "auto|amx|")):
         code, text = program.tool(bench.curvd, "train", *program.words_of({**TEACHER, "run_dir": f"{bench.scratch}/x"}), *words)
@@ -171,8 +184,8 @@ def without_permission(bench):
     return None
 
 
-CASES = [learns_as_well, units_agree, workers_agree, convolutions, says_what_it_does, wrong_words, goes_on_with_the_same_bits,
-         without_permission]
+CASES = [learns_as_well, units_agree, workers_agree, convolutions, says_what_it_does, coarse_refreshes, wrong_words,
+         goes_on_with_the_same_bits, without_permission]
 
 
 if __name__ == "__main__":
